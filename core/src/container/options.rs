@@ -1,0 +1,159 @@
+//! What a caller can choose when it opens a runtime, creates a container or runs a process.
+
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::Cancel;
+
+/// How a [`Runtime`](crate::Runtime) is opened. The default suits most hosts.
+#[derive(Debug, Clone, Default)]
+pub struct RuntimeOptions {
+    /// Where containers are kept. Default: `/run/locule` for root, else
+    /// `$XDG_RUNTIME_DIR/locule`, else `/tmp/locule-UID`.
+    pub state_dir: Option<PathBuf>,
+    /// The keeper executable. Default: the installed one, else the embedded one.
+    pub keeper: Option<PathBuf>,
+    /// Do not touch cgroups at all.
+    pub no_cgroups: bool,
+}
+
+/// Where a container's configuration comes from.
+#[derive(Debug, Clone)]
+pub enum Source<'a> {
+    /// A bundle: a directory with `config.json`.
+    Bundle(PathBuf),
+    /// The text of a `config.json`; relative paths in it are taken from `base`.
+    Spec {
+        /// The JSON text.
+        json: &'a [u8],
+        /// The directory that stands for the bundle; the current directory if `None`.
+        base: Option<PathBuf>,
+    },
+}
+
+impl Source<'_> {
+    /// A bundle directory.
+    pub fn bundle(path: impl AsRef<Path>) -> Self {
+        Source::Bundle(path.as_ref().to_owned())
+    }
+}
+
+/// What becomes of changes to the root filesystem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Rootfs {
+    /// `root.path` itself is the root, as the specification says.
+    #[default]
+    Direct,
+    /// `root.path` is the read-only lower layer of a private overlay; changes vanish with the
+    /// container. With `/` the container sees the host's own files.
+    Overlay,
+}
+
+/// Who is the parent of the container's first process, and who learns its exit status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Parentage {
+    /// A keeper, which stays as long as the container.
+    #[default]
+    Keeper,
+    /// The nearest subreaper (or pid 1): the keeper leaves once the container is created.
+    Orphan,
+    /// This process: it gets SIGCHLD and may wait for it itself; the keeper leaves.
+    Child,
+}
+
+/// What happens to the container when this process ends, however it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnHostExit {
+    /// It is killed and everything of it is removed.
+    #[default]
+    Kill,
+    /// It lives on, and can be opened by its id. Always so without a keeper.
+    Detach,
+}
+
+/// A standard stream of a process. Ignored when the process has a terminal.
+#[derive(Debug, Clone, Copy, Default)]
+pub enum Stdio<'a> {
+    /// `/dev/null`.
+    #[default]
+    Null,
+    /// The stream of the same number of this process.
+    Inherit,
+    /// This descriptor, which stays the caller's.
+    Fd(BorrowedFd<'a>),
+    /// A new pipe, whose other end is taken with [`Process::take_pipe`](crate::Process::take_pipe).
+    Pipe,
+}
+
+/// The size of a terminal in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TerminalSize {
+    /// Height.
+    pub rows: u16,
+    /// Width.
+    pub columns: u16,
+}
+
+/// How a container is created.
+#[derive(Debug, Clone)]
+pub struct CreateOptions<'a> {
+    /// The id; one is invented if `None`. Letters, digits and `_+-.`, at most 1,024.
+    pub id: Option<&'a str>,
+    /// The configuration.
+    pub source: Source<'a>,
+    /// What becomes of changes to the root filesystem.
+    pub rootfs: Rootfs,
+    /// Standard input, output and error.
+    pub stdio: [Stdio<'a>; 3],
+    /// The parent of the first process.
+    pub parentage: Parentage,
+    /// What happens when this process ends.
+    pub on_host_exit: OnHostExit,
+    /// Descriptors to pass on, to become 3, 4, ... in the program.
+    pub pass_fds: &'a [BorrowedFd<'a>],
+    /// How long creation may take. Default: 60 seconds.
+    pub timeout: Option<Duration>,
+    /// Stops the call.
+    pub cancel: Option<&'a Cancel>,
+}
+
+impl<'a> CreateOptions<'a> {
+    /// The defaults for this configuration.
+    pub fn new(source: Source<'a>) -> Self {
+        CreateOptions {
+            id: None,
+            source,
+            rootfs: Rootfs::Direct,
+            stdio: [Stdio::Null; 3],
+            parentage: Parentage::Keeper,
+            on_host_exit: OnHostExit::Kill,
+            pass_fds: &[],
+            timeout: None,
+            cancel: None,
+        }
+    }
+}
+
+/// How another process is run in a container.
+#[derive(Debug, Clone)]
+pub struct ExecOptions<'a> {
+    /// JSON of a `process` object as in `config.json`. Only `args` is required: `env`,
+    /// `cwd`, `user`, `capabilities`, limits and the rest default to the container's own.
+    pub process: &'a [u8],
+    /// Standard input, output and error.
+    pub stdio: [Stdio<'a>; 3],
+    /// Descriptors to pass on, to become 3, 4, ... in the program.
+    pub pass_fds: &'a [BorrowedFd<'a>],
+    /// How long the start may take. Default: 60 seconds.
+    pub timeout: Option<Duration>,
+    /// Stops the call.
+    pub cancel: Option<&'a Cancel>,
+}
+
+impl<'a> ExecOptions<'a> {
+    /// The defaults for this process document.
+    pub fn new(process: &'a [u8]) -> Self {
+        ExecOptions { process, stdio: [Stdio::Null; 3], pass_fds: &[], timeout: None, cancel: None }
+    }
+}

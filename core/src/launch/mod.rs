@@ -1,0 +1,1 @@
+//! Starts keepers and speaks their protocol.

@@ -1,0 +1,32 @@
+//! Locule: a container runtime that lives inside another program.
+//!
+//! ```no_run
+//! # fn main() -> locule::Result<()> {
+//! use locule::{CreateOptions, Runtime, RuntimeOptions, Source};
+//!
+//! let runtime = Runtime::new(RuntimeOptions::default())?;
+//! let container = runtime.create(CreateOptions::new(Source::bundle("/var/lib/bundles/web")))?;
+//! container.start(None)?;
+//! let exit = container.init().wait(None, None)?;
+//! container.delete(true)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Every type here may be shared between threads. No call changes the process it runs in:
+//! the work is done by a *keeper*, a tiny process of its own for each container.
+
+pub mod cgroup;
+mod compile;
+mod container;
+mod error;
+mod launch;
+pub mod seccomp;
+pub mod spec;
+
+pub use compile::{HostFacts, Plan};
+pub use container::{
+    Cancel, Container, CreateOptions, Event, ExecOptions, Exit, OnHostExit, Parentage, Process,
+    Rootfs, Runtime, RuntimeOptions, Source, State, Status, Stdio, TerminalSize,
+};
+pub use error::{Category, Error, Result, Stage};

@@ -1,0 +1,1 @@
+//! config.json: parsing, checking, the default spec, the features document.
