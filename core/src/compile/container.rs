@@ -12,9 +12,9 @@ use super::process::{self, Descriptors, ProcessInput};
 use super::{
     HostFacts, Plan, SeccompCompiler, Slot, Writer, c_path, c_string, unsupported,
 };
-use crate::cgroup::{EntryKind, Location};
+use crate::cgroup::Location;
 use crate::container::{OnHostExit, Rootfs};
-use crate::spec::{self, oci};
+use crate::spec::{self, oci, vocabulary};
 use crate::{Category, Error, Result, Stage};
 
 /// Everything that decides what a container's creation is.
@@ -44,7 +44,7 @@ impl<'a> Namespaces<'a> {
         let list = declared.map_or_else(Vec::new, |declared| {
             let entry = |(index, namespace): (usize, &'a oci::LinuxNamespace)| {
                 let path = namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty());
-                (index, spec::namespace_kind(namespace.typ()), path)
+                (index, vocabulary::namespace_flag(namespace.typ()), path)
             };
             declared.iter().enumerate().map(entry).collect()
         });
@@ -111,7 +111,7 @@ pub(crate) fn compile_container(input: &ContainerInput<'_>) -> Result<Plan> {
         seccomp_profile: linux.and_then(|linux| linux.seccomp().as_ref()),
         seccomp: input.seccomp,
         facts: input.facts,
-        keep_groups: new_user && !maps_with_privilege(input) && single_map(input),
+        keep_groups: denies_setgroups(spec, input.facts),
         create_cwd: true,
     })?;
     out.child("", &Operation::Gate {});
@@ -170,7 +170,7 @@ fn enter_namespaces(
     out.push(Stream::Launch, "/linux/namespaces", &Operation::NewNamespaces {
         flags: new & !separately,
     });
-    cgroup_entries(out, &input.location.entry_kinds());
+    cgroup_entries(out, input.location);
 
     let joins_user = namespaces.has(join::USER) && !namespaces.is_new(join::USER);
     let mut last = None;
@@ -206,7 +206,7 @@ fn enter_namespaces(
     }
     if namespaces.is_new(join::TIME) {
         let offsets = input.spec.linux().as_ref().and_then(|linux| linux.time_offsets().as_ref());
-        let text = offsets.map_or_else(String::new, spec::time_offsets);
+        let text = offsets.map_or_else(String::new, time_offsets);
         out.child("/linux/timeOffsets", &Operation::NewTimeNamespace {
             offsets: &c_string(text, "/linux/timeOffsets")?,
         });
@@ -220,49 +220,61 @@ fn enter_namespaces(
     Ok(())
 }
 
-/// How the process gets into its cgroups: `entries` are numbered as the runtime opens them.
-pub(super) fn cgroup_entries(out: &mut Writer, entries: &[EntryKind]) {
-    for (index, kind) in entries.iter().enumerate() {
+/// How the process gets into its cgroups, numbered as [`Location::places`] is.
+pub(super) fn cgroup_entries(out: &mut Writer, location: &Location) {
+    for (index, place) in location.places().iter().enumerate() {
         let slot = out.slot(Slot::CgroupEntry(index));
-        match kind {
-            EntryKind::IntoV2 => {
-                out.push(Stream::Launch, "/linux/cgroupsPath", &Operation::IntoCgroup { slot });
-            }
-            EntryKind::Procs => {
-                out.child("/linux/cgroupsPath", &Operation::EnterCgroup { slot });
-            }
+        if place.unified {
+            out.push(Stream::Launch, "/linux/cgroupsPath", &Operation::IntoCgroup { slot });
+        } else {
+            out.child("/linux/cgroupsPath", &Operation::EnterCgroup { slot });
         }
     }
 }
 
-fn id_mappings<'a>(input: &ContainerInput<'a>) -> [&'a [oci::LinuxIdMapping]; 2] {
-    let linux = input.spec.linux().as_ref();
+/// The offsets as `/proc/self/timens_offsets` takes them.
+fn time_offsets(offsets: &std::collections::HashMap<String, oci::LinuxTimeOffset>) -> String {
+    let mut lines: Vec<_> = offsets
+        .iter()
+        .map(|(clock, offset)| {
+            let (secs, nanosecs) = (offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
+            format!("{clock} {secs} {nanosecs}\n")
+        })
+        .collect();
+    lines.sort(); // the map has no order, the plan must have one
+    lines.concat()
+}
+
+fn id_mappings(spec: &oci::Spec) -> [&[oci::LinuxIdMapping]; 2] {
+    let linux = spec.linux().as_ref();
     let uid = linux.and_then(|linux| linux.uid_mappings().as_deref()).unwrap_or_default();
     let gid = linux.and_then(|linux| linux.gid_mappings().as_deref()).unwrap_or_default();
     [uid, gid]
 }
 
-fn maps_with_privilege(input: &ContainerInput<'_>) -> bool {
-    input.facts.privileged
-}
-
 /// Whether the maps are those that every user may write for itself.
-fn single_map(input: &ContainerInput<'_>) -> bool {
-    let own = [input.facts.euid, input.facts.egid];
-    id_mappings(input).into_iter().zip(own).all(
+fn is_single_map(spec: &oci::Spec, facts: &HostFacts) -> bool {
+    let own = [facts.euid, facts.egid];
+    id_mappings(spec).into_iter().zip(own).all(
         |(map, own)| matches!(map, [only] if only.size() == 1 && only.host_id() == own),
     )
 }
 
+/// Whether `setgroups` is forbidden in the container: the price of a map that needs no
+/// privilege.
+pub(crate) fn denies_setgroups(spec: &oci::Spec, facts: &HostFacts) -> bool {
+    Namespaces::of(spec).is_new(join::USER) && !facts.privileged && is_single_map(spec, facts)
+}
+
 fn map_ids(out: &mut Writer, input: &ContainerInput<'_>) -> Result<()> {
-    let [uid, gid] = id_mappings(input);
+    let [uid, gid] = id_mappings(input.spec);
     let pointers = ["/linux/uidMappings", "/linux/gidMappings"];
-    if maps_with_privilege(input) || single_map(input) {
+    if input.facts.privileged || is_single_map(input.spec, input.facts) {
         let line = |m: &oci::LinuxIdMapping| {
             format!("{} {} {}\n", m.container_id(), m.host_id(), m.size())
         };
         let [uid, gid] = [uid, gid].map(|map| map.iter().map(line).collect::<String>());
-        if !maps_with_privilege(input) {
+        if !input.facts.privileged {
             out.push(Stream::Parent, pointers[1], &Operation::DenySetgroups {});
         }
         let map = c_string(gid, pointers[1])?;
@@ -310,7 +322,7 @@ fn prepare_root(
     let pointer = "/linux/rootfsPropagation";
     let wanted = match wanted {
         None | Some("") => None,
-        Some(name) => Some(spec::propagation(name).ok_or_else(|| {
+        Some(name) => Some(vocabulary::propagation(name).ok_or_else(|| {
             Error::new(Category::Spec, Stage::Compile, format!("unknown propagation {name:?}"))
                 .at(pointer)
         })?),
@@ -345,7 +357,7 @@ fn prepare_root(
         spec,
         bundle: input.bundle,
         location: input.location,
-        hierarchies: &input.facts.cgroups,
+        cgroup_mode: input.facts.cgroups.mode(),
         new_cgroup_namespace: namespaces.is_new(join::CGROUP),
         in_user_namespace: namespaces.has(join::USER),
     })?;
@@ -422,7 +434,7 @@ fn settings(out: &mut Writer, spec: &oci::Spec) -> Result<()> {
     for (name, value) in sysctl {
         let pointer = format!("/linux/sysctl/{}", name.replace('~', "~0").replace('/', "~1"));
         out.child(&pointer, &Operation::Sysctl {
-            name: &c_string(spec::sysctl_path(name), &pointer)?,
+            name: &c_string(vocabulary::sysctl_path(name).unwrap_or_default(), &pointer)?,
             value: &c_string(value.as_str(), &pointer)?,
         });
     }
@@ -481,7 +493,7 @@ fn state_around_pid(input: &ContainerInput<'_>, status: &str) -> (String, String
 }
 
 fn cleanup(out: &mut Writer, input: &ContainerInput<'_>) -> Result<()> {
-    let directories = input.location.directories();
+    let directories: Vec<_> = input.location.directories().collect();
     for directory in &directories {
         let path = c_path(directory, "")?;
         out.push(Stream::Cleanup, "/linux/cgroupsPath", &Operation::KillCgroup { path: &path });

@@ -6,7 +6,7 @@ use super::container::{Namespaces, cgroup_entries};
 use super::process::{self, Descriptors, ProcessInput};
 use super::{HostFacts, Plan, SeccompCompiler, Slot, Writer};
 use crate::Result;
-use crate::cgroup::EntryKind;
+use crate::cgroup::Location;
 use crate::spec::oci;
 
 /// Everything that decides how a process is run in a container.
@@ -16,8 +16,8 @@ pub(crate) struct ExecInput<'a> {
     /// The process, completed from the container's where it said nothing.
     pub process: &'a oci::Process,
     pub facts: &'a HostFacts,
-    /// How a process enters the container's cgroups.
-    pub entries: &'a [EntryKind],
+    /// The container's cgroups.
+    pub location: &'a Location,
     pub descriptors: Descriptors,
     /// Whether the container's user namespace forbids `setgroups`.
     pub keep_groups: bool,
@@ -30,7 +30,7 @@ pub(crate) fn compile_exec(input: &ExecInput<'_>) -> Result<Plan> {
     let namespaces = Namespaces::of(input.spec);
     let mut out = Writer::default();
     out.push(Stream::Launch, "", &Operation::NewNamespaces { flags: 0 });
-    cgroup_entries(&mut out, input.entries);
+    cgroup_entries(&mut out, input.location);
 
     // Before the user namespace takes the power to raise them.
     process::limits(&mut out, Stream::Child, input.process);

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use locule_plan::{List, Operation, OwnedList, mount};
 
 use super::{Writer, c_path, c_string, unsupported};
-use crate::cgroup::{Hierarchies, Location, View};
+use crate::cgroup::{Location, Mode, View};
 use crate::spec::mount_options::{self, MountOptions};
-use crate::spec::{self, oci};
+use crate::spec::{oci, vocabulary};
 use crate::{Category, Error, Result, Stage};
 
 /// Device nodes every container has (config-linux.md, "Default Devices").
@@ -38,7 +38,7 @@ pub(super) struct Place<'a> {
     pub spec: &'a oci::Spec,
     pub bundle: &'a Path,
     pub location: &'a Location,
-    pub hierarchies: &'a Hierarchies,
+    pub cgroup_mode: Mode,
     pub new_cgroup_namespace: bool,
     pub in_user_namespace: bool,
 }
@@ -51,13 +51,15 @@ pub(super) fn populate(out: &mut Writer, place: &Place<'_>) -> Result<()> {
     for (index, mount) in mounts.iter().enumerate() {
         let pointer = format!("/mounts/{index}");
         let target = absolute(mount.destination());
-        let mut options = options_of(mount, &pointer)?;
-        if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() || options.idmap {
+        let options = mount.options().as_deref().unwrap_or_default();
+        let is_bind = options.iter().any(|option| option == "bind" || option == "rbind");
+        let mut options = mount_options::parse(options, is_bind)
+            .map_err(|error| error.at(format!("{pointer}/options")))?;
+        if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() || options.idmap || options.recursive_idmap {
             return Err(unsupported(&pointer, "an id-mapped mount"));
         }
-        let bind = options.bind || options.rbind;
         if target == Path::new("/dev") {
-            host_devices = bind;
+            host_devices = is_bind;
             // Device nodes are still to be made there.
             late_read_only = options.set & RDONLY != 0;
             options.set &= !RDONLY;
@@ -68,7 +70,7 @@ pub(super) fn populate(out: &mut Writer, place: &Place<'_>) -> Result<()> {
             let path = c_path(&target, &pointer)?;
             let (set, clear) = (options.set, options.clear);
             out.child(&pointer, &Operation::MountAttributes { path: &path, set, clear });
-        } else if bind {
+        } else if is_bind {
             bind_mount(out, mount, &target, &options, place, &pointer)?;
         } else if fstype == "cgroup" || fstype == "cgroup2" {
             cgroup_mount(out, &target, &options, place, &pointer)?;
@@ -112,11 +114,6 @@ fn absolute(path: &Path) -> PathBuf {
     Path::new("/").join(path)
 }
 
-fn options_of(mount: &oci::Mount, pointer: &str) -> Result<MountOptions> {
-    let options = mount.options().as_deref().unwrap_or_default();
-    mount_options::parse(options).map_err(|error| error.at(format!("{pointer}/options")))
-}
-
 fn bind_mount(
     out: &mut Writer,
     mount: &oci::Mount,
@@ -143,7 +140,7 @@ fn bind_mount(
         recursive_set: options.recursive_set,
         recursive_clear: options.recursive_clear,
         propagation: options.propagation,
-        flags: if options.rbind { mount::RECURSIVE } else { 0 },
+        flags: if options.recursive_bind { mount::RECURSIVE } else { 0 },
     });
     Ok(())
 }
@@ -169,7 +166,7 @@ fn new_mount(
         // Without a network namespace of the user namespace's own there is no sysfs.
         flags |= mount::FALL_BACK_TO_BIND | mount::RECURSIVE;
     }
-    if options.tmpcopyup {
+    if options.copy_up {
         flags |= mount::COPY_UP;
     }
     let data: OwnedList = options
@@ -204,9 +201,20 @@ fn cgroup_mount(
     place: &Place<'_>,
     pointer: &str,
 ) -> Result<()> {
-    let views = place.location.views(place.hierarchies);
-    if let [View { v2: true, .. }] = views.as_slice() {
-        return one_view(out, &views[0], target, options, place, pointer);
+    let mut views = place.location.views();
+    if views.is_empty() && place.cgroup_mode == Mode::V2 && place.new_cgroup_namespace {
+        // Without a cgroup of its own the container still sees the root of its namespace.
+        views.push(View {
+            controllers: Vec::new(),
+            unified: true,
+            name: String::new(),
+            source: PathBuf::new(),
+            options: String::new(),
+            links: Vec::new(),
+        });
+    }
+    if let [only @ View { unified: true, .. }] = views.as_slice() {
+        return one_view(out, only, target, options, place, pointer);
     }
     let tmpfs: OwnedList = [c"mode=755", c"size=64k"].into_iter().collect();
     out.child(pointer, &Operation::Mount {
@@ -249,7 +257,7 @@ fn one_view(
     let (set, clear) = (options.set, options.clear);
     if !place.new_cgroup_namespace {
         out.child(pointer, &Operation::Bind {
-            source: &c_path(&view.path, pointer)?,
+            source: &c_path(&view.source, pointer)?,
             target: &target,
             set,
             clear,
@@ -262,15 +270,16 @@ fn one_view(
     }
     let data: Vec<CString> = view
         .options
-        .iter()
-        .map(|option| c_string(option.as_str(), pointer))
+        .split(',')
+        .filter(|option| !option.is_empty())
+        .map(|option| c_string(option, pointer))
         .collect::<Result<_>>()?;
     let data: OwnedList = data.into_iter().collect();
     out.child(pointer, &Operation::Mount {
-        fstype: if view.v2 { c"cgroup2" } else { c"cgroup" },
+        fstype: if view.unified { c"cgroup2" } else { c"cgroup" },
         source: c"cgroup",
         target: &target,
-        options: if view.v2 { List::EMPTY } else { data.as_list() },
+        options: if view.unified { List::EMPTY } else { data.as_list() },
         set,
         clear,
         recursive_set: 0,
@@ -296,7 +305,7 @@ fn devices(out: &mut Writer, place: &Place<'_>) -> Result<()> {
     for (index, device) in own.iter().enumerate() {
         let pointer = format!("/linux/devices/{index}");
         let path = c_path(device.path(), &pointer)?;
-        let kind = spec::device_file_type(device.typ()).ok_or_else(|| {
+        let kind = vocabulary::device_file_type(device.typ()).ok_or_else(|| {
             Error::new(Category::Spec, Stage::Compile, "a device to make needs the type c, b, u or p")
                 .at(format!("{pointer}/type"))
         })?;

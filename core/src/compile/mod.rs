@@ -16,8 +16,9 @@ use std::sync::Arc;
 
 use locule_plan::{Builder, Operation, Stream};
 
-pub(crate) use container::{ContainerInput, compile_container};
+pub(crate) use container::{ContainerInput, compile_container, denies_setgroups};
 pub(crate) use exec::{ExecInput, compile_exec};
+pub(crate) use process::Descriptors;
 
 use crate::cgroup::Hierarchies;
 use crate::seccomp;

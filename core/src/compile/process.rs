@@ -6,7 +6,7 @@ use std::ffi::CString;
 use locule_plan::{Operation, OwnedList, OwnedNumbers, Stream};
 
 use super::{HostFacts, SeccompCompiler, Slot, Writer, c_path, c_string};
-use crate::spec::{self, oci};
+use crate::spec::{oci, vocabulary};
 use crate::{Category, Error, Result, Stage};
 
 /// Which descriptors the caller gives.
@@ -36,7 +36,7 @@ pub(super) fn limits(out: &mut Writer, stream: Stream, process: &oci::Process) {
     for (index, limit) in process.rlimits().iter().flatten().enumerate() {
         let pointer = format!("/process/rlimits/{index}");
         out.push(stream, &pointer, &Operation::ResourceLimit {
-            resource: spec::rlimit_number(limit.typ()),
+            resource: vocabulary::rlimit(limit.typ()),
             soft: limit.soft(),
             hard: limit.hard(),
         });
@@ -56,7 +56,7 @@ pub(super) fn streams(
     console: bool,
 ) {
     if terminal {
-        let size = process.and_then(|process| process.console_size().as_ref());
+        let size = process.and_then(oci::Process::console_size);
         let number = |value: u64| u32::try_from(value).unwrap_or(0);
         out.child("/process/terminal", &Operation::Terminal {
             rows: size.map_or(0, |size| number(size.height())),
@@ -95,8 +95,12 @@ pub(super) fn become_process(out: &mut Writer, input: &ProcessInput<'_>) -> Resu
     if let Some(scheduler) = process.scheduler() {
         let number = |value: Option<i32>| value.unwrap_or(0);
         out.child(&at("scheduler"), &Operation::Scheduler {
-            policy: spec::scheduler_policy(scheduler.policy()),
-            flags: spec::scheduler_flags(scheduler.flags().as_deref().unwrap_or_default()),
+            policy: vocabulary::scheduler_policy(*scheduler.policy()),
+            flags: scheduler
+                .flags()
+                .iter()
+                .flatten()
+                .fold(0, |bits, flag| bits | vocabulary::scheduler_flag(*flag)),
             nice: number(*scheduler.nice()),
             priority: number(*scheduler.priority()).max(0) as u32,
             runtime: scheduler.runtime().unwrap_or(0),
@@ -105,7 +109,7 @@ pub(super) fn become_process(out: &mut Writer, input: &ProcessInput<'_>) -> Resu
         });
     }
     if let Some(priority) = process.io_priority() {
-        let value = spec::io_priority(priority);
+        let value = vocabulary::io_priority(priority.class(), priority.priority());
         out.child(&at("ioPriority"), &Operation::IoPriority { value });
     }
 
@@ -128,9 +132,13 @@ pub(super) fn become_process(out: &mut Writer, input: &ProcessInput<'_>) -> Resu
     }
 
     let capabilities = process.capabilities().as_ref();
-    let masks = spec::capability_masks(capabilities, input.facts.last_capability);
+    // No capabilities object means none, not all.
+    let mask = |set: fn(&oci::LinuxCapabilities) -> &Option<oci::Capabilities>| {
+        let set = capabilities.and_then(|capabilities| set(capabilities).as_ref());
+        set.map_or(0, |set| vocabulary::capability_mask(set, input.facts.last_capability))
+    };
     out.child(&at("capabilities/bounding"), &Operation::BoundingCapabilities {
-        mask: masks.bounding,
+        mask: mask(oci::LinuxCapabilities::bounding),
     });
     let user = process.user();
     let groups: OwnedNumbers =
@@ -150,16 +158,16 @@ pub(super) fn become_process(out: &mut Writer, input: &ProcessInput<'_>) -> Resu
         groups: groups.as_numbers(),
         keep_groups: u32::from(input.keep_groups),
     });
-    if let Some(mask) = *user.umask() {
+    if let Some(mask) = user.umask() {
         out.child(&at("user/umask"), &Operation::Umask { mask });
     } else {
         out.child("", &Operation::Umask { mask: 0o022 });
     }
     out.child(&at("capabilities"), &Operation::Capabilities {
-        effective: masks.effective,
-        permitted: masks.permitted,
-        inheritable: masks.inheritable,
-        ambient: masks.ambient,
+        effective: mask(oci::LinuxCapabilities::effective),
+        permitted: mask(oci::LinuxCapabilities::permitted),
+        inheritable: mask(oci::LinuxCapabilities::inheritable),
+        ambient: mask(oci::LinuxCapabilities::ambient),
     });
 
     let (args, env) = command(process, input.pointer)?;

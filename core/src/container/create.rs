@@ -124,7 +124,7 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
     let plan = compile(runtime, &configuration, options, id, &location, &streams)?;
 
     let (dir, _lock) = reserve(runtime, id)?;
-    let mut undo = Undo { dir: Some(&dir), cgroup: None, keeper: None };
+    let mut begun = Begun { dir: Some(dir), cgroup: None, keeper: None };
     let keeper_stays = options.parentage == Parentage::Keeper;
     let mut record = Record {
         version: Record::VERSION,
@@ -139,14 +139,15 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
         cgroup: location.clone(),
         config: configuration.json,
     };
-    dir.write(&record)?;
+    begun.dir().write(&record)?;
 
     let resources =
         configuration.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
     let rootless = !runtime.0.facts.privileged;
     let cgroup = Cgroup::create(&runtime.0.facts.cgroups, location, resources, rootless)?;
+    let cgroup = begun.cgroup.insert(cgroup);
     let entries = cgroup.entries()?;
-    undo.cgroup = Some(&cgroup);
+    record.cgroup = cgroup.location().clone();
 
     let descriptors = Opened::open(&plan, |slot| match slot {
         Slot::Stdio(number) => streams.raw(*number),
@@ -164,8 +165,9 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
     let relation =
         if options.parentage == Parentage::Child { Relation::Child } else { Relation::Silent };
     let (keeper, leaving) = Keeper::spawn(runtime, relation)?;
-    undo.keeper = Some(&keeper);
-    let replies = keeper.create(runtime, flags, &plan, &dir, &descriptors)?;
+    let keeper = begun.keeper.insert(keeper);
+    let dir = begun.dir.as_ref().expect("there from the beginning to the end");
+    let replies = keeper.create(runtime, flags, &plan, dir, &descriptors)?;
     let (created, terminal) = await_creation(&replies, &deadline, Stage::Spawn)?;
     if let Some(leaving) = leaving {
         crate::launch::reap(&leaving);
@@ -176,7 +178,6 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
     })?;
     record.init = Some(init);
     dir.write(&record)?;
-    undo.keep();
 
     let process = Process(Arc::new(process::Inner {
         container_id: id.to_owned(),
@@ -190,7 +191,7 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
         _companion: None,
     }));
     runtime.0.events.watch(&process)?;
-    Ok(handle::created(runtime, record, configuration.spec, dir, cgroup, keeper, process))
+    Ok(handle::created(runtime, record, configuration.spec, begun.finish(), process))
 }
 
 /// Takes the id. A directory of that name which a crash has left is cleaned up first.
@@ -207,31 +208,47 @@ fn reserve(runtime: &Runtime, id: &str) -> Result<(StateDir, super::state_dir::L
         .with_errno(libc::EEXIST))
 }
 
-/// What a failed creation takes back, in the order that lets each part go.
-struct Undo<'a> {
-    dir: Option<&'a StateDir>,
-    cgroup: Option<&'a Cgroup>,
-    keeper: Option<&'a Keeper>,
+/// What there is of a container that is being created. Dropped before it is finished, it is
+/// taken back, in the order that lets each part go.
+struct Begun {
+    dir: Option<StateDir>,
+    cgroup: Option<Cgroup>,
+    keeper: Option<Keeper>,
 }
 
-impl Undo<'_> {
-    fn keep(&mut self) {
-        *self = Undo { dir: None, cgroup: None, keeper: None };
+/// What a finished container consists of.
+pub(super) struct Parts {
+    pub(super) dir: StateDir,
+    pub(super) cgroup: Cgroup,
+    pub(super) keeper: Keeper,
+}
+
+impl Begun {
+    fn dir(&self) -> &StateDir {
+        self.dir.as_ref().expect("there from the beginning to the end")
+    }
+
+    fn finish(mut self) -> Parts {
+        let parts = (self.dir.take(), self.cgroup.take(), self.keeper.take());
+        let (Some(dir), Some(cgroup), Some(keeper)) = parts else {
+            unreachable!("finished with every part made")
+        };
+        Parts { dir, cgroup, keeper }
     }
 }
 
-impl Drop for Undo<'_> {
+impl Drop for Begun {
     fn drop(&mut self) {
-        if let Some(keeper) = self.keeper {
+        if let Some(keeper) = &self.keeper {
             keeper.dismiss();
         }
-        if let Some(cgroup) = self.cgroup {
+        if let Some(cgroup) = &self.cgroup {
             let _ = cgroup.signal_all(libc::SIGKILL);
             if let Err(error) = cgroup.remove() {
                 tracing::warn!(%error, "a failed creation left a cgroup");
             }
         }
-        if let Some(Err(error)) = self.dir.map(StateDir::remove) {
+        if let Some(Err(error)) = self.dir.as_ref().map(StateDir::remove) {
             tracing::warn!(%error, "a failed creation left a state directory");
         }
     }

@@ -12,7 +12,7 @@ use super::state_dir::StateDir;
 use super::stdio::Streams;
 use super::{ExecOptions, Status};
 use crate::cgroup::Entry;
-use crate::compile::{ExecInput, Plan, Slot, compile_exec};
+use crate::compile::{ExecInput, Plan, Slot, compile_exec, denies_setgroups};
 use crate::launch::{Channel, Deadline, Relation, request};
 use crate::spec::{self, oci};
 use crate::{Category, Error, Result, Stage};
@@ -49,14 +49,13 @@ pub(super) fn exec(container: &Container, options: &ExecOptions<'_>) -> Result<P
     let mut streams = Streams::open(&options.stdio)?;
     let entries = shared.cgroup.entries()?;
     let facts = &shared.runtime.0.facts;
-    let kinds: Vec<_> = entries.iter().map(Entry::kind).collect();
     let plan = compile_exec(&ExecInput {
         spec,
         process: &process,
         facts,
-        entries: &kinds,
+        location: shared.cgroup.location(),
         descriptors: streams.descriptors(options.pass_fds.len()),
-        keep_groups: !facts.privileged && crate::compile::denies_setgroups(spec, facts),
+        keep_groups: denies_setgroups(spec, facts),
         gate: shared.keeper.is_none(),
         seccomp: &|profile| shared.runtime.0.seccomp.compile(profile),
     })?;
@@ -142,27 +141,12 @@ fn not_running(status: &str) -> Error {
 }
 
 /// The process to run: what the caller says, and for the rest what the container's own
-/// process has. `terminal` and `args` are never taken over.
+/// process has.
 fn complete(spec: &oci::Spec, json: &[u8]) -> Result<oci::Process> {
-    let given: serde_json::Value = serde_json::from_slice(json).map_err(|error| {
-        Error::new(Category::Spec, Stage::Validate, format!("the process is no JSON: {error}"))
-    })?;
-    let serde_json::Value::Object(mut given) = given else {
-        return Err(Error::new(Category::Spec, Stage::Validate, "the process is no JSON object"));
+    let process = match spec.process() {
+        Some(own) => spec::parse_process_over(json, own)?,
+        None => spec::parse_process(json)?,
     };
-    if let Some(own) = spec.process() {
-        let own = serde_json::to_value(own).map_err(|error| {
-            Error::new(Category::Bug, Stage::Validate, format!("encode the process: {error}"))
-        })?;
-        for (name, value) in own.as_object().into_iter().flatten() {
-            let taken_over = !matches!(name.as_str(), "args" | "terminal" | "consoleSize");
-            if taken_over && !given.contains_key(name) && !value.is_null() {
-                given.insert(name.clone(), value.clone());
-            }
-        }
-    }
-    let text = serde_json::Value::Object(given).to_string();
-    let process = spec::parse_process(text.as_bytes())?;
     spec::validate_process(&process)?;
     Ok(process)
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use locule_plan::protocol::{Gate, Phase, Reply, Request, RequestKind};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::create::{Keeper, PATIENCE, await_creation};
+use super::create::{Keeper, PATIENCE, Parts, await_creation};
 use super::exec;
 use super::failure::error_of;
 use super::pidfd::send_signal;
@@ -52,13 +52,13 @@ pub(super) fn created(
     runtime: &Runtime,
     record: Record,
     spec: oci::Spec,
-    dir: StateDir,
-    cgroup: Cgroup,
-    keeper: Keeper,
+    parts: Parts,
     init: Process,
 ) -> Container {
+    let runtime = runtime.clone();
+    let Parts { dir, cgroup, keeper } = parts;
     let keeper = record.keeper.then_some(keeper);
-    Container(Arc::new(Shared { runtime: runtime.clone(), record, spec, dir, cgroup, keeper, init }))
+    Container(Arc::new(Shared { runtime, record, spec, dir, cgroup, keeper, init }))
 }
 
 impl Container {

@@ -8,4 +8,4 @@ mod spawn;
 
 pub(crate) use channel::{Channel, Deadline, Message, poll_readable, request};
 pub(crate) use image::{Images, host_pidfd};
-pub(crate) use spawn::{Relation, spawn};
+pub(crate) use spawn::{Relation, reap};

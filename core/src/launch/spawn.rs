@@ -95,7 +95,7 @@ pub(crate) fn spawn(
 }
 
 /// Collects a process that only its pidfd may collect, whatever its exit signal.
-pub(super) fn reap(pidfd: &OwnedFd) {
+pub(crate) fn reap(pidfd: &OwnedFd) {
     loop {
         // SAFETY: a null `siginfo` is allowed. `__WALL` is needed for exit signal 0.
         let rc = unsafe {
@@ -240,8 +240,9 @@ unsafe fn raise_ambient(task: *mut Task) {
         let arguments = [&raw const header as usize, &raw mut sets as usize, 0, 0, 0];
         fail_if_negative(task, raw(libc::SYS_capget, arguments));
         let wanted = [(*task).capabilities as u32, ((*task).capabilities >> 32) as u32];
-        sets[0][2] |= wanted[0] & sets[0][1];
-        sets[1][2] |= wanted[1] & sets[1][1];
+        for (set, wanted) in sets.iter_mut().zip(wanted) {
+            set[2] |= wanted & set[1];
+        }
         fail_if_negative(task, raw(libc::SYS_capset, arguments));
         let mut capability = 0;
         while capability < 64 {
