@@ -198,7 +198,8 @@ fn enabling_failed(ancestor: &Path, change: &str, error: &io::Error) -> Error {
 /// A version 1 cpuset starts without processors, and nothing can enter it then: takes over the
 /// parent's, from the top down.
 fn fill_cpuset(mount_point: &Path, directory: &Path) -> Result<()> {
-    let filled = |file: &str| Ok(!file::read(directory, file)?.trim().is_empty());
+    let filled =
+        |file: &str| -> Result<bool> { Ok(!file::read(directory, file)?.trim().is_empty()) };
     if directory == mount_point || filled("cpuset.mems")? && filled("cpuset.cpus")? {
         return Ok(());
     }

@@ -159,8 +159,7 @@ impl<'a> Deadline<'a> {
         if poll_readable(fd, self.at, self.cancel, stage)? {
             return Ok(());
         }
-        Err(Error::new(Category::Timeout, stage, "the deadline passed")
-            .with_errno(libc::ETIMEDOUT))
+        Err(Error::new(Category::Timeout, stage, "the deadline passed").with_errno(libc::ETIMEDOUT))
     }
 }
 
