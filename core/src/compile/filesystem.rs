@@ -53,8 +53,10 @@ pub(super) fn populate(out: &mut Writer, place: &Place<'_>) -> Result<()> {
         let target = absolute(mount.destination());
         let options = mount.options().as_deref().unwrap_or_default();
         let is_bind = options.iter().any(|option| option == "bind" || option == "rbind");
-        let mut options = mount_options::parse(options, is_bind)
-            .map_err(|error| error.at(format!("{pointer}/options")))?;
+        let mut options = mount_options::parse(options, is_bind).map_err(|error| {
+            let within = error.pointer().unwrap_or_default().to_owned();
+            error.at(format!("{pointer}{within}"))
+        })?;
         if mount.uid_mappings().is_some()
             || mount.gid_mappings().is_some()
             || options.idmap
@@ -126,13 +128,6 @@ fn bind_mount(
     place: &Place<'_>,
     pointer: &str,
 ) -> Result<()> {
-    if let Some(option) = options.options.first() {
-        // It would reach the superblock that the host uses as well.
-        let message = format!("mount option {option:?} does not apply to a bind mount");
-        return Err(
-            Error::new(Category::Spec, Stage::Compile, message).at(format!("{pointer}/options"))
-        );
-    }
     let source = mount.source().as_ref().ok_or_else(|| {
         Error::new(Category::Spec, Stage::Compile, "a bind mount needs a source")
             .at(format!("{pointer}/source"))

@@ -227,5 +227,5 @@ fn a_filesystem_option_on_a_bind_mount_is_refused() {
     let mut config = full();
     config["mounts"][5]["options"] = json!(["bind", "size=5m"]);
     let error = compile_with(&config, &root_facts(), Rootfs::Direct).unwrap_err();
-    assert_eq!(error.pointer(), Some("/mounts/5/options"));
+    assert_eq!(error.pointer(), Some("/mounts/5/options/1"));
 }
