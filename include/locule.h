@@ -362,7 +362,7 @@ struct locule_runtime_opts {
      * else $XDG_RUNTIME_DIR/locule, else /tmp/locule-UID.
      */
     const char *state_dir;
-    /** The keeper executable. NULL: the installed one, else the one inside this library. */
+    /** The keeper executable. NULL: the one inside this library, else an installed one. */
     const char *keeper_path;
 };
 
@@ -401,9 +401,11 @@ const char *locule_runtime_state_dir(const locule_runtime *runtime);
 int locule_runtime_fd(const locule_runtime *runtime);
 
 /**
- * Waits up to `timeout_ms` milliseconds (negative: no limit; 0: only looks) for events of the
- * processes created through this runtime handle and gives each to `callback`, with `user`, on
- * this thread. Returns how many there were; 0 after the timeout. An event is given once.
+ * Waits up to `timeout_ms` milliseconds (negative: no limit; 0: only looks) for the processes
+ * that were created or opened through this runtime handle, and gives the end of each to
+ * `callback`, with `user`, on this thread. Returns how many there were; 0 after the timeout.
+ * Each end is given once, and only while the host holds a handle to the process or its
+ * container.
  *
  * Any thread. Blocks up to the timeout. Fails with LOCULE_E_INVALID, LOCULE_E_SYSTEM, and
  * with LOCULE_E_CALLBACK as soon as the callback returns anything but 0. Since 0.1.
