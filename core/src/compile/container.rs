@@ -11,7 +11,7 @@ use super::filesystem::{self, Place};
 use super::process::{self, Descriptors, ProcessInput};
 use super::{HostFacts, Plan, SeccompCompiler, Slot, Writer, c_path, c_string, unsupported};
 use crate::cgroup::Location;
-use crate::container::{OnHostExit, Rootfs};
+use crate::container::Rootfs;
 use crate::spec::{self, oci, vocabulary};
 use crate::{Category, Error, Result, Stage};
 
@@ -24,7 +24,6 @@ pub(crate) struct ContainerInput<'a> {
     /// The container's own state directory, absolute.
     pub state_dir: &'a Path,
     pub rootfs: Rootfs,
-    pub on_host_exit: OnHostExit,
     pub facts: &'a HostFacts,
     pub location: &'a Location,
     pub descriptors: Descriptors,
@@ -121,9 +120,7 @@ pub(crate) fn compile_container(input: &ContainerInput<'_>) -> Result<Plan> {
         push_hooks(&mut out, Stream::Poststart, "poststart", list, input, "running")?;
     }
     process::execute(&mut out, &becoming)?;
-    if input.on_host_exit == OnHostExit::Kill {
-        cleanup(&mut out, input)?;
-    }
+    cleanup(&mut out, input)?;
     Ok(out.finish())
 }
 
@@ -506,6 +503,8 @@ fn state_around_pid(input: &ContainerInput<'_>, status: &str) -> (String, String
     (head, tail)
 }
 
+/// What the keeper does when the host dies: at any time, or of a detached container only while
+/// it is being created.
 fn cleanup(out: &mut Writer, input: &ContainerInput<'_>) -> Result<()> {
     let directories: Vec<_> = input.location.directories().collect();
     for directory in &directories {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::cgroup::{Hierarchies, Hierarchy, Location};
-use crate::container::{OnHostExit, Rootfs};
+use crate::container::Rootfs;
 use crate::spec;
 
 fn hierarchies() -> Hierarchies {
@@ -69,7 +69,6 @@ fn compile_with(config: &Value, facts: &HostFacts, rootfs: Rootfs) -> Result<Pla
         bundle: Path::new("/bundle"),
         state_dir: Path::new("/run/locule/box"),
         rootfs,
-        on_host_exit: OnHostExit::Kill,
         facts,
         location: &location,
         descriptors: Descriptors { stdio: [true; 3], pass: 1 },

@@ -86,7 +86,6 @@ fn compile(
         bundle,
         state_dir: &runtime.0.state_dir.join(id),
         rootfs: options.rootfs,
-        on_host_exit: options.on_host_exit,
         facts: &runtime.0.facts,
         location,
         descriptors: streams.descriptors(options.pass_fds.len()),

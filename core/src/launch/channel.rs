@@ -42,10 +42,6 @@ impl Channel {
         Ok(Channel(fd))
     }
 
-    pub(crate) fn from_fd(fd: OwnedFd) -> Channel {
-        Channel(fd)
-    }
-
     /// Sends one datagram with descriptors.
     pub(crate) fn send(&self, bytes: &[u8], fds: &[RawFd]) -> io::Result<()> {
         if fds.len() > MAX_DESCRIPTORS {
