@@ -82,7 +82,7 @@ impl Cgroup {
             limits::apply(resources, &mut writer)?;
         }
         if !options.rootless {
-            devices::apply(&made.location, &rules, true)?;
+            devices::apply(&made.location, &rules, true, hierarchies.programs())?;
         }
         let notes = made.denied.iter().map(|place| {
             let note = format!("no cgroup {:?}: not permitted", place.directory());
@@ -138,7 +138,7 @@ impl Cgroup {
         let refusal = enable(&self.location, Some(resources))?;
         let mut writer = limits::Writer::for_update(&self.location, refusal);
         let done = limits::apply(resources, &mut writer).and_then(|()| match &rules {
-            Some(rules) => devices::apply(&self.location, rules, false),
+            Some(rules) => devices::apply(&self.location, rules, false, &devices::Cache::default()),
             None => Ok(()),
         });
         if done.is_err() {
@@ -210,9 +210,9 @@ impl Cgroup {
     }
 
     /// Removes the container's directories and those below them. Directories above them stay,
-    /// also `/locule`: it costs nothing, and every next container starts faster for it. A directory that was there before the
-    /// container stays as well. May be called again; waits up to half a second for processes
-    /// that are exiting.
+    /// also `/locule`: it costs nothing, and the next container starts faster for it. A directory
+    /// that was there before the container stays as well. May be called again; waits up to half
+    /// a second for processes that are exiting.
     ///
     /// # Errors
     /// When processes are still in there.
