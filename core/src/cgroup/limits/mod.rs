@@ -225,3 +225,6 @@ fn or_max(value: i64) -> String {
 fn given<T: PartialEq + Default>(value: Option<T>) -> Option<T> {
     value.filter(|value| *value != T::default())
 }
+
+#[cfg(test)]
+mod tests;
