@@ -488,6 +488,156 @@ fn creations_and_failures_side_by_side_do_not_trip_each_other() {
 }
 
 #[test]
+fn a_process_can_be_cloned_into_the_unified_hierarchy() {
+    let hierarchies = Hierarchies::discover().unwrap();
+    if cannot_run() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let location = scratch.location(&hierarchies, "x");
+    let cgroup = Cgroup::create(&hierarchies, location, None, Options::default()).unwrap();
+    let entries = cgroup.entries().unwrap();
+    let into = entries.iter().find_map(|entry| match entry {
+        Entry::IntoV2(fd) => Some(std::os::fd::AsRawFd::as_raw_fd(fd)),
+        Entry::Procs(_) => None,
+    });
+    let Some(fd) = into else {
+        skip("cgroup v2");
+        cgroup.remove().unwrap();
+        return;
+    };
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    // struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size,
+    // tls, set_tid, set_tid_size, cgroup.
+    let mut arguments =
+        [CLONE_INTO_CGROUP, 0, 0, 0, libc::SIGCHLD as u64, 0, 0, 0, 0, 0, fd as u64];
+    // SAFETY: without CLONE_VM the child has its own memory, and only calls pause(2).
+    let pid = unsafe {
+        let size = std::mem::size_of_val(&arguments);
+        match libc::syscall(libc::SYS_clone3, arguments.as_mut_ptr(), size) {
+            0 => loop {
+                libc::pause();
+            },
+            pid => pid as i32,
+        }
+    };
+    assert!(pid > 0, "{}", std::io::Error::last_os_error());
+    assert_eq!(cgroup.pids().unwrap(), [pid]);
+    cgroup.kill(PATIENCE).unwrap();
+    nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None).unwrap();
+    cgroup.remove().unwrap();
+}
+
+const USER: u32 = 65534;
+
+/// Runs one of the ignored tests below as an ordinary user, in the cgroup directory if given.
+fn as_user(test: &str, cgroup: Option<&Path>) {
+    let procs = cgroup.map(|directory| fs::File::create(directory.join("cgroup.procs")).unwrap());
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--ignored", "--nocapture"]);
+    // SAFETY: between fork and exec only write(2), setgroups(2), setgid(2) and setuid(2).
+    unsafe {
+        command.pre_exec(move || {
+            if let Some(procs) = &procs {
+                nix::unistd::write(procs, b"0")?;
+            }
+            nix::unistd::setgroups(&[])?;
+            nix::unistd::setgid(USER.into())?;
+            nix::unistd::setuid(USER.into())?;
+            Ok(())
+        });
+    }
+    let output = match command.output() {
+        Ok(output) => output,
+        Err(error) => {
+            skip(&format!("a test program that user {USER} may execute ({error})"));
+            return;
+        }
+    };
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("1 passed"), "{text}");
+}
+
+#[test]
+fn a_user_without_delegation_gets_no_cgroup_unless_a_limit_needs_one() {
+    if !cannot_run() {
+        as_user("undelegated_user", None);
+    }
+}
+
+#[test]
+#[ignore = "runs as another user, from the test above"]
+fn undelegated_user() {
+    let hierarchies = Hierarchies::discover().unwrap();
+    let location = hierarchies.locate(None, "x", USER).unwrap();
+    let create = |resources: Option<&LinuxResources>| {
+        Cgroup::create(&hierarchies, location.clone(), resources, Options { rootless: true })
+    };
+    let cgroup = create(None).unwrap();
+    assert!(cgroup.location().is_empty());
+    assert_eq!(cgroup.notes().len(), hierarchies.all().len());
+    assert!(cgroup.entries().unwrap().is_empty() && cgroup.pids().unwrap().is_empty());
+    cgroup.remove().unwrap();
+    let limits = resources(r#"{"pids": {"limit": 5}}"#);
+    if hierarchies.all().iter().any(|h| h.controllers.iter().any(|c| c == "pids")) {
+        let error = create(Some(&limits)).unwrap_err();
+        assert_eq!(error.category(), Category::Permission, "{error}");
+        assert_eq!(error.pointer(), Some("/linux/resources/pids/limit"));
+        assert!(error.advice().unwrap().contains("Delegate"));
+    }
+    let options = Options { rootless: true };
+    let error = cgroup.update(&limits, options).unwrap_err();
+    assert_eq!(error.category(), Category::Permission, "{error}");
+}
+
+#[test]
+fn a_user_with_delegation_gets_a_cgroup_beside_its_own() {
+    if cannot_run() {
+        return;
+    }
+    let hierarchies = Hierarchies::discover().unwrap();
+    let scratch = Scratch::new();
+    let location = scratch.location(&hierarchies, "host");
+    let Some(unified) = location.unified() else {
+        skip("cgroup v2");
+        return;
+    };
+    let own = unified.directory();
+    fs::create_dir_all(&own).unwrap();
+    let parent = own.parent().unwrap();
+    for path in
+        [parent.to_owned(), parent.join("cgroup.procs"), parent.join("cgroup.subtree_control")]
+    {
+        std::os::unix::fs::chown(path, Some(USER), Some(USER)).unwrap();
+    }
+    as_user("delegated_user", Some(&own));
+    // The `locule` directory of the user stays, as it does below the root.
+    assert!(
+        fs::read_dir(parent.join("locule")).unwrap().all(|entry| entry.unwrap().path().is_file())
+    );
+}
+
+#[test]
+#[ignore = "runs as another user, from the test above"]
+fn delegated_user() {
+    let hierarchies = Hierarchies::discover().unwrap();
+    let location = hierarchies.locate(None, "x", USER).unwrap();
+    let options = Options { rootless: true };
+    let cgroup = Cgroup::create(&hierarchies, location, None, options).unwrap();
+    let unified = cgroup.location().unified().expect("the unified hierarchy").directory();
+    assert!(unified.ends_with("locule/x") && !unified.to_str().unwrap().contains("/host/"));
+    assert_eq!(cgroup.location().places().len(), 1);
+    let mut child = populate(&cgroup, "exec sleep 60");
+    assert_eq!(cgroup.pids().unwrap(), [child.id() as i32]);
+    cgroup.freeze(PATIENCE).unwrap();
+    cgroup.kill(PATIENCE).unwrap();
+    child.wait().unwrap();
+    cgroup.remove().unwrap();
+    assert!(!unified.exists());
+}
+
+#[test]
 fn the_same_holds_where_the_unified_hierarchy_is_the_only_one() {
     if !is_root() {
         skip("root");

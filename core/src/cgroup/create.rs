@@ -62,7 +62,8 @@ pub(super) fn directories(
             Ok(()) => {}
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
                 refuse_used(&directory, &place)?;
-                place.existed = true;
+                // Below /locule it is what a creation left that was killed half way.
+                place.existed = !place.is_ours();
             }
             Err(error) if rootless && is_denial(&error) => {
                 outcome.denied.push(place);
@@ -146,15 +147,18 @@ fn refuse_used(directory: &Path, place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// Enables the controllers for the place, in every cgroup above it that lacks them. Returns the
-/// first refusal, if there was one.
-pub(super) fn enable_controllers(place: &Place, wanted: &[String]) -> Result<Option<Error>> {
+/// Controllers that could not be enabled, each with the reason.
+pub(super) type Refusals = Vec<(String, Error)>;
+
+/// Enables the controllers for the place, in every cgroup above it that lacks them. A refusal is
+/// no error yet: it matters only to a limit that needs the controller.
+pub(super) fn enable_controllers(place: &Place, wanted: &[String]) -> Result<Refusals> {
     let directory = place.directory();
     let has = words(&file::read(&directory, "cgroup.controllers")?);
     if wanted.iter().all(|controller| has.contains(controller)) {
-        return Ok(None);
+        return Ok(Vec::new());
     }
-    let mut refusal = None;
+    let mut refusals: Refusals = Vec::new();
     let mut above: Vec<&Path> = directory
         .ancestors()
         .skip(1)
@@ -173,13 +177,16 @@ pub(super) fn enable_controllers(place: &Place, wanted: &[String]) -> Result<Opt
         }
         // One controller that cannot be enabled (cpu with real-time processes) fails the
         // others in the same write.
-        for change in &all {
-            if let Err(error) = file::put(ancestor, "cgroup.subtree_control", change) {
-                refusal.get_or_insert_with(|| enabling_failed(ancestor, change, &error));
+        for (name, change) in missing.into_iter().zip(&all) {
+            let done = file::put(ancestor, "cgroup.subtree_control", change);
+            if let Err(error) = done {
+                if !refusals.iter().any(|(refused, _)| refused == name) {
+                    refusals.push((name.clone(), enabling_failed(ancestor, change, &error)));
+                }
             }
         }
     }
-    Ok(refusal)
+    Ok(refusals)
 }
 
 fn enabling_failed(ancestor: &Path, change: &str, error: &io::Error) -> Error {

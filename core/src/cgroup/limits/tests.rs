@@ -31,13 +31,13 @@ impl Fake {
     fn create(&self, json: &str) -> Result<()> {
         let resources = serde_json::from_str(json).unwrap();
         check(&resources)?;
-        apply(&resources, &mut Writer::for_create(&self.0, &[], None))
+        apply(&resources, &mut Writer::for_create(&self.0, &[], Vec::new()))
     }
 
     fn update(&self, json: &str) -> Result<()> {
         let resources = serde_json::from_str(json).unwrap();
         check(&resources)?;
-        let mut writer = Writer::for_update(&self.0, None);
+        let mut writer = Writer::for_update(&self.0, Vec::new(), false);
         let done = apply(&resources, &mut writer);
         if done.is_err() {
             writer.undo();
@@ -253,7 +253,8 @@ fn a_limit_in_a_denied_hierarchy_names_the_first_field_and_the_way_out() {
     let nowhere = Location::default();
     let resources =
         serde_json::from_str(r#"{"memory": {"limit": 5}, "pids": {"limit": 5}}"#).unwrap();
-    let error = apply(&resources, &mut Writer::for_create(&nowhere, &denied, None)).unwrap_err();
+    let error =
+        apply(&resources, &mut Writer::for_create(&nowhere, &denied, Vec::new())).unwrap_err();
     assert_eq!(error.category(), Category::Permission);
     assert_eq!(error.pointer(), Some("/linux/resources/memory/limit"));
     assert!(error.advice().unwrap().contains("Delegate"));
