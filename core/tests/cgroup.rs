@@ -329,18 +329,18 @@ fn an_update_that_fails_brings_the_earlier_limits_back() {
     let bad = resources(
         r#"{"cpu": {"quota": 20000}, "pids": {"limit": 20}, "hugepageLimits": [{"pageSize": "3MB", "limit": 1}]}"#,
     );
+    let v2 = location.controller("cpu").unwrap().unified;
+    let file = if v2 { "cpu.max" } else { "cpu.cfs_quota_us" };
+    let is = |pids: &str, quota: &str| {
+        assert_eq!(read(&location, "pids", "pids.max"), pids);
+        let text = read(&location, "cpu", file);
+        assert_eq!(text.split(' ').next(), Some(quota));
+    };
     cgroup.update(&bad, Options::default()).unwrap_err();
-    assert_eq!(read(&location, "pids", "pids.max"), "10");
-    assert_eq!(read(&location, "cpu", "cpu.cfs_quota_us"), "50000");
-    cgroup
-        .update(
-            &resources(r#"{"cpu": {"period": 200000}, "pids": {"limit": 0}}"#),
-            Options::default(),
-        )
-        .unwrap();
-    assert_eq!(read(&location, "cpu", "cpu.cfs_quota_us"), "50000");
-    assert_eq!(read(&location, "cpu", "cpu.cfs_period_us"), "200000");
-    assert_eq!(read(&location, "pids", "pids.max"), "0");
+    is("10", "50000");
+    let good = resources(r#"{"cpu": {"period": 200000}, "pids": {"limit": 0}}"#);
+    cgroup.update(&good, Options::default()).unwrap();
+    is("0", "50000");
     cgroup.remove().unwrap();
 }
 
@@ -353,31 +353,103 @@ fn limits_of_the_other_v1_controllers_are_written() {
     let scratch = Scratch::new();
     let location = scratch.location(&hierarchies, "x");
     let all = resources(
-        r#"{"cpu": {"shares": 512, "quota": 40000, "burst": 20000, "cpus": "0", "mems": "0"},
-            "blockIO": {"weight": 300}}"#,
+        r#"{"cpu": {"shares": 512, "quota": 40000, "burst": 20000, "cpus": "0", "mems": "0"}}"#,
     );
     let cgroup =
         Cgroup::create(&hierarchies, location.clone(), Some(&all), Options::default()).unwrap();
     assert_eq!(read(&location, "cpu", "cpu.shares"), "512");
     assert_eq!(read(&location, "cpu", "cpu.cfs_burst_us"), "20000");
     assert_eq!(read(&location, "cpuset", "cpuset.cpus"), "0");
-    assert_eq!(read(&location, "blkio", "blkio.bfq.weight"), "300");
+    if location.controller("blkio").unwrap().directory().join("blkio.bfq.weight").exists() {
+        let weight = resources(r#"{"blockIO": {"weight": 300}}"#);
+        cgroup.update(&weight, Options::default()).unwrap();
+        assert_eq!(read(&location, "blkio", "blkio.bfq.weight"), "300");
+    } else {
+        skip("the BFQ scheduler");
+    }
     let idle = resources(r#"{"cpu": {"idle": 1}}"#);
     cgroup.update(&idle, Options::default()).unwrap();
     assert_eq!(read(&location, "cpu", "cpu.idle"), "1");
-    for (json, pointer) in [
-        (r#"{"network": {"classID": 5}}"#, "/linux/resources/network/classID"),
-        (r#"{"rdma": {"mlx5_0": {"hcaHandles": 1}}}"#, "/linux/resources/rdma/mlx5_0"),
-        (r#"{"unified": {"memory.high": "1"}}"#, "/linux/resources/unified/memory.high"),
-        (r#"{"blockIO": {"leafWeight": 20}}"#, "/linux/resources/blockIO/leafWeight"),
-    ] {
-        let error = cgroup.update(&resources(json), Options::default()).unwrap_err();
-        assert_eq!(
-            (error.category(), error.pointer()),
-            (Category::Unsupported, Some(pointer)),
-            "{error}"
-        );
+    if hierarchies.all().iter().any(|h| h.controllers.iter().any(|c| c == "net_cls")) {
+        let network = resources(r#"{"network": {"classID": 1048577}}"#);
+        cgroup.update(&network, Options::default()).unwrap();
+        assert_eq!(read(&location, "net_cls", "net_cls.classid"), "1048577");
     }
+    for (controller, json, pointer) in [
+        ("net_cls", r#"{"network": {"classID": 5}}"#, "network/classID"),
+        ("rdma", r#"{"rdma": {"mlx5_0": {"hcaHandles": 1}}}"#, "rdma/mlx5_0"),
+        ("", r#"{"unified": {"memory.high": "1"}}"#, "unified/memory.high"),
+        ("", r#"{"blockIO": {"leafWeight": 20}}"#, "blockIO/leafWeight"),
+    ] {
+        if hierarchies.all().iter().any(|h| h.controllers.iter().any(|c| c == controller)) {
+            continue;
+        }
+        let error = cgroup.update(&resources(json), Options::default()).unwrap_err();
+        assert_eq!(error.category(), Category::Unsupported, "{error}");
+        assert_eq!(error.pointer(), Some(format!("/linux/resources/{pointer}").as_str()));
+    }
+    cgroup.remove().unwrap();
+}
+
+#[test]
+fn limits_of_the_v2_controllers_are_written_and_updated() {
+    let hierarchies = Hierarchies::discover().unwrap();
+    let v2 = hierarchies.all().iter().find(|h| h.unified);
+    let has = |name: &str| v2.is_some_and(|h| h.controllers.iter().any(|c| c == name));
+    if cannot_run() || hierarchies.mode() != Mode::V2 {
+        return;
+    }
+    if !["cpu", "cpuset", "memory", "pids", "io"].into_iter().all(has) {
+        skip("cgroup v2 with cpu, cpuset, memory, pids and io");
+        return;
+    }
+    let scratch = Scratch::new();
+    let location = scratch.location(&hierarchies, "x");
+    let all = resources(
+        r#"{"memory": {"limit": 67108864, "swap": 134217728, "reservation": 4096},
+            "cpu": {"shares": 1024, "quota": 40000, "period": 200000, "burst": 20000, "cpus": "0", "mems": "0"},
+            "pids": {"limit": 30}, "unified": {"memory.high": "50331648"}}"#,
+    );
+    let cgroup =
+        Cgroup::create(&hierarchies, location.clone(), Some(&all), Options::default()).unwrap();
+    let is = |name: &str, value: &str| {
+        assert_eq!(read(&location, name.split('.').next().unwrap(), name), value, "{name}");
+    };
+    is("memory.max", "67108864");
+    is("memory.swap.max", "67108864");
+    is("memory.low", "4096");
+    is("memory.high", "50331648");
+    is("cpu.weight", "100");
+    is("cpu.max", "40000 200000");
+    is("cpu.max.burst", "20000");
+    is("cpuset.cpus", "0");
+    is("pids.max", "30");
+    let update = |json: &str| cgroup.update(&resources(json), Options::default());
+    update(r#"{"cpu": {"quota": 10000, "burst": 5000}, "pids": {"limit": -1}}"#).unwrap();
+    is("cpu.max", "10000 200000");
+    is("cpu.max.burst", "5000");
+    is("pids.max", "max");
+    update(r#"{"cpu": {"quota": 90000, "burst": 80000, "period": 100000}}"#).unwrap();
+    is("cpu.max", "90000 100000");
+    update(r#"{"cpu": {"period": 50000}}"#).unwrap();
+    is("cpu.max", "90000 50000");
+    update(r#"{"cpu": {"quota": -1, "burst": 0}, "memory": {"swap": 100663296}}"#).unwrap();
+    is("cpu.max", "max 50000");
+    is("memory.swap.max", "33554432");
+    update(r#"{"cpu": {"idle": 1, "shares": 5}}"#).unwrap();
+    is("cpu.idle", "1");
+    let error =
+        update(r#"{"memory": {"limit": 33554432, "swap": 33554432}, "cpu": {"cpus": "99999"}}"#)
+            .unwrap_err();
+    assert_eq!(error.pointer(), Some("/linux/resources/cpu/cpus"), "{error}");
+    assert_eq!(error.category(), Category::Spec);
+    is("memory.max", "67108864");
+    is("memory.swap.max", "33554432");
+    cgroup.delegate(USER).unwrap();
+    let owner = |path: PathBuf| std::os::unix::fs::MetadataExt::uid(&fs::metadata(path).unwrap());
+    let directory = location.places()[0].directory();
+    assert_eq!((owner(directory.clone()), owner(directory.join("cgroup.procs"))), (USER, USER));
+    assert_eq!(owner(directory.join("memory.max")), 0);
     cgroup.remove().unwrap();
 }
 
@@ -637,20 +709,21 @@ fn delegated_user() {
     assert!(!unified.exists());
 }
 
-#[test]
-fn the_same_holds_where_the_unified_hierarchy_is_the_only_one() {
-    if !is_root() {
-        skip("root");
+/// Runs this program again where `script` has arranged the hierarchies for it alone.
+fn again_after(script: &str) {
+    const NESTED: &str = "LOCULE_TEST_NESTED";
+    if std::env::var_os(NESTED).is_some() {
         return;
     }
-    if Hierarchies::discover().unwrap().mode() == Mode::V2 {
+    if !is_root() || Hierarchies::discover().unwrap().mode() != Mode::Hybrid {
+        skip("root on a hybrid machine");
         return;
     }
-    let script = "mount --make-rprivate / && umount -l /sys/fs/cgroup && \
-                  mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec \"$0\" --nocapture";
+    let script = format!("mount --make-rprivate / && {script} && exec \"$0\" --nocapture");
     let output = Command::new("unshare")
-        .args(["-m", "sh", "-c", script])
+        .args(["-m", "sh", "-c", &script])
         .arg(std::env::current_exe().unwrap())
+        .env(NESTED, "1")
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
@@ -660,6 +733,16 @@ fn the_same_holds_where_the_unified_hierarchy_is_the_only_one() {
         return;
     }
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn the_same_holds_where_the_unified_hierarchy_is_the_only_one() {
+    again_after("umount -l /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup");
+}
+
+#[test]
+fn the_same_holds_where_there_is_no_unified_hierarchy() {
+    again_after("umount /sys/fs/cgroup/unified");
 }
 
 /// Prints what making and removing costs: `cargo test --release -p locule --test cgroup -- --ignored --nocapture`.
@@ -672,7 +755,7 @@ fn cost_of_create_and_remove() {
     let hierarchies = Hierarchies::discover().unwrap();
     let scratch = Scratch::new();
     let limits = match hierarchies.mode() {
-        Mode::V2 => None,
+        Mode::V2 if !hierarchies.all()[0].controllers.iter().any(|c| c == "pids") => None,
         _ => Some(resources(r#"{"memory": {"limit": 67108864}, "pids": {"limit": 100}}"#)),
     };
     for rootless in [true, false] {

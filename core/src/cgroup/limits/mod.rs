@@ -177,7 +177,12 @@ impl<'a> Writer<'a> {
     ) -> Error {
         let directory = place.directory();
         if error.kind() != std_io::ErrorKind::NotFound || !directory.exists() {
-            return file::failed_to_write(&directory, name, value, error).at(pointer);
+            let failed = file::failed_to_write(&directory, name, value, error).at(pointer);
+            return match error.raw_os_error() {
+                // The kernel does not take the value, whoever writes it.
+                Some(libc::EINVAL | libc::ERANGE) => failed.with_category(Category::Spec),
+                _ => failed,
+            };
         }
         // The file is missing: a controller that is off, or a kernel without the feature.
         let attempt = format!("write {value:?} to {name}");
