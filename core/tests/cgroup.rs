@@ -214,6 +214,23 @@ fn a_cgroup_with_processes_or_a_frozen_one_is_refused() {
 }
 
 #[test]
+fn what_a_killed_creation_left_is_replaced_and_later_removed() {
+    if cannot_run() {
+        return;
+    }
+    let hierarchies = Hierarchies::discover().unwrap();
+    let scratch = Scratch::new();
+    let location = scratch.location(&hierarchies, "locule/x");
+    for directory in location.directories() {
+        fs::create_dir_all(directory.join("inner")).unwrap();
+    }
+    let cgroup = Cgroup::create(&hierarchies, location.clone(), None, Options::default()).unwrap();
+    assert!(location.directories().all(|d| d.is_dir() && !d.join("inner").exists()));
+    cgroup.remove().unwrap();
+    assert!(location.directories().all(|directory| !directory.exists()));
+}
+
+#[test]
 fn processes_enter_freeze_thaw_and_die_together() {
     if cannot_run() {
         return;

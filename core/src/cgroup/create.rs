@@ -12,6 +12,7 @@ use super::freeze;
 use super::hierarchy::{Hierarchies, words};
 use super::location::{Location, Place};
 use super::pids;
+use super::remove;
 use crate::error::{Category, Error, Result, Stage};
 
 /// The directories made so far. Dropped without [`Made::keep`], it removes them again.
@@ -62,20 +63,20 @@ pub(super) fn directories(
             Ok(()) => {}
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
                 refuse_used(&directory, &place)?;
-                // Below /locule it is what a creation left that was killed half way.
-                place.existed = !place.is_ours();
+                if place.is_ours() {
+                    // What a creation left that was killed half way, with limits of its own.
+                    remove::place(&place)?;
+                    make(&directory, &mut outcome.made.0)
+                        .map_err(|error| failed_to_make(&directory, &error))?;
+                } else {
+                    place.existed = true;
+                }
             }
             Err(error) if rootless && is_denial(&error) => {
                 outcome.denied.push(place);
                 continue;
             }
-            Err(error) => {
-                return Err(Error::io(
-                    Stage::Cgroup,
-                    &error,
-                    format!("make the cgroup {directory:?}"),
-                ));
-            }
+            Err(error) => return Err(failed_to_make(&directory, &error)),
         }
         if !place.unified && place.controllers.iter().any(|controller| controller == "cpuset") {
             fill_cpuset(&place.mount_point, &directory)?;
@@ -83,6 +84,10 @@ pub(super) fn directories(
         outcome.location.places.push(place);
     }
     Ok(outcome)
+}
+
+fn failed_to_make(directory: &Path, error: &io::Error) -> Error {
+    Error::io(Stage::Cgroup, error, format!("make the cgroup {directory:?}"))
 }
 
 fn is_denial(error: &io::Error) -> bool {
