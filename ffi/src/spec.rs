@@ -55,7 +55,7 @@ pub struct locule_spec_opts {
 // SAFETY: `repr(C)`, the size comes first, integers and pointers only, without padding
 // (tests/abi/layout.rs).
 unsafe impl Versioned for locule_spec_opts {
-    const NAME: &str = "locule_spec_opts";
+    const NAME: &'static str = "locule_spec_opts";
     const FIRST_SIZE: usize = 80;
 }
 
