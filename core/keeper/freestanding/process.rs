@@ -77,6 +77,8 @@ struct Recipe<'a> {
     flags: u64,
     cgroup: Option<Raw>,
     through: Option<(Raw, u64)>,
+    /// Namespaces to join before a new user namespace takes the power to.
+    before: [Option<(Raw, u64)>; 8],
     /// The operation a failed clone is blamed on.
     step: Option<Step<'a>>,
     joins: [Option<(Raw, u64)>; 2],
@@ -94,6 +96,7 @@ pub fn launch(
         flags: 0,
         cgroup: None,
         through: None,
+        before: [None; 8],
         step: None,
         joins: [None, None],
         own: [None, None],
@@ -153,6 +156,11 @@ fn prepare<'a>(order: &Order<'_>, step: &Step<'a>, recipe: &mut Recipe<'a>) -> R
             recipe.cgroup = Some(order.slot(slot)?);
             recipe.step = Some(*step);
         }
+        Operation::JoinNamespace { kind, slot } => {
+            let free = recipe.before.iter().position(Option::is_none).ok_or(Errno::E2BIG)?;
+            recipe.before[free] = Some((order.slot(slot)?, kind));
+            recipe.step = Some(*step);
+        }
         Operation::ThroughUserNamespace { slot, kinds } => {
             recipe.through = Some((order.slot(slot)?, kinds));
             recipe.step = Some(*step);
@@ -173,12 +181,12 @@ fn own_namespace(kind: u64) -> Result<Fd> {
 
 fn create(order: &Order<'_>, recipe: &Recipe<'_>) -> Result<Launched> {
     let (ours, theirs) = system::socketpair()?;
-    if let Some((user, kinds)) = recipe.through {
+    if recipe.through.is_some() || recipe.before[0].is_some() {
         if order.mode == Mode::Child {
             // The intermediate process would be the host's child as well.
             return Err(Errno::EOPNOTSUPP.into());
         }
-        let (pid, pidfd) = through(order, recipe, user, kinds, theirs)?;
+        let (pid, pidfd) = by_way_of_another(order, recipe, theirs)?;
         return Ok(Launched { pid, pidfd, gate: ours });
     }
     let extra = if order.mode == Mode::Child { CLONE_PARENT } else { 0 };
@@ -228,12 +236,10 @@ fn spawn(flags: u64, cgroup: Option<Raw>) -> Sys<(i32, Option<Fd>, bool)> {
     Ok((pid, if pid == 0 { None } else { Fd::new(pidfd) }, by_hand))
 }
 
-/// Clones by way of a process that joins the user namespace first.
-fn through(
+/// Clones by way of a process that joins namespaces first.
+fn by_way_of_another(
     order: &Order<'_>,
     recipe: &Recipe<'_>,
-    user: Raw,
-    kinds: u64,
     gate: Fd,
 ) -> Result<(i32, Fd)> {
     let (ours, theirs) = system::socketpair()?;
@@ -243,9 +249,14 @@ fn through(
         drop(ours);
         let stepped = (|| -> core::result::Result<(), (u16, Errno)> {
             let plain = |errno| (detail::PLAIN, errno);
-            system::setns(user, CLONE_NEWUSER | kinds).map_err(plain)?;
-            for (namespace, kind) in recipe.joins.iter().flatten() {
+            for (namespace, kind) in recipe.before.iter().flatten() {
                 system::setns(*namespace, *kind).map_err(plain)?;
+            }
+            if let Some((user, kinds)) = recipe.through {
+                system::setns(user, CLONE_NEWUSER | kinds).map_err(plain)?;
+                for (namespace, kind) in recipe.joins.iter().flatten() {
+                    system::setns(*namespace, *kind).map_err(plain)?;
+                }
             }
             let (pid, pidfd, by_hand) = spawn(recipe.flags | CLONE_PARENT, recipe.cgroup)
                 .map_err(|errno| (detail::CLONE, errno))?;
