@@ -53,8 +53,7 @@ impl Error {
     #[cold]
     #[inline(never)]
     pub fn frame(&self, stream: Stream, step: &Step<'_>) -> Failure {
-        let subject =
-            if self.named { self.subject() } else { Text::new(subject(&step.operation)) };
+        let subject = if self.named { self.subject() } else { Text::new(subject(&step.operation)) };
         Failure {
             stream: stream as u32,
             operation: step.operation.code(),

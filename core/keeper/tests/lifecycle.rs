@@ -34,8 +34,10 @@ fn a_container_is_created_started_and_its_exit_code_told() {
 fn a_process_is_executed_in_a_running_container() {
     let Some(bundle) = Bundle::new() else { return };
     let keeper = Keeper::new(As::Root);
-    let null = std::fs::File::open("/dev/null").unwrap();
-    let answer = keeper.create(&bundle, &script(&bundle, "sleep 1000"), 0, &[null.as_raw_fd()]);
+    let mut plan = Plan::default();
+    plan.namespaces(0).filesystems(&bundle).child(&Operation::Pivot {});
+    plan.program(&["sleep", "1000"], true);
+    let answer = keeper.create(&bundle, &plan.finish(), 0, &[]);
     let (pid, pidfd) = answer.created();
     keeper.start().started();
     for _ in 0..3 {
