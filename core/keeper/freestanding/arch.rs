@@ -35,6 +35,15 @@ mod machine {
         result
     }
 
+    /// The stack pointer.
+    #[inline(always)]
+    pub fn stack_pointer() -> usize {
+        let pointer;
+        // SAFETY: it only reads a register.
+        unsafe { core::arch::asm!("mov {}, rsp", out(reg) pointer, options(nomem, nostack)) };
+        pointer
+    }
+
     pub mod number {
         pub const READ: usize = 0;
         pub const WRITE: usize = 1;
@@ -153,6 +162,15 @@ mod machine {
             );
         }
         result
+    }
+
+    /// The stack pointer.
+    #[inline(always)]
+    pub fn stack_pointer() -> usize {
+        let pointer;
+        // SAFETY: it only reads a register.
+        unsafe { core::arch::asm!("mov {}, sp", out(reg) pointer, options(nomem, nostack)) };
+        pointer
     }
 
     pub mod number {

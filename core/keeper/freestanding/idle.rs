@@ -7,7 +7,7 @@
 //! anything outside.
 
 use crate::abi::EpollEvent;
-use crate::arch::{number as nr, syscall};
+use crate::arch::{number as nr, stack_pointer, syscall};
 use crate::system::Raw;
 
 /// How long a keeper stays in memory as a whole after it last had something to do.
@@ -20,8 +20,10 @@ unsafe extern "C" {
     static text_end: u8;
 }
 
-/// Stack below the caller's that work of the past may have touched.
+/// How much of the stack below may have been touched by work of the past.
 const OLD_STACK: usize = 128 << 10;
+/// More than any ABI lets a function use below its stack pointer.
+const RED_ZONE: usize = 256;
 const PAGE: usize = 4096;
 
 /// Waits for one event, and `true`, or a signal that ended the wait. `plan` is memory that
@@ -29,19 +31,13 @@ const PAGE: usize = 4096;
 pub fn wait(epoll: Raw, event: &mut EpollEvent, plan: &'static [u8]) -> bool {
     let text = &raw const text_start as usize;
     let text_len = &raw const text_end as usize - text;
-    let here = &raw const *event as usize & !(PAGE - 1);
-    let ranges = [
-        (text, text_len),
-        (plan.as_ptr() as usize & !(PAGE - 1), plan.len()),
-        // One page below is for this call and the interrupts that come meanwhile.
-        (here - OLD_STACK, OLD_STACK - 2 * PAGE),
-    ];
+    let ranges = [(text, text_len), (plan.as_ptr() as usize & !(PAGE - 1), plan.len())];
     stay(epoll, event, &ranges)
 }
 
 #[inline(never)]
 #[unsafe(link_section = ".idle")]
-fn stay(epoll: Raw, event: &mut EpollEvent, ranges: &[(usize, usize); 3]) -> bool {
+fn stay(epoll: Raw, event: &mut EpollEvent, ranges: &[(usize, usize); 2]) -> bool {
     let mut timeout = PATIENCE;
     loop {
         let arguments = [epoll as usize, &raw mut *event as usize, 1, timeout, 0, 8];
@@ -50,7 +46,9 @@ fn stay(epoll: Raw, event: &mut EpollEvent, ranges: &[(usize, usize); 3]) -> boo
             0 => {}
             count => return count == 1,
         }
-        for &(start, len) in ranges {
+        // Below the stack pointer is nothing but what this function may keep there.
+        let stack_end = (stack_pointer() - RED_ZONE) & !(PAGE - 1);
+        for (start, len) in [ranges[0], ranges[1], (stack_end - OLD_STACK, OLD_STACK)] {
             if len != 0 {
                 // SAFETY: the text and the plan are file pages nobody writes to, which come
                 // back unchanged; the stack below this frame holds nothing alive.
