@@ -20,7 +20,7 @@ fn main() {
     let compiler = || {
         let mut command = Command::new(variable("RUSTC"));
         command.args(["--edition", "2024", "--target", &variable("TARGET")]);
-        command.args(["-C", "panic=abort", "-C", "opt-level=s", "-C", "codegen-units=1"]);
+        command.args(["-C", "panic=abort", "-C", "opt-level=z", "-C", "codegen-units=1"]);
         // The program is loaded at a fixed address: it has nothing to relocate, so it can
         // start without a dynamic loader and its data pages stay untouched.
         command.args(["-C", "relocation-model=static", "-C", "force-unwind-tables=no"]);
@@ -44,11 +44,12 @@ fn main() {
         "-nostartfiles",
         "-static",
         "-no-pie",
-        // No page of the file is mapped twice, none is writable and executable.
         "-Wl,--build-id=none,-z,noexecstack,-z,norelro,--gc-sections,--no-eh-frame-hdr",
     ] {
         command.arg("-C").arg(format!("link-arg={argument}"));
     }
+    let layout = keeper_sources.join("keeper.ld");
+    command.arg("-C").arg(format!("link-arg=-Wl,-T,{}", layout.display()));
     command.arg("--extern").arg(format!("locule_plan={}", plan.display()));
     command.arg("-o").arg(out.join("locule-keeper")).arg(keeper_sources.join("main.rs"));
     run(command);

@@ -17,7 +17,7 @@ mod machine {
 
     /// # Safety
     /// As for the system call itself: pointers must be valid for what it does with them.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn syscall(number: usize, arguments: [usize; 6]) -> isize {
         let result;
         let [a, b, c, d, e, f] = arguments;
@@ -35,6 +35,15 @@ mod machine {
         result
     }
 
+    /// The stack pointer.
+    #[inline(always)]
+    pub fn stack_pointer() -> usize {
+        let pointer;
+        // SAFETY: it only reads a register.
+        unsafe { core::arch::asm!("mov {}, rsp", out(reg) pointer, options(nomem, nostack)) };
+        pointer
+    }
+
     pub mod number {
         pub const READ: usize = 0;
         pub const WRITE: usize = 1;
@@ -45,6 +54,7 @@ mod machine {
         pub const RT_SIGACTION: usize = 13;
         pub const RT_SIGPROCMASK: usize = 14;
         pub const IOCTL: usize = 16;
+        pub const MADVISE: usize = 28;
         pub const NANOSLEEP: usize = 35;
         pub const GETPID: usize = 39;
         pub const SENDFILE: usize = 40;
@@ -136,7 +146,7 @@ mod machine {
 
     /// # Safety
     /// As for the system call itself: pointers must be valid for what it does with them.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn syscall(number: usize, arguments: [usize; 6]) -> isize {
         let result;
         let [a, b, c, d, e, f] = arguments;
@@ -152,6 +162,15 @@ mod machine {
             );
         }
         result
+    }
+
+    /// The stack pointer.
+    #[inline(always)]
+    pub fn stack_pointer() -> usize {
+        let pointer;
+        // SAFETY: it only reads a register.
+        unsafe { core::arch::asm!("mov {}, sp", out(reg) pointer, options(nomem, nostack)) };
+        pointer
     }
 
     pub mod number {
@@ -225,6 +244,7 @@ mod machine {
         pub const CLONE: usize = 220;
         pub const EXECVE: usize = 221;
         pub const MMAP: usize = 222;
+        pub const MADVISE: usize = 233;
         pub const SET_MEMPOLICY: usize = 237;
         pub const ACCEPT4: usize = 242;
         pub const PRLIMIT64: usize = 261;

@@ -1,6 +1,7 @@
 //! Why an operation failed, in the three things only the place of the failure knows: what
 //! was being done, the errno, and what it was about.
 
+use core::cell::UnsafeCell;
 use core::ffi::CStr;
 
 use locule_plan::protocol::{Failure, Text, detail};
@@ -8,36 +9,51 @@ use locule_plan::{Operation, Step, Stream};
 
 use crate::system::{Errno, Sys};
 
-/// The failure of a part of an operation.
+/// The failure of a part of an operation. Small, because every step returns it.
+#[derive(Clone, Copy)]
 pub struct Error {
+    pub errno: i32,
     /// One of [`detail`].
     pub detail: u16,
-    pub errno: i32,
-    /// Empty if it is what the operation names anyway.
-    pub subject: Text,
+    /// Whether [`SUBJECT`] is about this failure.
+    named: bool,
 }
 
 pub type Result<T = ()> = core::result::Result<T, Error>;
 
+struct Cell(UnsafeCell<Text>);
+// SAFETY: there is one thread.
+unsafe impl Sync for Cell {}
+
+/// What the last failure was about, where that is not what its operation names.
+static SUBJECT: Cell = Cell(UnsafeCell::new(Text::EMPTY));
+
 impl Error {
+    #[inline(never)]
     pub fn new(detail: u16, errno: Errno) -> Self {
-        Error { detail, errno: errno.0, subject: Text::EMPTY }
+        Error { detail, errno: errno.0, named: false }
     }
 
     /// The same about something else.
+    #[cold]
+    #[inline(never)]
     pub fn about(mut self, subject: &[u8]) -> Self {
-        self.subject = Text::new(subject);
+        // SAFETY: one thread, and no reference to the text outlives a statement.
+        unsafe { *SUBJECT.0.get() = Text::new(subject) };
+        self.named = true;
         self
+    }
+
+    fn subject(&self) -> Text {
+        // SAFETY: as above.
+        if self.named { unsafe { *SUBJECT.0.get() } } else { Text::EMPTY }
     }
 
     /// As the frame that goes to the host.
     #[cold]
     #[inline(never)]
     pub fn frame(&self, stream: Stream, step: &Step<'_>) -> Failure {
-        let subject = match self.subject.as_bytes() {
-            [] => Text::new(subject(&step.operation)),
-            text => Text::new(text),
-        };
+        let subject = if self.named { self.subject() } else { Text::new(subject(&step.operation)) };
         Failure {
             stream: stream as u32,
             operation: step.operation.code(),
@@ -56,7 +72,7 @@ impl Error {
             detail: self.detail,
             errno: self.errno,
             pointer: Text::EMPTY,
-            subject: self.subject,
+            subject: self.subject(),
         }
     }
 }

@@ -15,10 +15,10 @@ use crate::request;
 use crate::socket::{self, Descriptors};
 use crate::system::{self, Errno, Fd, Raw, Sys};
 use crate::text::PathBuffer;
-use crate::{cleanup, hook};
+use crate::{cleanup, hook, idle};
 
 const PROCESSES: usize = 1024;
-const WATCHERS: usize = 1024;
+const WATCHERS: usize = 768;
 const CONNECTIONS: usize = 64;
 
 /// A process the keeper is the parent of. The first one is the container's.
@@ -43,7 +43,9 @@ impl Process {
     const NONE: Process = Process { pid: 0, pidfd: None, gate: None, answer: None, plan: None };
 }
 
-/// All zero at first, and touched only as far as it is used.
+/// All zero at first, and touched only as far as it is used. The small things come first and
+/// the largest table last, so that a container with few processes needs one page of it.
+#[repr(C)]
 pub struct Keeper {
     epoll: Option<Fd>,
     control: Option<Fd>,
@@ -54,9 +56,9 @@ pub struct Keeper {
     /// 0 until there is a container, then its phase and one.
     phase: u32,
     exit: Exit,
-    pub processes: [Process; PROCESSES],
-    watchers: [Option<Fd>; WATCHERS],
     connections: [Option<Fd>; CONNECTIONS],
+    watchers: [Option<Fd>; WATCHERS],
+    pub processes: [Process; PROCESSES],
 }
 
 struct Cell(UnsafeCell<Keeper>);
@@ -103,7 +105,11 @@ pub fn serve() -> ! {
     keeper.epoll = Some(epoll);
     keeper.watch_for(KEEPER_SOCKET, EPOLLIN, Source::Born, 0);
     loop {
-        let Ok(event) = system::epoll_wait(keeper.epoll()) else { continue };
+        let mut event = EpollEvent { events: 0, data: 0 };
+        let plan = keeper.processes[0].plan.map_or(&[][..], |plan| plan.bytes);
+        if !idle::wait(keeper.epoll(), &mut event, plan) {
+            continue;
+        }
         let (source, index) = ((event.data >> 32) as u32, event.data as u32 as usize);
         keeper.handle(source, index);
     }

@@ -16,6 +16,7 @@ mod device;
 mod failure;
 mod hook;
 mod identity;
+mod idle;
 mod keeper;
 mod memory;
 mod mount;

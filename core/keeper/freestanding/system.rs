@@ -412,15 +412,6 @@ pub fn epoll_remove(epoll: Raw, fd: Raw) {
     let _ = call!(nr::EPOLL_CTL, epoll, EPOLL_CTL_DEL, fd, &raw const event);
 }
 
-/// The next event, however long it takes.
-pub fn epoll_wait(epoll: Raw) -> Sys<EpollEvent> {
-    let mut event = EpollEvent { events: 0, data: 0 };
-    match call!(nr::EPOLL_PWAIT, epoll, &raw mut event, 1, -1, 0, 8)? {
-        0 => Err(Errno::EINTR),
-        _ => Ok(event),
-    }
-}
-
 // ---- Processes --------------------------------------------------------------------------------
 
 pub fn exit(code: i32) -> ! {

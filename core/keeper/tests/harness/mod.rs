@@ -1,4 +1,5 @@
 //! Drives a keeper as a host does: executes the image, sends requests, reads replies.
+#![allow(dead_code)] // Each test program uses a part of it.
 
 use std::ffi::{CStr, CString};
 use std::fs;
