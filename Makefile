@@ -93,9 +93,10 @@ configure  = sed -e 's|@VERSION@|$(VERSION)|' -e 's|@PREFIX@|$(call relative,$(2
 install: lib
 	install -d $(INCLUDEDIR) $(LIBEXECDIR) $(DOCDIR) $(PCDIR) $(CMAKEDIR)
 	install -m 644 include/locule.h $(INCLUDEDIR)
-	install -m 755 $(OUT)/lib/$(SONAME) $(DESTDIR)$(LIBDIR)
+	install -m 755 -s $(OUT)/lib/$(SONAME) $(DESTDIR)$(LIBDIR)
 	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/liblocule.so
 	install -m 644 $(OUT)/lib/liblocule.a $(DESTDIR)$(LIBDIR)
+	strip --strip-debug $(DESTDIR)$(LIBDIR)/liblocule.a
 	install -m 755 $(KEEPER) $(LIBEXECDIR)
 	$(call configure,locule.pc,$(PCDIR))
 	$(call configure,locule-config.cmake,$(CMAKEDIR))
