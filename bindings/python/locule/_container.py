@@ -310,7 +310,7 @@ def finish(
         except BaseException:
             process.kill()
             raise
-        completed = Completed(process.args, process.poll(), stdout, stderr)
+        completed = Completed(process.args or (), process.wait(), stdout, stderr)
     if check:
         completed.check_returncode()
     return completed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import subprocess
-from typing import Any, Dict, List, Optional, Tuple, Type, Union
+from typing import Any, Dict, List, Optional, Tuple, Type
 
 from . import _abi
 
@@ -195,8 +195,8 @@ class TimeoutExpired(Timeout, subprocess.TimeoutExpired):
         self,
         cmd: Any,
         timeout: float,
-        output: Union[str, bytes, None] = None,
-        stderr: Union[str, bytes, None] = None,
+        output: Optional[bytes] = None,
+        stderr: Optional[bytes] = None,
         *,
         container_id: Optional[str] = None,
     ) -> None:

@@ -260,11 +260,11 @@ class Process:
                 if not ready and deadline is not None and time.monotonic() >= deadline:
                     raise TimeoutExpired(self._name, 0)
                 for key, _ in ready:
-                    file: Any = key.fileobj
-                    going_on = self._feed(file) if file is self.stdin else self._drain(file)
+                    end: Any = key.fileobj
+                    going_on = self._drain(end) if end in self._output else self._feed(end)
                     if not going_on:
-                        selector.unregister(file)
-                        _close_quietly(file)
+                        selector.unregister(end)
+                        _close_quietly(end)
 
     def _feed(self, file: IO[Any]) -> bool:
         assert self._input is not None

@@ -16,7 +16,7 @@ from ._container import (
     Completed, Container, descriptors, finish, milliseconds, run_streams,
 )
 from ._documents import State, decode
-from ._errors import Timeout, TimeoutExpired, call, call_for_bytes
+from ._errors import Invalid, Timeout, TimeoutExpired, call, call_for_bytes
 from ._events import Events, Hub
 from ._handle import Handle, close_with, generation
 from ._process import deadline_of, left_until
@@ -125,7 +125,7 @@ class Runtime:
         cancel      a token that stops it
         """
         if parentage not in _PARENTAGE:
-            raise _choices.Invalid(f"parentage {parentage!r}: expected one of {[*_PARENTAGE]}")
+            raise Invalid(f"parentage {parentage!r}: expected one of {[*_PARENTAGE]}")
         choices = Choices(
             args, rootfs=rootfs, bundle=bundle, spec=spec, overlay=overlay, env=env, cwd=cwd,
             user=user, hostname=hostname, mounts=mounts, network=network, readonly=readonly,
@@ -241,7 +241,7 @@ class Runtime:
 def path_bytes(path: StrPath) -> bytes:
     encoded = os.fsencode(path)
     if b"\0" in encoded:
-        raise _choices.Invalid(f"{path!r} contains a NUL character")
+        raise Invalid(f"{path!r} contains a NUL character")
     return encoded
 
 
