@@ -77,11 +77,16 @@ type ExecOptions struct {
 }
 
 // Container is a locule_container.
-type Container struct{ handle[C.locule_container] }
+type Container struct{ handle }
+
+func (c *Container) acquire() (*C.locule_container, error) {
+	ptr, err := c.handle.acquire()
+	return (*C.locule_container)(ptr), err
+}
 
 func newContainer(ptr *C.locule_container) *Container {
 	c := new(Container)
-	c.init(ptr, func(p *C.locule_container) { C.locule_container_unref(p) })
+	c.init(unsafe.Pointer(ptr), func(p unsafe.Pointer) { C.locule_container_unref((*C.locule_container)(p)) })
 	return c
 }
 

@@ -71,22 +71,22 @@ func Has(feature string) bool {
 
 // handle is a counted C object. The C reference is given back once: after Close and the end of
 // the calls under way, or, if Close was forgotten, when the garbage collector finds the handle.
-type handle[T any] struct {
+type handle struct {
 	mu      sync.Mutex
-	ptr     *T
+	ptr     unsafe.Pointer
 	users   int
 	closed  bool
-	unref   func(*T)
+	unref   func(unsafe.Pointer)
 	cleanup runtime.Cleanup
 }
 
-func (h *handle[T]) init(ptr *T, unref func(*T)) {
+func (h *handle) init(ptr unsafe.Pointer, unref func(unsafe.Pointer)) {
 	h.ptr, h.unref = ptr, unref
 	h.cleanup = runtime.AddCleanup(h, unref, ptr)
 }
 
 // acquire returns the C object for one call; release must follow.
-func (h *handle[T]) acquire() (*T, error) {
+func (h *handle) acquire() (unsafe.Pointer, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
@@ -97,7 +97,7 @@ func (h *handle[T]) acquire() (*T, error) {
 }
 
 // release also keeps h reachable, and so its cleanup from running, during the call.
-func (h *handle[T]) release() {
+func (h *handle) release() {
 	h.mu.Lock()
 	h.users--
 	last := h.closed && h.users == 0
@@ -108,7 +108,7 @@ func (h *handle[T]) release() {
 }
 
 // Close gives the handle up. It waits for nothing, and may be called more than once.
-func (h *handle[T]) Close() {
+func (h *handle) Close() {
 	h.mu.Lock()
 	last := !h.closed && h.users == 0
 	h.closed = true
@@ -118,7 +118,7 @@ func (h *handle[T]) Close() {
 	}
 }
 
-func (h *handle[T]) drop() {
+func (h *handle) drop() {
 	h.cleanup.Stop()
 	h.unref(h.ptr)
 	runtime.KeepAlive(h)
@@ -200,7 +200,12 @@ func take(buf *C.locule_buf) []byte {
 }
 
 // Cancel is a locule_cancel. A nil *Cancel cancels nothing.
-type Cancel struct{ handle[C.locule_cancel] }
+type Cancel struct{ handle }
+
+func (c *Cancel) acquire() (*C.locule_cancel, error) {
+	ptr, err := c.handle.acquire()
+	return (*C.locule_cancel)(ptr), err
+}
 
 // NewCancel makes a token.
 func NewCancel() (*Cancel, error) {
@@ -210,7 +215,7 @@ func NewCancel() (*Cancel, error) {
 		return nil, err
 	}
 	c := new(Cancel)
-	c.init(ptr, func(p *C.locule_cancel) { C.locule_cancel_unref(p) })
+	c.init(unsafe.Pointer(ptr), func(p unsafe.Pointer) { C.locule_cancel_unref((*C.locule_cancel)(p)) })
 	return c, nil
 }
 

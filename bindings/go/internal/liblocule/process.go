@@ -3,6 +3,8 @@ package liblocule
 // #include <locule.h>
 import "C"
 
+import "unsafe"
+
 // How a process ended: LOCULE_EXIT_* of locule.h.
 const (
 	ExitNone    = C.LOCULE_EXIT_NONE
@@ -20,11 +22,16 @@ type Exit struct {
 }
 
 // Process is a locule_process.
-type Process struct{ handle[C.locule_process] }
+type Process struct{ handle }
+
+func (p *Process) acquire() (*C.locule_process, error) {
+	ptr, err := p.handle.acquire()
+	return (*C.locule_process)(ptr), err
+}
 
 func newProcess(ptr *C.locule_process) *Process {
 	p := new(Process)
-	p.init(ptr, func(p *C.locule_process) { C.locule_process_unref(p) })
+	p.init(unsafe.Pointer(ptr), func(p unsafe.Pointer) { C.locule_process_unref((*C.locule_process)(p)) })
 	return p
 }
 

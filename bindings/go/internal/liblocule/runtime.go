@@ -3,6 +3,8 @@ package liblocule
 // #include <locule.h>
 import "C"
 
+import "unsafe"
+
 // Flags and kinds of locule.h.
 const (
 	RuntimeNoCgroups = C.LOCULE_RUNTIME_NO_CGROUPS
@@ -17,7 +19,12 @@ const (
 )
 
 // Runtime is a locule_runtime.
-type Runtime struct{ handle[C.locule_runtime] }
+type Runtime struct{ handle }
+
+func (r *Runtime) acquire() (*C.locule_runtime, error) {
+	ptr, err := r.handle.acquire()
+	return (*C.locule_runtime)(ptr), err
+}
 
 // NewRuntime opens a runtime. Empty strings are the defaults.
 func NewRuntime(stateDir, keeper string, flags uint64) (*Runtime, error) {
@@ -35,7 +42,7 @@ func NewRuntime(stateDir, keeper string, flags uint64) (*Runtime, error) {
 		return nil, err
 	}
 	r := new(Runtime)
-	r.init(ptr, func(p *C.locule_runtime) { C.locule_runtime_unref(p) })
+	r.init(unsafe.Pointer(ptr), func(p unsafe.Pointer) { C.locule_runtime_unref((*C.locule_runtime)(p)) })
 	return r, nil
 }
 
