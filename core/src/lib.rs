@@ -24,7 +24,7 @@ mod launch;
 pub mod seccomp;
 pub mod spec;
 
-pub use compile::{HostFacts, Plan};
+pub use compile::{HostFacts, IdMappers, Plan, RootEntry};
 pub use container::{
     Cancel, Container, CreateOptions, Event, ExecOptions, Exit, OnHostExit, Parentage, Process,
     Rootfs, Runtime, RuntimeOptions, Source, State, Status, Stdio, TerminalSize,

@@ -59,8 +59,10 @@ fn catch<T>(body: impl FnOnce() -> T) -> std::result::Result<T, String> {
     DEPTH.set(DEPTH.get() - 1);
     result.map_err(|payload| {
         let seen = PANIC.with_borrow_mut(Option::take).unwrap_or_else(|| text_of(&*payload));
-        // A payload's own drop may panic, which would unwind past this point.
-        std::mem::forget(payload);
+        // A payload's own drop may panic too, and must not unwind past this point.
+        if let Err(again) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+            std::mem::forget(again);
+        }
         seen
     })
 }

@@ -31,14 +31,14 @@ pub struct locule_runtime_opts {
     /// The directory where containers are kept; made if missing. NULL: /run/locule for root,
     /// else $XDG_RUNTIME_DIR/locule, else /tmp/locule-UID.
     pub state_dir: *const c_char,
-    /// The keeper executable. NULL: the installed one, else the one inside this library.
+    /// The keeper executable. NULL: the one inside this library, else an installed one.
     pub keeper_path: *const c_char,
 }
 
 // SAFETY: `repr(C)`, the size comes first, integers and pointers only, without padding
 // (tests/abi/layout.rs).
 unsafe impl Versioned for locule_runtime_opts {
-    const NAME: &str = "locule_runtime_opts";
+    const NAME: &'static str = "locule_runtime_opts";
     const FIRST_SIZE: usize = 32;
 }
 
@@ -135,9 +135,11 @@ pub unsafe extern "C" fn locule_runtime_fd(runtime: *const locule_runtime) -> c_
     })
 }
 
-/// Waits up to `timeout_ms` milliseconds (negative: no limit; 0: only looks) for events of the
-/// processes created through this runtime handle and gives each to `callback`, with `user`, on
-/// this thread. Returns how many there were; 0 after the timeout. An event is given once.
+/// Waits up to `timeout_ms` milliseconds (negative: no limit; 0: only looks) for the processes
+/// that were created or opened through this runtime handle, and gives the end of each to
+/// `callback`, with `user`, on this thread. Returns how many there were; 0 after the timeout.
+/// Each end is given once, and only while the host holds a handle to the process or its
+/// container.
 ///
 /// Any thread. Blocks up to the timeout. Fails with LOCULE_E_INVALID, LOCULE_E_SYSTEM, and
 /// with LOCULE_E_CALLBACK as soon as the callback returns anything but 0. Since 0.1.

@@ -98,7 +98,7 @@ const char *locule_version(void);
 /**
  * Returns 1 if the library that runs has this feature, else 0, also for NULL. In 0.1:
  * "cancel", "container", "detach", "events", "exec", "explain", "parentage", "pass-fds",
- * "rootfs-overlay", "terminal". What this machine can do says locule_runtime_features_json.
+ * "rootfs-overlay", "spec", "terminal". What this machine can do says locule_runtime_features_json.
  *
  * Any thread. Does not block. Since 0.1.
  */
@@ -362,7 +362,7 @@ struct locule_runtime_opts {
      * else $XDG_RUNTIME_DIR/locule, else /tmp/locule-UID.
      */
     const char *state_dir;
-    /** The keeper executable. NULL: the installed one, else the one inside this library. */
+    /** The keeper executable. NULL: the one inside this library, else an installed one. */
     const char *keeper_path;
 };
 
@@ -401,9 +401,11 @@ const char *locule_runtime_state_dir(const locule_runtime *runtime);
 int locule_runtime_fd(const locule_runtime *runtime);
 
 /**
- * Waits up to `timeout_ms` milliseconds (negative: no limit; 0: only looks) for events of the
- * processes created through this runtime handle and gives each to `callback`, with `user`, on
- * this thread. Returns how many there were; 0 after the timeout. An event is given once.
+ * Waits up to `timeout_ms` milliseconds (negative: no limit; 0: only looks) for the processes
+ * that were created or opened through this runtime handle, and gives the end of each to
+ * `callback`, with `user`, on this thread. Returns how many there were; 0 after the timeout.
+ * Each end is given once, and only while the host holds a handle to the process or its
+ * container.
  *
  * Any thread. Blocks up to the timeout. Fails with LOCULE_E_INVALID, LOCULE_E_SYSTEM, and
  * with LOCULE_E_CALLBACK as soon as the callback returns anything but 0. Since 0.1.
@@ -493,7 +495,7 @@ struct locule_spec_opts {
     const char *const *env;
     /** The working directory in the container. Default: "/". */
     const char *cwd;
-    /** The host name in the container. Default: "locule". */
+    /** The host name in the container; "" for this machine's own. Default: "locule". */
     const char *hostname;
     /** The root filesystem, absolute or from the bundle. Default: "rootfs". */
     const char *rootfs;
@@ -515,7 +517,8 @@ struct locule_spec_opts {
  * given to locule_container_create. NULL for `opts` takes every default. The caller frees
  * it with locule_buf_free.
  *
- * Any thread. Does not block. Fails with LOCULE_E_INVALID, LOCULE_E_UNSUPPORTED. Since 0.1.
+ * Any thread. Does not block. Fails with LOCULE_E_INVALID, LOCULE_E_SPEC,
+ * LOCULE_E_UNSUPPORTED. Since 0.1.
  */
 int locule_spec_generate(const struct locule_spec_opts *opts,
                          locule_buf *out,

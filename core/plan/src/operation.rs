@@ -13,6 +13,7 @@ macro_rules! operations {
         $($(#[$field_doc:meta])* $field:ident: $type:ty),* $(,)?
     })*) => {
         /// One step of a plan.
+        #[allow(missing_docs, reason = "the variants' texts say what their fields are")]
         #[derive(Debug, Clone, Copy)]
         pub enum Operation<'a> {
             $($(#[$doc])* $name { $($(#[$field_doc])* $field: $type),* },)*

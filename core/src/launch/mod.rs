@@ -1,1 +1,11 @@
 //! Starts keepers and speaks their protocol.
+//!
+//! Nothing here changes the host: no fork, no signal handler, no wait for a foreign child.
+
+mod channel;
+mod image;
+mod spawn;
+
+pub(crate) use channel::{Channel, Deadline, Message, poll_readable, request};
+pub(crate) use image::{Images, host_pidfd};
+pub(crate) use spawn::{Relation, reap};

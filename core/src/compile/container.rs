@@ -1,0 +1,529 @@
+//! The plan that creates a container: namespaces, root, mounts, the first process.
+//!
+//! The order of the steps is the one in which each still has the privilege it needs, and no
+//! earlier one can be undone by a later one; see the comments at the places where it matters.
+
+use std::path::Path;
+
+use locule_plan::{Operation, OwnedList, Stream, join, root};
+
+use super::filesystem::{self, Place};
+use super::process::{self, Descriptors, ProcessInput};
+use super::{HostFacts, Plan, SeccompCompiler, Slot, Writer, c_path, c_string, unsupported};
+use crate::cgroup::Location;
+use crate::container::Rootfs;
+use crate::spec::{self, oci, vocabulary};
+use crate::{Category, Error, Result, Stage};
+
+/// Everything that decides what a container's creation is.
+pub(crate) struct ContainerInput<'a> {
+    pub spec: &'a oci::Spec,
+    pub id: &'a str,
+    /// Absolute.
+    pub bundle: &'a Path,
+    /// The container's own state directory, absolute.
+    pub state_dir: &'a Path,
+    pub rootfs: Rootfs,
+    pub facts: &'a HostFacts,
+    pub location: &'a Location,
+    pub descriptors: Descriptors,
+    pub seccomp: SeccompCompiler<'a>,
+}
+
+/// The namespaces of a spec, sorted out.
+pub(super) struct Namespaces<'a> {
+    list: Vec<(usize, u64, Option<&'a Path>)>,
+}
+
+impl<'a> Namespaces<'a> {
+    pub(super) fn of(spec: &'a oci::Spec) -> Self {
+        let declared = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+        let list = declared.map_or_else(Vec::new, |declared| {
+            let entry = |(index, namespace): (usize, &'a oci::LinuxNamespace)| {
+                let path = namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty());
+                (index, vocabulary::namespace_flag(namespace.typ()), path)
+            };
+            declared.iter().enumerate().map(entry).collect()
+        });
+        Namespaces { list }
+    }
+
+    /// Whether the container has a namespace of this kind of its own, new or joined.
+    pub(super) fn has(&self, kind: u64) -> bool {
+        self.list.iter().any(|entry| entry.1 == kind)
+    }
+
+    pub(super) fn is_new(&self, kind: u64) -> bool {
+        self.list.iter().any(|entry| entry.1 == kind && entry.2.is_none())
+    }
+
+    /// The `CLONE_NEW*` bits of all kinds, new or joined.
+    pub(super) fn kinds(&self) -> u64 {
+        self.list.iter().fold(0, |bits, entry| bits | entry.1)
+    }
+
+    fn joined(&self) -> impl Iterator<Item = (String, u64, &'a Path)> + '_ {
+        self.list.iter().filter_map(|&(index, kind, path)| {
+            Some((format!("/linux/namespaces/{index}"), kind, path?))
+        })
+    }
+}
+
+/// Compiles the creation of a container. `spec` has been validated.
+pub(crate) fn compile_container(input: &ContainerInput<'_>) -> Result<Plan> {
+    let spec = input.spec;
+    let linux = spec.linux().as_ref();
+    let namespaces = Namespaces::of(spec);
+    let process = spec.process().as_ref().ok_or_else(|| {
+        Error::new(Category::Spec, Stage::Compile, "process is missing").at("/process")
+    })?;
+    refuse_what_is_not_supported(spec)?;
+    let mut out = Writer::default();
+
+    // A process in a user namespace can no longer raise its limits: before it enters one it
+    // still can, and of one that is born there the keeper raises them.
+    let new_user = namespaces.is_new(join::USER);
+    let limits = if new_user { Stream::Parent } else { Stream::Child };
+    process::limits(&mut out, limits, process);
+    enter_namespaces(&mut out, input, &namespaces)?;
+    if new_user {
+        map_ids(&mut out, input)?;
+    }
+
+    out.child("", &Operation::NewSession {});
+    let keyring = c_string(format!("_ses.{}", input.id), "")?;
+    out.child("", &Operation::NewKeyring { name: &keyring });
+    if namespaces.is_new(join::NETWORK) {
+        out.child("/linux/namespaces", &Operation::LoopbackUp {});
+    }
+    let terminal = process.terminal().unwrap_or(false);
+    if namespaces.has(join::MOUNT) {
+        prepare_root(&mut out, input, &namespaces, terminal)?;
+    }
+    settings(&mut out, spec)?;
+
+    let becoming = ProcessInput {
+        process,
+        pointer: "/process",
+        seccomp_profile: linux.and_then(|linux| linux.seccomp().as_ref()),
+        seccomp: input.seccomp,
+        facts: input.facts,
+        keep_groups: denies_setgroups(spec, input.facts),
+    };
+    process::become_process(&mut out, &becoming)?;
+    out.child("", &Operation::Gate {});
+
+    if let Some(hooks) = spec.hooks() {
+        let list = hooks.start_container().as_ref();
+        push_hooks(&mut out, Stream::Start, "startContainer", list, input, "created")?;
+        let list = hooks.poststart().as_ref();
+        push_hooks(&mut out, Stream::Poststart, "poststart", list, input, "running")?;
+    }
+    process::execute(&mut out, &becoming)?;
+    cleanup(&mut out, input)?;
+    Ok(out.finish())
+}
+
+fn refuse_what_is_not_supported(spec: &oci::Spec) -> Result<()> {
+    if spec
+        .hooks()
+        .as_ref()
+        .is_some_and(|hooks| hooks.poststop().as_ref().is_some_and(|list| !list.is_empty()))
+    {
+        return Err(unsupported("/hooks/poststop", "a poststop hook"));
+    }
+    let Some(linux) = spec.linux() else { return Ok(()) };
+    if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
+        return Err(unsupported("/linux/netDevices", "moving network devices"));
+    }
+    if linux.intel_rdt().is_some() {
+        return Err(unsupported("/linux/intelRdt", "Intel RDT"));
+    }
+    if linux.memory_policy().is_some() {
+        return Err(unsupported("/linux/memoryPolicy", "a memory policy"));
+    }
+    if linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()) {
+        return Err(unsupported("/linux/mountLabel", "a mount label"));
+    }
+    Ok(())
+}
+
+fn enter_namespaces(
+    out: &mut Writer,
+    input: &ContainerInput<'_>,
+    namespaces: &Namespaces<'_>,
+) -> Result<()> {
+    let separately = join::CGROUP | join::TIME;
+    let new = namespaces.list.iter().filter(|entry| entry.2.is_none());
+    let new = new.fold(0, |bits, entry| bits | entry.1);
+    out.push(
+        Stream::Launch,
+        "/linux/namespaces",
+        &Operation::NewNamespaces { flags: new & !separately },
+    );
+    cgroup_entries(out, input.location);
+
+    let joins_user = namespaces.has(join::USER) && !namespaces.is_new(join::USER);
+    let mut last = None;
+    for (pointer, kind, path) in namespaces.joined() {
+        let slot =
+            out.slot(Slot::Namespace { path: path.to_owned(), kind, pointer: pointer.clone() });
+        match kind {
+            // `setns` on these changes the namespace of children only.
+            join::PID | join::TIME => {
+                out.push(Stream::Launch, &pointer, &Operation::JoinForChild { kind, slot });
+            }
+            // Without privilege the user namespace is what gives the power to join the
+            // others; with it, joining it last keeps the power over namespaces that belong
+            // to its parent.
+            join::USER if input.facts.privileged => last = Some((pointer, slot)),
+            join::USER => out.push(
+                Stream::Launch,
+                &pointer,
+                &Operation::ThroughUserNamespace { slot, kinds: 0 },
+            ),
+            // A new user namespace has no power over a namespace that is older than it.
+            _ if namespaces.is_new(join::USER) => {
+                out.push(Stream::Launch, &pointer, &Operation::JoinNamespace { kind, slot });
+            }
+            _ => out.child(&pointer, &Operation::JoinNamespace { kind, slot }),
+        }
+    }
+    if namespaces.is_new(join::CGROUP) {
+        // Not at clone3: the new namespace's root would be the keeper's own cgroup.
+        out.child("/linux/namespaces", &Operation::Unshare { flags: join::CGROUP });
+    }
+    if namespaces.is_new(join::TIME) {
+        let offsets = input.spec.linux().as_ref().and_then(|linux| linux.time_offsets().as_ref());
+        let text = offsets.map_or_else(String::new, time_offsets);
+        out.child(
+            "/linux/timeOffsets",
+            &Operation::NewTimeNamespace { offsets: &c_string(text, "/linux/timeOffsets")? },
+        );
+    }
+    if let Some((pointer, slot)) = last {
+        out.child(&pointer, &Operation::JoinNamespace { kind: join::USER, slot });
+    }
+    if joins_user || namespaces.is_new(join::USER) && maps_root(input.spec) {
+        out.child("", &Operation::BecomeRoot {});
+    }
+    Ok(())
+}
+
+/// How the process gets into its cgroups, numbered as [`Location::places`] is.
+pub(super) fn cgroup_entries(out: &mut Writer, location: &Location) {
+    for (index, place) in location.places().iter().enumerate() {
+        let slot = out.slot(Slot::CgroupEntry(index));
+        if place.unified {
+            out.push(Stream::Launch, "/linux/cgroupsPath", &Operation::IntoCgroup { slot });
+        } else {
+            out.child("/linux/cgroupsPath", &Operation::EnterCgroup { slot });
+        }
+    }
+}
+
+/// The offsets as `/proc/self/timens_offsets` takes them.
+fn time_offsets(offsets: &std::collections::HashMap<String, oci::LinuxTimeOffset>) -> String {
+    let mut lines: Vec<_> = offsets
+        .iter()
+        .map(|(clock, offset)| {
+            let (secs, nanosecs) = (offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
+            format!("{clock} {secs} {nanosecs}\n")
+        })
+        .collect();
+    lines.sort(); // the map has no order, the plan must have one
+    lines.concat()
+}
+
+fn id_mappings(spec: &oci::Spec) -> [&[oci::LinuxIdMapping]; 2] {
+    let linux = spec.linux().as_ref();
+    let uid = linux.and_then(|linux| linux.uid_mappings().as_deref()).unwrap_or_default();
+    let gid = linux.and_then(|linux| linux.gid_mappings().as_deref()).unwrap_or_default();
+    [uid, gid]
+}
+
+/// Whether the maps are those that every user may write for itself.
+fn is_single_map(spec: &oci::Spec, facts: &HostFacts) -> bool {
+    let own = [facts.euid, facts.egid];
+    id_mappings(spec)
+        .into_iter()
+        .zip(own)
+        .all(|(map, own)| matches!(map, [only] if only.size() == 1 && only.host_id() == own))
+}
+
+/// Whether the container has an id 0. Where it has not, the process keeps its own ids, which
+/// are mapped, and has every capability in the namespace all the same.
+pub(super) fn maps_root(spec: &oci::Spec) -> bool {
+    id_mappings(spec)
+        .into_iter()
+        .all(|map| map.iter().any(|range| range.container_id() == 0 && range.size() > 0))
+}
+
+/// Whether `setgroups` is forbidden in the container: the price of a map that needs no
+/// privilege.
+pub(crate) fn denies_setgroups(spec: &oci::Spec, facts: &HostFacts) -> bool {
+    Namespaces::of(spec).is_new(join::USER) && !facts.privileged && is_single_map(spec, facts)
+}
+
+fn map_ids(out: &mut Writer, input: &ContainerInput<'_>) -> Result<()> {
+    let [uid, gid] = id_mappings(input.spec);
+    let pointers = ["/linux/uidMappings", "/linux/gidMappings"];
+    if input.facts.privileged || is_single_map(input.spec, input.facts) {
+        let line = |m: &oci::LinuxIdMapping| {
+            format!("{} {} {}\n", m.container_id(), m.host_id(), m.size())
+        };
+        let [uid, gid] = [uid, gid].map(|map| map.iter().map(line).collect::<String>());
+        if !input.facts.privileged {
+            out.push(Stream::Parent, pointers[1], &Operation::DenySetgroups {});
+        }
+        let map = c_string(gid, pointers[1])?;
+        out.push(Stream::Parent, pointers[1], &Operation::GidMap { map: &map });
+        let map = c_string(uid, pointers[0])?;
+        out.push(Stream::Parent, pointers[0], &Operation::UidMap { map: &map });
+        return Ok(());
+    }
+    let Some(mappers) = &input.facts.id_mappers else {
+        return Err(Error::new(
+            Category::Unsupported,
+            Stage::Compile,
+            "an ordinary user can map only its own id without newuidmap and newgidmap",
+        )
+        .at(pointers[0])
+        .hint("install the package uidmap, or map only your own user and group id"));
+    };
+    let programs = [&mappers.newgidmap, &mappers.newuidmap];
+    for ((program, map), pointer) in
+        programs.into_iter().zip([gid, uid]).zip([pointers[1], pointers[0]])
+    {
+        let numbers = map.iter().flat_map(|m| [m.container_id(), m.host_id(), m.size()]);
+        let args: OwnedList = numbers
+            .map(|number| c_string(number.to_string(), pointer))
+            .collect::<Result<Vec<_>>>()?
+            .into_iter()
+            .collect();
+        out.push(
+            Stream::Parent,
+            pointer,
+            &Operation::RunIdMapper { program: &c_path(program, pointer)?, args: args.as_list() },
+        );
+    }
+    Ok(())
+}
+
+fn prepare_root(
+    out: &mut Writer,
+    input: &ContainerInput<'_>,
+    namespaces: &Namespaces<'_>,
+    terminal: bool,
+) -> Result<()> {
+    let spec = input.spec;
+    let linux = spec.linux().as_ref();
+    let wanted = linux.and_then(|linux| linux.rootfs_propagation().as_deref());
+    let pointer = "/linux/rootfsPropagation";
+    let wanted = match wanted {
+        None | Some("") => None,
+        Some(name) => Some(vocabulary::propagation(name).ok_or_else(|| {
+            Error::new(Category::Spec, Stage::Compile, format!("unknown propagation {name:?}"))
+                .at(pointer)
+        })?),
+    };
+    // Private, or what the container mounts would show on the host; slave lets the host's
+    // later mounts through where the configuration asks to receive them.
+    let private = libc::MS_PRIVATE | libc::MS_REC;
+    let slave = libc::MS_SLAVE | libc::MS_REC;
+    let receives = wanted.is_some_and(|flags| flags & (libc::MS_SHARED | libc::MS_SLAVE) != 0);
+    out.child(pointer, &Operation::Propagation { flags: if receives { slave } else { private } });
+
+    let root = spec
+        .root()
+        .as_ref()
+        .ok_or_else(|| Error::new(Category::Spec, Stage::Compile, "root is missing").at("/root"))?;
+    let path = input.bundle.join(root.path());
+    let scratch = c_path(input.state_dir, "")?;
+    let lower = c_path(&path, "/root/path")?;
+    match input.rootfs {
+        Rootfs::Direct => {
+            out.child("/root/path", &Operation::Root { path: &lower, kind: root::PIVOT });
+        }
+        Rootfs::Overlay if path == Path::new("/") && !input.facts.privileged => {
+            overlay_by_entry(out, input, &scratch)?;
+        }
+        Rootfs::Overlay => {
+            out.child("/root/path", &Operation::OverlayRoot { lower: &lower, scratch: &scratch })
+        }
+    }
+
+    filesystem::populate(
+        out,
+        &Place {
+            spec,
+            bundle: input.bundle,
+            location: input.location,
+            cgroup_mode: input.facts.cgroups.mode(),
+            new_cgroup_namespace: namespaces.is_new(join::CGROUP),
+            in_user_namespace: namespaces.has(join::USER),
+        },
+    )?;
+
+    if let Some(hooks) = spec.hooks() {
+        let lists =
+            [("prestart", prestart(hooks)), ("createRuntime", hooks.create_runtime().as_ref())];
+        let mut any = false;
+        for (name, list) in lists {
+            any |= list.is_some_and(|list| !list.is_empty());
+            push_hooks(out, Stream::Hooks, name, list, input, "creating")?;
+        }
+        if any {
+            out.child("/hooks", &Operation::Checkpoint {});
+        }
+        let list = hooks.create_container().as_ref();
+        push_hooks(out, Stream::Child, "createContainer", list, input, "creating")?;
+    }
+
+    let cwd = spec.process().as_ref().map(oci::Process::cwd);
+    if let Some(cwd) = cwd.filter(|cwd| cwd.as_path() != Path::new("/")) {
+        // As others do, before the root may become read-only.
+        let path = c_path(cwd, "/process/cwd")?;
+        out.child("/process/cwd", &Operation::Directory { path: &path, mode: 0o755 });
+    }
+    filesystem::protect(out, spec)?;
+    out.child("/root", &Operation::Pivot {});
+    if let Some(flags) = wanted {
+        out.child(pointer, &Operation::RootPropagation { flags });
+    }
+    let process = spec.process().as_ref();
+    process::streams(out, process, &input.descriptors, terminal, true);
+    Ok(())
+}
+
+#[allow(deprecated)] // the specification keeps prestart for its users
+fn prestart(hooks: &oci::Hooks) -> Option<&Vec<oci::Hook>> {
+    hooks.prestart().as_ref()
+}
+
+/// `/` entry by entry: in a user namespace the kernel refuses one overlay of all of it, because
+/// the mounts below `/` are locked.
+fn overlay_by_entry(
+    out: &mut Writer,
+    input: &ContainerInput<'_>,
+    scratch: &std::ffi::CStr,
+) -> Result<()> {
+    const EMPTY: [&str; 6] = ["proc", "sys", "dev", "run", "tmp", "mnt"];
+    out.child("/root/path", &Operation::OverlayRootByEntry { scratch });
+    for entry in &input.facts.root_entries {
+        let name = c_string(entry.name.as_str(), "/root/path")?;
+        match &entry.link {
+            Some(target) => out.child(
+                "/root/path",
+                &Operation::Symlink { path: &name, target: &c_path(target, "/root/path")? },
+            ),
+            None if EMPTY.contains(&entry.name.as_str()) => {
+                let mode = if entry.name == "tmp" { 0o1777 } else { 0o755 };
+                out.child("/root/path", &Operation::Directory { path: &name, mode });
+            }
+            None => out.child("/root/path", &Operation::OverlayEntry { name: &name }),
+        }
+    }
+    Ok(())
+}
+
+fn settings(out: &mut Writer, spec: &oci::Spec) -> Result<()> {
+    if let Some(name) = spec.hostname().as_ref().filter(|name| !name.is_empty()) {
+        out.child(
+            "/hostname",
+            &Operation::Hostname { name: &c_string(name.as_str(), "/hostname")? },
+        );
+    }
+    if let Some(name) = spec.domainname().as_ref().filter(|name| !name.is_empty()) {
+        out.child(
+            "/domainname",
+            &Operation::Domainname { name: &c_string(name.as_str(), "/domainname")? },
+        );
+    }
+    let sysctl = spec.linux().as_ref().and_then(|linux| linux.sysctl().as_ref());
+    let mut sysctl: Vec<_> = sysctl.into_iter().flatten().collect();
+    sysctl.sort(); // the map has no order, the plan must have one
+    for (name, value) in sysctl {
+        let pointer = format!("/linux/sysctl/{}", name.replace('~', "~0").replace('/', "~1"));
+        out.child(
+            &pointer,
+            &Operation::Sysctl {
+                name: &c_string(vocabulary::sysctl_path(name).unwrap_or_default(), &pointer)?,
+                value: &c_string(value.as_str(), &pointer)?,
+            },
+        );
+    }
+    Ok(())
+}
+
+fn push_hooks(
+    out: &mut Writer,
+    stream: Stream,
+    name: &str,
+    hooks: Option<&Vec<oci::Hook>>,
+    input: &ContainerInput<'_>,
+    status: &str,
+) -> Result<()> {
+    for (index, hook) in hooks.into_iter().flatten().enumerate() {
+        let pointer = format!("/hooks/{name}/{index}");
+        let (head, tail) = state_around_pid(input, status);
+        let texts = |texts: &Option<Vec<String>>| -> Result<OwnedList> {
+            let texts = texts.iter().flatten().map(|text| c_string(text.as_str(), &pointer));
+            Ok(texts.collect::<Result<Vec<_>>>()?.into_iter().collect())
+        };
+        let path = c_path(hook.path(), &pointer)?;
+        let mut args = texts(hook.args())?;
+        if args.as_list().is_empty() {
+            args.push(&path);
+        }
+        out.push(
+            stream,
+            &pointer,
+            &Operation::Hook {
+                path: &path,
+                args: args.as_list(),
+                env: texts(hook.env())?.as_list(),
+                timeout: hook.timeout().map_or(0, |seconds| seconds.max(0) as u64 * 1000),
+                state_head: &c_string(head, &pointer)?,
+                state_tail: &c_string(tail, &pointer)?,
+            },
+        );
+    }
+    Ok(())
+}
+
+/// The state document for a hook, cut where the pid goes.
+fn state_around_pid(input: &ContainerInput<'_>, status: &str) -> (String, String) {
+    let text = |value: &str| serde_json::Value::from(value).to_string();
+    let head = format!(
+        "{{\"ociVersion\":{},\"id\":{},\"status\":{},\"pid\":",
+        text(spec::OCI_VERSION),
+        text(input.id),
+        text(status),
+    );
+    let mut tail = format!(",\"bundle\":{}", text(&input.bundle.to_string_lossy()));
+    if let Some(annotations) = input.spec.annotations() {
+        let annotations: std::collections::BTreeMap<_, _> = annotations.iter().collect();
+        let annotations = serde_json::to_string(&annotations).unwrap_or_default();
+        tail.push_str(&format!(",\"annotations\":{annotations}"));
+    }
+    tail.push('}');
+    (head, tail)
+}
+
+/// What the keeper does when the host dies: at any time, or of a detached container only while
+/// it is being created.
+fn cleanup(out: &mut Writer, input: &ContainerInput<'_>) -> Result<()> {
+    let directories: Vec<_> = input.location.directories().collect();
+    for directory in &directories {
+        let path = c_path(directory, "")?;
+        out.push(Stream::Cleanup, "/linux/cgroupsPath", &Operation::KillCgroup { path: &path });
+    }
+    for directory in &directories {
+        let path = c_path(directory, "")?;
+        out.push(Stream::Cleanup, "/linux/cgroupsPath", &Operation::RemoveCgroup { path: &path });
+    }
+    let path = c_path(input.state_dir, "")?;
+    out.push(Stream::Cleanup, "", &Operation::RemoveState { path: &path });
+    Ok(())
+}

@@ -1,0 +1,71 @@
+//! The plan that runs another process in a container.
+
+use locule_plan::{Operation, Stream, join};
+
+use super::container::{Namespaces, cgroup_entries, maps_root};
+use super::process::{self, Descriptors, ProcessInput};
+use super::{HostFacts, Plan, SeccompCompiler, Slot, Writer};
+use crate::Result;
+use crate::cgroup::Location;
+use crate::spec::oci;
+
+/// Everything that decides how a process is run in a container.
+pub(crate) struct ExecInput<'a> {
+    /// The container's own configuration, as it was created.
+    pub spec: &'a oci::Spec,
+    /// The process, completed from the container's where it said nothing.
+    pub process: &'a oci::Process,
+    pub facts: &'a HostFacts,
+    /// The container's cgroups.
+    pub location: &'a Location,
+    pub descriptors: Descriptors,
+    /// Whether the container's user namespace forbids `setgroups`.
+    pub keep_groups: bool,
+    /// Whether to wait at the gate (for a keeper that serves this process alone).
+    pub gate: bool,
+    pub seccomp: SeccompCompiler<'a>,
+}
+
+pub(crate) fn compile_exec(input: &ExecInput<'_>) -> Result<Plan> {
+    let namespaces = Namespaces::of(input.spec);
+    let mut out = Writer::default();
+    out.push(Stream::Launch, "", &Operation::NewNamespaces { flags: 0 });
+    cgroup_entries(&mut out, input.location);
+
+    // Before the user namespace takes the power to raise them.
+    process::limits(&mut out, Stream::Child, input.process);
+    let slot = out.slot(Slot::Init);
+    let mut kinds = namespaces.kinds();
+    if namespaces.has(join::USER) && !input.facts.privileged {
+        let through = join::USER | (kinds & join::PID);
+        out.push(Stream::Launch, "", &Operation::ThroughUserNamespace { slot, kinds: through });
+        kinds &= !through;
+    } else if kinds & join::PID != 0 {
+        out.push(Stream::Launch, "", &Operation::JoinForChild { kind: join::PID, slot });
+        kinds &= !join::PID;
+    }
+    if kinds != 0 {
+        out.child("", &Operation::JoinProcess { slot, kinds });
+    }
+    if namespaces.has(join::USER) && (!namespaces.is_new(join::USER) || maps_root(input.spec)) {
+        out.child("", &Operation::BecomeRoot {});
+    }
+    out.child("", &Operation::NewSession {});
+    let terminal = input.process.terminal().unwrap_or(false);
+    process::streams(&mut out, Some(input.process), &input.descriptors, terminal, false);
+
+    let process = ProcessInput {
+        process: input.process,
+        pointer: "",
+        seccomp_profile: input.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()),
+        seccomp: input.seccomp,
+        facts: input.facts,
+        keep_groups: input.keep_groups,
+    };
+    process::become_process(&mut out, &process)?;
+    if input.gate {
+        out.child("", &Operation::Gate {});
+    }
+    process::execute(&mut out, &process)?;
+    Ok(out.finish())
+}

@@ -1,0 +1,358 @@
+//! What the container finds below its root: mounts, devices, links, protected paths.
+
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+
+use locule_plan::{List, Operation, OwnedList, mount};
+
+use super::{Writer, c_path, c_string, unsupported};
+use crate::cgroup::{Location, Mode, View};
+use crate::spec::mount_options::{self, MountOptions};
+use crate::spec::{oci, vocabulary};
+use crate::{Category, Error, Result, Stage};
+
+/// Device nodes every container has (config-linux.md, "Default Devices").
+const DEFAULT_DEVICES: [(&str, u32, u32); 6] = [
+    ("/dev/null", 1, 3),
+    ("/dev/zero", 1, 5),
+    ("/dev/full", 1, 7),
+    ("/dev/random", 1, 8),
+    ("/dev/urandom", 1, 9),
+    ("/dev/tty", 5, 0),
+];
+
+/// Links every container has (runtime-linux.md, "Dev symbolic links").
+const DEFAULT_LINKS: [(&str, &str); 5] = [
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+    ("/dev/ptmx", "pts/ptmx"),
+];
+
+const RDONLY: u64 = libc::MOUNT_ATTR_RDONLY;
+const SAFE: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+
+/// Where the mounts of a spec go and what they refer to.
+pub(super) struct Place<'a> {
+    pub spec: &'a oci::Spec,
+    pub bundle: &'a Path,
+    pub location: &'a Location,
+    pub cgroup_mode: Mode,
+    pub new_cgroup_namespace: bool,
+    pub in_user_namespace: bool,
+}
+
+/// Mounts in their order, then devices and links.
+pub(super) fn populate(out: &mut Writer, place: &Place<'_>) -> Result<()> {
+    let mounts = place.spec.mounts().as_deref().unwrap_or_default();
+    let mut late_read_only = false;
+    let mut host_devices = false;
+    for (index, mount) in mounts.iter().enumerate() {
+        let pointer = format!("/mounts/{index}");
+        let target = absolute(mount.destination());
+        let options = mount.options().as_deref().unwrap_or_default();
+        let is_bind = options.iter().any(|option| option == "bind" || option == "rbind");
+        let mut options = mount_options::parse(options, is_bind).map_err(|error| {
+            let within = error.pointer().unwrap_or_default().to_owned();
+            error.at(format!("{pointer}{within}"))
+        })?;
+        if mount.uid_mappings().is_some()
+            || mount.gid_mappings().is_some()
+            || options.idmap
+            || options.recursive_idmap
+        {
+            return Err(unsupported(&pointer, "an id-mapped mount"));
+        }
+        if target == Path::new("/dev") {
+            host_devices = is_bind;
+            // Device nodes are still to be made there.
+            late_read_only = options.set & RDONLY != 0;
+            options.set &= !RDONLY;
+            options.options.retain(|option| option != "ro");
+        }
+        let fstype = mount.typ().as_deref().unwrap_or_default();
+        if options.remount {
+            let path = c_path(&target, &pointer)?;
+            let (set, clear) = (options.set, options.clear);
+            out.child(&pointer, &Operation::MountAttributes { path: &path, set, clear });
+        } else if is_bind {
+            bind_mount(out, mount, &target, &options, place, &pointer)?;
+        } else if fstype == "cgroup" || fstype == "cgroup2" {
+            cgroup_mount(out, &target, &options, place, &pointer)?;
+        } else {
+            new_mount(out, mount, fstype, &target, &options, place, &pointer)?;
+        }
+    }
+    if !host_devices {
+        devices(out, place)?;
+    }
+    if late_read_only {
+        let set = RDONLY;
+        out.child("/mounts", &Operation::MountAttributes { path: c"/dev", set, clear: 0 });
+    }
+    Ok(())
+}
+
+/// Read-only and masked paths, and the root itself: the last changes to the tree.
+pub(super) fn protect(out: &mut Writer, spec: &oci::Spec) -> Result<()> {
+    let linux = spec.linux().as_ref();
+    let read_only = linux.and_then(|linux| linux.readonly_paths().as_ref());
+    for (index, path) in read_only.into_iter().flatten().enumerate() {
+        let pointer = format!("/linux/readonlyPaths/{index}");
+        let path = c_string(path.as_str(), &pointer)?;
+        out.child(&pointer, &Operation::ReadonlyPath { path: &path });
+    }
+    let masked = linux.and_then(|linux| linux.masked_paths().as_ref());
+    for (index, path) in masked.into_iter().flatten().enumerate() {
+        let pointer = format!("/linux/maskedPaths/{index}");
+        let path = c_string(path.as_str(), &pointer)?;
+        out.child(&pointer, &Operation::MaskPath { path: &path });
+    }
+    if spec.root().as_ref().is_some_and(|root| root.readonly().unwrap_or(false)) {
+        out.child("/root/readonly", &Operation::ReadonlyRoot {});
+    }
+    Ok(())
+}
+
+/// A relative destination counts from `/` (config.md, "Mounts").
+fn absolute(path: &Path) -> PathBuf {
+    Path::new("/").join(path)
+}
+
+fn bind_mount(
+    out: &mut Writer,
+    mount: &oci::Mount,
+    target: &Path,
+    options: &MountOptions,
+    place: &Place<'_>,
+    pointer: &str,
+) -> Result<()> {
+    let source = mount.source().as_ref().ok_or_else(|| {
+        Error::new(Category::Spec, Stage::Compile, "a bind mount needs a source")
+            .at(format!("{pointer}/source"))
+    })?;
+    out.child(
+        pointer,
+        &Operation::Bind {
+            source: &c_path(&place.bundle.join(source), pointer)?,
+            target: &c_path(target, pointer)?,
+            set: options.set,
+            clear: options.clear,
+            recursive_set: options.recursive_set,
+            recursive_clear: options.recursive_clear,
+            propagation: options.propagation,
+            flags: if options.recursive_bind { mount::RECURSIVE } else { 0 },
+        },
+    );
+    Ok(())
+}
+
+fn new_mount(
+    out: &mut Writer,
+    mount: &oci::Mount,
+    fstype: &str,
+    target: &Path,
+    options: &MountOptions,
+    place: &Place<'_>,
+    pointer: &str,
+) -> Result<()> {
+    if fstype.is_empty() || fstype == "none" {
+        return Err(Error::new(Category::Spec, Stage::Compile, "a mount needs a type, or bind")
+            .at(format!("{pointer}/type")));
+    }
+    let mut flags = 0;
+    if matches!(fstype, "proc" | "sysfs") {
+        flags |= mount::STRICT_TARGET;
+    }
+    if fstype == "sysfs" && place.in_user_namespace {
+        // Without a network namespace of the user namespace's own there is no sysfs.
+        flags |= mount::FALL_BACK_TO_BIND | mount::RECURSIVE;
+    }
+    if options.copy_up {
+        flags |= mount::COPY_UP;
+    }
+    let data: OwnedList = options
+        .options
+        .iter()
+        .map(|option| c_string(option.as_str(), pointer))
+        .collect::<Result<Vec<_>>>()?
+        .into_iter()
+        .collect();
+    let source = mount.source().as_ref().map_or(Path::new(fstype), |path| path.as_path());
+    out.child(
+        pointer,
+        &Operation::Mount {
+            fstype: &c_string(fstype, pointer)?,
+            source: &c_path(source, pointer)?,
+            target: &c_path(target, pointer)?,
+            options: data.as_list(),
+            set: options.set,
+            clear: options.clear,
+            recursive_set: options.recursive_set,
+            recursive_clear: options.recursive_clear,
+            propagation: options.propagation,
+            flags,
+        },
+    );
+    Ok(())
+}
+
+/// The container's view of its cgroups. With a cgroup namespace of its own the hierarchies are
+/// mounted anew, so that their roots are the container's cgroups; else these are bound.
+fn cgroup_mount(
+    out: &mut Writer,
+    target: &Path,
+    options: &MountOptions,
+    place: &Place<'_>,
+    pointer: &str,
+) -> Result<()> {
+    let mut views = place.location.views();
+    if views.is_empty() && place.cgroup_mode == Mode::V2 && place.new_cgroup_namespace {
+        // Without a cgroup of its own the container still sees the root of its namespace.
+        views.push(View {
+            controllers: Vec::new(),
+            unified: true,
+            name: String::new(),
+            source: PathBuf::new(),
+            options: String::new(),
+            links: Vec::new(),
+        });
+    }
+    if let [only @ View { unified: true, .. }] = views.as_slice() {
+        return one_view(out, only, target, options, place, pointer);
+    }
+    let tmpfs: OwnedList = [c"mode=755", c"size=64k"].into_iter().collect();
+    out.child(
+        pointer,
+        &Operation::Mount {
+            fstype: c"tmpfs",
+            source: c"tmpfs",
+            target: &c_path(target, pointer)?,
+            options: tmpfs.as_list(),
+            set: SAFE,
+            clear: 0,
+            recursive_set: 0,
+            recursive_clear: 0,
+            propagation: options.propagation,
+            flags: 0,
+        },
+    );
+    for view in &views {
+        one_view(out, view, &target.join(&view.name), options, place, pointer)?;
+        for link in &view.links {
+            out.child(
+                pointer,
+                &Operation::Symlink {
+                    path: &c_path(&target.join(link), pointer)?,
+                    target: &c_string(view.name.as_str(), pointer)?,
+                },
+            );
+        }
+    }
+    if options.set & RDONLY != 0 {
+        let path = c_path(target, pointer)?;
+        out.child(pointer, &Operation::MountAttributes { path: &path, set: RDONLY, clear: 0 });
+    }
+    Ok(())
+}
+
+fn one_view(
+    out: &mut Writer,
+    view: &View,
+    target: &Path,
+    options: &MountOptions,
+    place: &Place<'_>,
+    pointer: &str,
+) -> Result<()> {
+    let target = c_path(target, pointer)?;
+    let (set, clear) = (options.set, options.clear);
+    if !place.new_cgroup_namespace {
+        out.child(
+            pointer,
+            &Operation::Bind {
+                source: &c_path(&view.source, pointer)?,
+                target: &target,
+                set,
+                clear,
+                recursive_set: 0,
+                recursive_clear: 0,
+                propagation: options.propagation,
+                flags: 0,
+            },
+        );
+        return Ok(());
+    }
+    let data: Vec<CString> = view
+        .options
+        .split(',')
+        .filter(|option| !option.is_empty())
+        .map(|option| c_string(option, pointer))
+        .collect::<Result<_>>()?;
+    let data: OwnedList = data.into_iter().collect();
+    out.child(
+        pointer,
+        &Operation::Mount {
+            fstype: if view.unified { c"cgroup2" } else { c"cgroup" },
+            source: c"cgroup",
+            target: &target,
+            options: if view.unified { List::EMPTY } else { data.as_list() },
+            set,
+            clear,
+            recursive_set: 0,
+            recursive_clear: 0,
+            propagation: options.propagation,
+            flags: 0,
+        },
+    );
+    Ok(())
+}
+
+fn devices(out: &mut Writer, place: &Place<'_>) -> Result<()> {
+    let linux = place.spec.linux().as_ref();
+    let own = linux.and_then(|linux| linux.devices().as_deref()).unwrap_or_default();
+    for (path, major, minor) in DEFAULT_DEVICES {
+        // A configuration that lists one of these decides its mode and owner.
+        if own.iter().any(|device| device.path() == Path::new(path)) {
+            continue;
+        }
+        let mode = libc::S_IFCHR | 0o666;
+        let path = c_string(path, "")?;
+        out.child("", &Operation::MakeDevice { path: &path, mode, major, minor, uid: 0, gid: 0 });
+    }
+    for (index, device) in own.iter().enumerate() {
+        let pointer = format!("/linux/devices/{index}");
+        let path = c_path(device.path(), &pointer)?;
+        let kind = vocabulary::device_file_type(device.typ()).ok_or_else(|| {
+            Error::new(
+                Category::Spec,
+                Stage::Compile,
+                "a device to make needs the type c, b, u or p",
+            )
+            .at(format!("{pointer}/type"))
+        })?;
+        let number = |value: i64, field: &str| {
+            u32::try_from(value).map_err(|_| {
+                let message = format!("{field} {value} is out of range");
+                Error::new(Category::Spec, Stage::Compile, message).at(format!("{pointer}/{field}"))
+            })
+        };
+        let fifo = kind == libc::S_IFIFO;
+        out.child(
+            &pointer,
+            &Operation::MakeDevice {
+                path: &path,
+                mode: kind | (device.file_mode().unwrap_or(0o666) & 0o7777),
+                major: if fifo { 0 } else { number(device.major(), "major")? },
+                minor: if fifo { 0 } else { number(device.minor(), "minor")? },
+                uid: device.uid().unwrap_or(0),
+                gid: device.gid().unwrap_or(0),
+            },
+        );
+    }
+    for (path, target) in DEFAULT_LINKS {
+        let (path, target) = (c_string(path, "")?, c_string(target, "")?);
+        out.child("", &Operation::Symlink { path: &path, target: &target });
+    }
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! Plans for people and as JSON.
+
+use std::fmt::Write;
+
+use locule_plan::{Document, Malformed, Step, Stream, Value};
+use serde_json::json;
+
+use super::{Plan, Slot};
+
+impl Plan {
+    /// The plan for people: a line a step, with the JSON pointer it came from.
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        self.visit(&mut |stream, steps| {
+            if steps.is_empty() {
+                return;
+            }
+            let _ = writeln!(text, "{}: {}", stream.name(), actor(stream));
+            for step in steps {
+                let mut line = format!("  {}", step.operation.name());
+                step.operation.fields(&mut |name, value| {
+                    if let Some(value) = brief(step.operation.name(), name, &value) {
+                        let _ = write!(line, " {name}={value}");
+                    }
+                });
+                if !step.pointer.is_empty() {
+                    let _ = write!(line, "  ({})", step.pointer.to_string_lossy());
+                }
+                text.push_str(&line);
+                text.push('\n');
+            }
+        });
+        if !self.slots.is_empty() {
+            text.push_str("descriptors:\n");
+            for (index, slot) in self.slots.iter().enumerate() {
+                let _ = writeln!(text, "  {index}: {slot}");
+            }
+        }
+        text
+    }
+
+    /// The plan as JSON: an object with an array of steps for each stream, and the
+    /// descriptors that go with the plan.
+    pub fn to_json(&self) -> serde_json::Value {
+        let mut document = serde_json::Map::new();
+        self.visit(&mut |stream, steps| {
+            let steps = steps.iter().map(|step| {
+                let mut fields = serde_json::Map::new();
+                step.operation.fields(&mut |name, value| {
+                    fields.insert(name.to_owned(), full(&value));
+                });
+                json!({
+                    "operation": step.operation.name(),
+                    "pointer": step.pointer.to_string_lossy(),
+                    "fields": fields,
+                })
+            });
+            document.insert(stream.name().to_owned(), steps.collect());
+        });
+        let slots: Vec<_> = self.slots.iter().map(ToString::to_string).collect();
+        document.insert("descriptors".to_owned(), json!(slots));
+        document.into()
+    }
+
+    fn visit(&self, visitor: &mut dyn FnMut(Stream, &[Step<'_>])) {
+        // The bytes are this crate's own work, so they decode.
+        let Ok(document) = Document::parse(&self.bytes) else { return };
+        for stream in Stream::ALL {
+            let steps: Result<Vec<_>, Malformed> = document.stream(stream).collect();
+            visitor(stream, &steps.unwrap_or_default());
+        }
+    }
+}
+
+fn actor(stream: Stream) -> &'static str {
+    match stream {
+        Stream::Launch => "the keeper, before it creates the process",
+        Stream::Parent => "the keeper, while the process waits",
+        Stream::Child => "the process, up to the gate",
+        Stream::Start => "the process, once started",
+        Stream::Hooks => "the keeper, at the checkpoint",
+        Stream::Poststart => "the keeper, once the program runs",
+        Stream::Cleanup => "the keeper, if the host dies",
+    }
+}
+
+/// A value on one line, or nothing for one that says nothing.
+fn brief(operation: &str, field: &str, value: &Value<'_>) -> Option<String> {
+    const BITS: [&str; 13] = [
+        "flags",
+        "set",
+        "clear",
+        "recursive_set",
+        "recursive_clear",
+        "propagation",
+        "kind",
+        "kinds",
+        "mask",
+        "effective",
+        "permitted",
+        "inheritable",
+        "ambient",
+    ];
+    Some(match value {
+        Value::Unsigned(0) | Value::Signed(0) => return None,
+        Value::Unsigned(mode) if field == "mode" || operation == "Umask" => format!("{mode:#o}"),
+        Value::Unsigned(bits) if BITS.contains(&field) => format!("{bits:#x}"),
+        Value::Unsigned(number) => number.to_string(),
+        Value::Signed(number) => number.to_string(),
+        Value::Text(text) if text.is_empty() => return None,
+        Value::Text(text) => format!("{:?}", text.to_string_lossy()),
+        Value::Bytes(bytes) => format!("<{} bytes>", bytes.len()),
+        Value::List(list) if list.is_empty() => return None,
+        Value::List(list) => {
+            let entries: Vec<_> = list.iter().map(|entry| entry.to_string_lossy()).collect();
+            format!("{entries:?}")
+        }
+        Value::Numbers(numbers) if numbers.is_empty() => return None,
+        Value::Numbers(numbers) => format!("{:?}", numbers.iter().collect::<Vec<_>>()),
+    })
+}
+
+fn full(value: &Value<'_>) -> serde_json::Value {
+    match value {
+        Value::Unsigned(number) => json!(number),
+        Value::Signed(number) => json!(number),
+        Value::Text(text) => json!(text.to_string_lossy()),
+        Value::Bytes(bytes) => json!({ "bytes": bytes.len() }),
+        Value::List(list) => {
+            json!(list.iter().map(|entry| entry.to_string_lossy()).collect::<Vec<_>>())
+        }
+        Value::Numbers(numbers) => json!(numbers.iter().collect::<Vec<_>>()),
+    }
+}
+
+impl std::fmt::Display for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Slot::Stdio(number) => write!(f, "standard stream {number}"),
+            Slot::Pass(index) => write!(f, "passed descriptor {}", index + 3),
+            Slot::Namespace { path, .. } => write!(f, "namespace {}", path.display()),
+            Slot::CgroupEntry(index) => write!(f, "way into cgroup {index}"),
+            Slot::Init => f.write_str("pidfd of the container's first process"),
+        }
+    }
+}

@@ -1,0 +1,433 @@
+//! Making a container: all or nothing.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use locule_plan::protocol::{self, Reply, Request, RequestKind};
+use serde_json::value::RawValue;
+
+use super::failure::error_of;
+use super::handle::{self, Container};
+use super::pidfd::Identity;
+use super::process::{self, ExitSource, Process};
+use super::record::Record;
+use super::state_dir::{StateDir, check_id};
+use super::stdio::Streams;
+use super::{CreateOptions, OnHostExit, Parentage, Runtime, Source};
+use crate::cgroup::{self, Cgroup, Entry, Location};
+use crate::compile::{ContainerInput, Plan, Slot, compile_container};
+use crate::launch::{Channel, Deadline, Message, Relation, request};
+use crate::spec::{self, oci};
+use crate::{Category, Error, Result, Stage};
+
+/// How long a creation or a start may take when the caller does not say.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The configuration a caller gave, read and checked.
+struct Configuration {
+    json: Box<RawValue>,
+    spec: oci::Spec,
+    bundle: PathBuf,
+}
+
+impl Configuration {
+    fn load(source: &Source<'_>) -> Result<Configuration> {
+        let (json, bundle) = match source {
+            Source::Bundle(path) => {
+                let bundle = absolute(path)?;
+                let file = bundle.join("config.json");
+                let json = std::fs::read(&file).map_err(|error| {
+                    Error::io(Stage::Validate, &error, format!("read {file:?}"))
+                })?;
+                (json, bundle)
+            }
+            Source::Spec { json, base } => {
+                (json.to_vec(), absolute(base.as_deref().unwrap_or(Path::new(".")))?)
+            }
+        };
+        let spec = spec::parse(&json)?;
+        spec::validate(&spec)?;
+        // It has just been parsed, so it is valid UTF-8 and valid JSON.
+        let json = String::from_utf8(json).ok().and_then(|text| RawValue::from_string(text).ok());
+        let json = json.ok_or_else(|| {
+            Error::new(Category::Bug, Stage::Validate, "a configuration that is no JSON")
+        })?;
+        Ok(Configuration { json, spec, bundle })
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path)
+        .map_err(|error| Error::io(Stage::Arguments, &error, format!("path {path:?}")))
+}
+
+fn locate(runtime: &Runtime, spec: &oci::Spec, id: &str) -> Result<Location> {
+    let facts = &runtime.0.facts;
+    let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
+    facts.cgroups.locate(path, id, facts.euid)
+}
+
+fn compile(
+    runtime: &Runtime,
+    spec: &oci::Spec,
+    bundle: &Path,
+    options: &CreateOptions<'_>,
+    id: &str,
+    location: &Location,
+    streams: &Streams,
+) -> Result<Plan> {
+    compile_container(&ContainerInput {
+        spec,
+        id,
+        bundle,
+        state_dir: &runtime.0.state_dir.join(id),
+        rootfs: options.rootfs,
+        facts: &runtime.0.facts,
+        location,
+        descriptors: streams.descriptors(options.pass_fds.len()),
+        seccomp: &|profile| runtime.0.seccomp.get(profile),
+    })
+}
+
+pub(super) fn explain(runtime: &Runtime, options: &CreateOptions<'_>) -> Result<Plan> {
+    let id = options.id.unwrap_or("example");
+    check_id(id)?;
+    let Configuration { spec, bundle, .. } = Configuration::load(&options.source)?;
+    let location = locate(runtime, &spec, id)?;
+    let streams = Streams::open(&options.stdio)?;
+    compile(runtime, &spec, &bundle, options, id, &location, &streams)
+}
+
+pub(super) fn create(runtime: &Runtime, options: &CreateOptions<'_>) -> Result<Container> {
+    let invented;
+    let id = match options.id {
+        Some(id) => id,
+        None => {
+            invented = invent_id()?;
+            &invented
+        }
+    };
+    check_id(id)?;
+    make(runtime, options, id).map_err(|error| error.of_container(id))
+}
+
+fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Container> {
+    let patience = options.timeout.unwrap_or(PATIENCE);
+    let deadline = Deadline::within(Some(patience), options.cancel);
+    let Configuration { json, spec, bundle } = Configuration::load(&options.source)?;
+    let location = locate(runtime, &spec, id)?;
+    let mut streams = Streams::open(&options.stdio)?;
+
+    let (dir, _lock) = reserve(runtime, id)?;
+    let mut begun = Begun { dir: Some(dir), cgroup: None, keeper: None };
+    let keeper_stays = options.parentage == Parentage::Keeper;
+    let mut record = Record {
+        version: Record::VERSION,
+        id: id.to_owned(),
+        bundle: bundle.clone(),
+        created: humantime::format_rfc3339_nanos(SystemTime::now()).to_string(),
+        owner: runtime.0.facts.euid,
+        host: runtime.0.host,
+        detached: !keeper_stays || options.on_host_exit == OnHostExit::Detach,
+        keeper: keeper_stays,
+        init: None,
+        cgroup: location.clone(),
+        config: json,
+    };
+    begun.dir().write(&record)?;
+
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let rootless = cgroup::Options { rootless: !runtime.0.facts.privileged };
+    let cgroup = Cgroup::create(&runtime.0.facts.cgroups, location, resources, rootless)?;
+    let cgroup = begun.cgroup.insert(cgroup);
+    let entries = cgroup.entries()?;
+    // Without privilege there may be fewer cgroups now than there were to be.
+    record.cgroup = cgroup.location().clone();
+    let plan = compile(runtime, &spec, &bundle, options, id, cgroup.location(), &streams)?;
+
+    let descriptors = Opened::open(&plan, |slot| match slot {
+        Slot::Stdio(number) => streams.raw(*number),
+        Slot::Pass(index) => options.pass_fds.get(*index).map(AsRawFd::as_raw_fd),
+        Slot::CgroupEntry(index) => entries.get(*index).map(|entry| match entry {
+            Entry::IntoV2(fd) | Entry::Procs(fd) => fd.as_raw_fd(),
+        }),
+        Slot::Namespace { .. } | Slot::Init => None,
+    })?;
+    let flags = match options.parentage {
+        Parentage::Keeper => 0,
+        Parentage::Orphan => protocol::create::ORPHAN,
+        Parentage::Child => protocol::create::CHILD,
+    } | if record.detached { protocol::create::DETACHED } else { 0 };
+    let relation =
+        if options.parentage == Parentage::Child { Relation::Child } else { Relation::Silent };
+    let (keeper, leaving) = Keeper::spawn(runtime, relation)?;
+    let keeper = begun.keeper.insert(keeper);
+    let dir = begun.dir.as_ref().expect("there from the beginning to the end");
+    let replies = keeper.create(runtime, flags, &plan, dir, &descriptors)?;
+    let (created, terminal) = await_creation(&replies, &deadline, Stage::Spawn)?;
+    if let Some(leaving) = leaving {
+        crate::launch::reap(&leaving);
+    }
+
+    let init = Identity::of(created.pid).map_err(|error| {
+        Error::io(Stage::State, &error, format!("read /proc/{}/stat", created.pid))
+    })?;
+    record.init = Some(init);
+    dir.write(&record)?;
+
+    let process = Process(Arc::new(process::Inner {
+        container_id: id.to_owned(),
+        pid: created.pid,
+        source: if keeper_stays { ExitSource::Keeper(replies) } else { ExitSource::Pidfd },
+        pidfd: Some(created.pidfd),
+        exit: Default::default(),
+        pipes: std::mem::take(&mut streams.ours).into(),
+        terminal,
+        terminal_taken: false.into(),
+        _companion: None,
+    }));
+    runtime.0.events.watch(&process)?;
+    Ok(handle::created(runtime, record, spec, begun.finish(), process))
+}
+
+/// Takes the id. A directory of that name which a crash has left is cleaned up first.
+fn reserve(runtime: &Runtime, id: &str) -> Result<(StateDir, super::state_dir::Lock)> {
+    for _ in 0..3 {
+        if let Some(made) = StateDir::make(&runtime.0.state_dir, id)? {
+            return Ok(made);
+        }
+        if !handle::reclaim(runtime, id)? {
+            break;
+        }
+    }
+    Err(Error::new(Category::Exists, Stage::State, format!("container {id:?} exists already"))
+        .with_errno(libc::EEXIST))
+}
+
+/// What there is of a container that is being created. Dropped before it is finished, it is
+/// taken back, in the order that lets each part go.
+struct Begun {
+    dir: Option<StateDir>,
+    cgroup: Option<Cgroup>,
+    keeper: Option<Keeper>,
+}
+
+/// What a finished container consists of.
+pub(super) struct Parts {
+    pub(super) dir: StateDir,
+    pub(super) cgroup: Cgroup,
+    pub(super) keeper: Keeper,
+}
+
+impl Begun {
+    fn dir(&self) -> &StateDir {
+        self.dir.as_ref().expect("there from the beginning to the end")
+    }
+
+    fn finish(mut self) -> Parts {
+        let parts = (self.dir.take(), self.cgroup.take(), self.keeper.take());
+        let (Some(dir), Some(cgroup), Some(keeper)) = parts else {
+            unreachable!("finished with every part made")
+        };
+        Parts { dir, cgroup, keeper }
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        if let Some(keeper) = &self.keeper {
+            keeper.dismiss();
+        }
+        if let Some(cgroup) = &self.cgroup {
+            let _ = cgroup.kill(super::handle::PATIENCE);
+            if let Err(error) = cgroup.remove() {
+                tracing::warn!(%error, "a failed creation left a cgroup");
+            }
+        }
+        if let Some(Err(error)) = self.dir.as_ref().map(StateDir::remove) {
+            tracing::warn!(%error, "a failed creation left a state directory");
+        }
+    }
+}
+
+/// The host's connection to the keeper that it has spawned.
+#[derive(Debug)]
+pub(super) struct Keeper(pub(super) Channel);
+
+impl Keeper {
+    /// Spawns one; in the `Child` relation with the pidfd by which to reap it.
+    pub(super) fn spawn(
+        runtime: &Runtime,
+        relation: Relation,
+    ) -> Result<(Keeper, Option<OwnedFd>)> {
+        let (here, there) = Channel::pair()
+            .map_err(|error| Error::io(Stage::Spawn, &error, "create a socket pair"))?;
+        let shared = &runtime.0;
+        let leaving = shared.images.spawn(there.as_fd(), relation, shared.capabilities)?;
+        Ok((Keeper(here), leaving))
+    }
+
+    pub(super) fn create(
+        &self,
+        runtime: &Runtime,
+        flags: u32,
+        plan: &Plan,
+        dir: &impl AsFd,
+        opened: &Opened,
+    ) -> Result<Channel> {
+        let plan = plan_file(plan)?;
+        let mut fds =
+            vec![plan.as_raw_fd(), runtime.0.host_pidfd.as_raw_fd(), dir.as_fd().as_raw_fd()];
+        fds.extend_from_slice(&opened.raw);
+        request(&self.0, Request { kind: RequestKind::Create, flags }, &fds)
+            .map_err(|error| Error::io(Stage::Spawn, &error, "send the plan to the keeper"))
+    }
+
+    /// Makes it kill what it has and leave, and waits until it has left.
+    pub(super) fn dismiss(&self) {
+        let shutdown = Request { kind: RequestKind::Shutdown, flags: 0 };
+        // It may have left already; the end of its socket is the end of it.
+        let replies = request(&self.0, shutdown, &[]);
+        let deadline = Deadline::within(Some(Duration::from_secs(10)), None);
+        if let Ok(replies) = &replies {
+            while let Ok(Message::Reply(..)) = replies.next(&deadline, Stage::Delete) {}
+        }
+    }
+}
+
+/// A created process, as the keeper announces it.
+pub(super) struct Created {
+    pub(super) pid: i32,
+    pub(super) pidfd: OwnedFd,
+}
+
+/// Reads replies up to the one that ends a creation or a start.
+pub(super) fn await_creation(
+    replies: &Channel,
+    deadline: &Deadline<'_>,
+    stage: Stage,
+) -> Result<(Created, Option<OwnedFd>)> {
+    let mut terminal = None;
+    loop {
+        match replies.next(deadline, stage)? {
+            Message::Reply(Reply::Hello { version, .. }, _) => {
+                if version != locule_plan::VERSION {
+                    let expected = locule_plan::VERSION;
+                    return Err(Error::new(
+                        Category::Keeper,
+                        stage,
+                        format!("the keeper speaks protocol {version}, this library {expected}"),
+                    )
+                    .hint("install the keeper that came with this library"));
+                }
+            }
+            Message::Reply(Reply::Terminal, master) => terminal = master,
+            Message::Reply(Reply::Created { pid } | Reply::Started { pid }, Some(pidfd)) => {
+                return Ok((Created { pid, pidfd }, terminal));
+            }
+            Message::Reply(Reply::Failed(failure), _) => return Err(error_of(&failure)),
+            Message::Reply(other, _) => {
+                let message = format!("unexpected answer of the keeper: {other:?}");
+                return Err(Error::new(Category::Keeper, stage, message));
+            }
+            Message::End => {
+                return Err(Error::new(Category::Keeper, stage, "the keeper is gone"));
+            }
+        }
+    }
+}
+
+/// The descriptors of a plan's slots, in order.
+pub(super) struct Opened {
+    pub(super) raw: Vec<RawFd>,
+    _owned: Vec<OwnedFd>,
+}
+
+impl Opened {
+    /// `known` has those that are open already; namespaces are opened here.
+    pub(super) fn open(plan: &Plan, known: impl Fn(&Slot) -> Option<RawFd>) -> Result<Opened> {
+        let mut opened = Opened { raw: Vec::with_capacity(plan.slots.len()), _owned: Vec::new() };
+        for slot in &plan.slots {
+            let raw = match (slot, known(slot)) {
+                (_, Some(raw)) => raw,
+                (Slot::Namespace { path, kind, pointer }, None) => {
+                    let fd = open_namespace(path, *kind).map_err(|e| e.at(pointer.clone()))?;
+                    let raw = fd.as_raw_fd();
+                    opened._owned.push(fd);
+                    raw
+                }
+                (slot, None) => {
+                    let message = format!("no descriptor for {slot}");
+                    return Err(Error::new(Category::Bug, Stage::Spawn, message));
+                }
+            };
+            opened.raw.push(raw);
+        }
+        Ok(opened)
+    }
+}
+
+fn open_namespace(path: &Path, kind: u64) -> Result<OwnedFd> {
+    let mut options = std::fs::File::options();
+    // O_NONBLOCK: a FIFO at the path must not hang the host.
+    let file = options.read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(|error| {
+        Error::io(Stage::Namespaces, &error, format!("open the namespace {path:?}"))
+    })?;
+    const NS_GET_NSTYPE: libc::c_ulong = 0xb703; // _IO(0xb7, 3)
+    // SAFETY: the request takes no argument.
+    let found = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE as _) };
+    if found as u64 != kind || found < 0 {
+        let message = format!("{path:?} is not a namespace of the wanted type");
+        return Err(Error::new(Category::Spec, Stage::Namespaces, message));
+    }
+    Ok(file.into())
+}
+
+/// The plan in a sealed memory file, which the keeper maps.
+pub(super) fn plan_file(plan: &Plan) -> Result<OwnedFd> {
+    let fail = |error: io::Error| Error::io(Stage::Spawn, &error, "put the plan in a memory file");
+    let create = |flags| {
+        // SAFETY: the name is a C string; the result is checked.
+        let fd = unsafe { libc::memfd_create(c"locule-plan".as_ptr(), flags) };
+        // SAFETY: a new descriptor that nobody else owns.
+        if fd < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+        }
+    };
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    let fd = match create(flags | libc::MFD_NOEXEC_SEAL) {
+        // MFD_NOEXEC_SEAL came with Linux 6.3.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => create(flags).map_err(fail)?,
+        other => other.map_err(fail)?,
+    };
+    let mut file = std::fs::File::from(fd);
+    io::Write::write_all(&mut file, &plan.bytes).map_err(fail)?;
+    let seals = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
+    // SAFETY: plain integers.
+    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) } != 0 {
+        return Err(fail(io::Error::last_os_error()));
+    }
+    Ok(file.into())
+}
+
+fn invent_id() -> Result<String> {
+    let mut random = [0u8; 8];
+    // SAFETY: the buffer has the length given.
+    let got = unsafe { libc::getrandom(random.as_mut_ptr().cast(), random.len(), 0) };
+    if got != random.len() as isize {
+        let error = io::Error::last_os_error();
+        return Err(Error::io(Stage::Arguments, &error, "getrandom"));
+    }
+    Ok(format!("locule-{:016x}", u64::from_ne_bytes(random)))
+}
+
+/// The caller's extra descriptors as the keeper gets them.
+pub(super) fn raw_of(fds: &[BorrowedFd<'_>], index: usize) -> Option<RawFd> {
+    fds.get(index).map(AsRawFd::as_raw_fd)
+}

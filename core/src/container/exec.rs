@@ -1,0 +1,153 @@
+//! Running another process in a container.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+use locule_plan::protocol::{Request, RequestKind};
+
+use super::create::{Keeper, Opened, PATIENCE, await_creation, plan_file, raw_of};
+use super::handle::Container;
+use super::process::{self, ExitSource, Process};
+use super::state_dir::StateDir;
+use super::stdio::Streams;
+use super::{ExecOptions, Status};
+use crate::cgroup::Entry;
+use crate::compile::{ExecInput, Plan, Slot, compile_exec, denies_setgroups};
+use crate::launch::{Channel, Deadline, Relation, request};
+use crate::spec::{self, oci};
+use crate::{Category, Error, Result, Stage};
+
+/// A keeper for one process of a container that has none of its own: it leaves with the last
+/// handle to the process, and is told so.
+#[derive(Debug)]
+pub(super) struct OwnKeeper {
+    keeper: Keeper,
+    dir: StateDir,
+}
+
+impl Drop for OwnKeeper {
+    fn drop(&mut self) {
+        self.keeper.dismiss();
+        let _ = self.dir.remove();
+    }
+}
+
+pub(super) fn exec(container: &Container, options: &ExecOptions<'_>) -> Result<Process> {
+    let deadline = Deadline::within(Some(options.timeout.unwrap_or(PATIENCE)), options.cancel);
+    let shared = &*container.0;
+    let spec = &shared.spec;
+    let process = complete(spec, options.process)?;
+
+    let Some(init) = shared.init.0.pidfd.as_ref() else { return Err(not_running("stopped")) };
+    if shared.cgroup.is_frozen()? {
+        return Err(not_running(Status::Paused.name()));
+    }
+    if shared.init.wait(Some(std::time::Duration::ZERO), None)?.is_some() {
+        return Err(not_running(Status::Stopped.name()));
+    }
+
+    let mut streams = Streams::open(&options.stdio)?;
+    let entries = shared.cgroup.entries()?;
+    let facts = &shared.runtime.0.facts;
+    let plan = compile_exec(&ExecInput {
+        spec,
+        process: &process,
+        facts,
+        location: shared.cgroup.location(),
+        descriptors: streams.descriptors(options.pass_fds.len()),
+        keep_groups: denies_setgroups(spec, facts),
+        gate: shared.keeper.is_none(),
+        seccomp: &|profile| shared.runtime.0.seccomp.get(profile),
+    })?;
+    let opened = Opened::open(&plan, |slot| match slot {
+        Slot::Stdio(number) => streams.raw(*number),
+        Slot::Pass(index) => raw_of(options.pass_fds, *index),
+        Slot::CgroupEntry(index) => entries.get(*index).map(|entry| match entry {
+            Entry::IntoV2(fd) | Entry::Procs(fd) => fd.as_raw_fd(),
+        }),
+        Slot::Init => Some(init.as_raw_fd()),
+        Slot::Namespace { .. } => None,
+    })?;
+
+    let (replies, companion, terminal_first) = match &shared.keeper {
+        Some(keeper) => (through_keeper(&keeper.0, &plan, &opened)?, None, None),
+        None => {
+            let (replies, own, terminal) =
+                through_own_keeper(container, &plan, &opened, &deadline)?;
+            (replies, Some(own), terminal)
+        }
+    };
+    let (started, terminal) = if let Some(own) = &companion {
+        // Created on one channel, started on another; the exit comes on the first.
+        let start = Request { kind: RequestKind::Start, flags: 0 };
+        let answers = request(&own.keeper.0, start, &[])
+            .map_err(|error| Error::io(Stage::Start, &error, "send to the keeper"))?;
+        (await_creation(&answers, &deadline, Stage::Exec)?.0, terminal_first)
+    } else {
+        await_creation(&replies, &deadline, Stage::Exec)?
+    };
+
+    let process = Process(Arc::new(process::Inner {
+        container_id: container.id().to_owned(),
+        pid: started.pid,
+        pidfd: Some(started.pidfd),
+        source: ExitSource::Keeper(replies),
+        exit: Default::default(),
+        pipes: std::mem::take(&mut streams.ours).into(),
+        terminal,
+        terminal_taken: false.into(),
+        _companion: companion,
+    }));
+    shared.runtime.0.events.watch(&process)?;
+    Ok(process)
+}
+
+fn through_keeper(keeper: &Channel, plan: &Plan, opened: &Opened) -> Result<Channel> {
+    let plan = plan_file(plan)?;
+    let mut fds = vec![plan.as_raw_fd()];
+    fds.extend_from_slice(&opened.raw);
+    request(keeper, Request { kind: RequestKind::Exec, flags: 0 }, &fds).map_err(
+        |error| match error.raw_os_error() {
+            Some(libc::EPIPE | libc::ECONNRESET) => {
+                Error::new(Category::Keeper, Stage::Spawn, "the keeper is gone")
+            }
+            _ => Error::io(Stage::Spawn, &error, "send the plan to the keeper"),
+        },
+    )
+}
+
+fn through_own_keeper(
+    container: &Container,
+    plan: &Plan,
+    opened: &Opened,
+    deadline: &Deadline<'_>,
+) -> Result<(Channel, OwnKeeper, Option<OwnedFd>)> {
+    let runtime = &container.0.runtime;
+    let (keeper, _) = Keeper::spawn(runtime, Relation::Silent)?;
+    // Named after a descriptor that is open as long as the keeper lives, so nobody else in
+    // this process has the same name; other processes differ in the pid.
+    let name = format!("exec-{}-{}", std::process::id(), keeper.0.as_fd().as_raw_fd());
+    let path = container.0.dir.path.join(&name);
+    std::fs::create_dir(&path)
+        .map_err(|error| Error::io(Stage::State, &error, format!("create {path:?}")))?;
+    let own = OwnKeeper { keeper, dir: StateDir::open(&container.0.dir.path, &name)? };
+    let replies = own.keeper.create(runtime, 0, plan, &own.dir, opened)?;
+    let (_, terminal) = await_creation(&replies, deadline, Stage::Spawn)?;
+    Ok((replies, own, terminal))
+}
+
+fn not_running(status: &str) -> Error {
+    let message = format!("cannot exec in a {status} container");
+    Error::new(Category::State, Stage::Exec, message)
+}
+
+/// The process to run: what the caller says, and for the rest what the container's own
+/// process has.
+fn complete(spec: &oci::Spec, json: &[u8]) -> Result<oci::Process> {
+    let process = match spec.process() {
+        Some(own) => spec::parse_process_over(json, own)?,
+        None => spec::parse_process(json)?,
+    };
+    spec::validate_process(&process)?;
+    Ok(process)
+}

@@ -1,0 +1,74 @@
+//! What the compiler must know about this machine and this process.
+
+use std::fs;
+use std::path::Path;
+
+use crate::cgroup::Hierarchies;
+use crate::compile::{HostFacts, IdMappers, RootEntry};
+use crate::{Error, Result, Stage};
+
+const CAP_SYS_ADMIN: u32 = 21;
+
+impl HostFacts {
+    /// Looks at this process and this machine. Changes nothing.
+    pub fn gather(no_cgroups: bool) -> Result<HostFacts> {
+        // SAFETY: these calls cannot fail.
+        let (euid, egid) = unsafe { (libc::geteuid(), libc::getegid()) };
+        let privileged = effective_capabilities()? & (1 << CAP_SYS_ADMIN) != 0;
+        let last_capability = fs::read_to_string("/proc/sys/kernel/cap_last_cap")
+            .ok()
+            .and_then(|text| text.trim().parse().ok())
+            .unwrap_or(40); // CAP_CHECKPOINT_RESTORE, the last one of Linux 5.10
+        Ok(HostFacts {
+            euid,
+            egid,
+            privileged,
+            last_capability,
+            id_mappers: id_mappers(),
+            root_entries: if privileged { Vec::new() } else { root_entries() },
+            cgroups: if no_cgroups { Hierarchies::none() } else { Hierarchies::discover()? },
+        })
+    }
+}
+
+/// The calling thread's effective capabilities.
+pub(super) fn effective_capabilities() -> Result<u64> {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: i32,
+    }
+    let mut header = Header { version: 0x2008_0522, pid: 0 };
+    let mut sets = [[0u32; 3]; 2]; // effective, permitted, inheritable
+    // SAFETY: both structures have the layout that version 3 of the call expects.
+    let rc = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, &raw mut sets) };
+    if rc != 0 {
+        let error = std::io::Error::last_os_error();
+        return Err(Error::io(Stage::Arguments, &error, "capget"));
+    }
+    Ok(u64::from(sets[0][0]) | u64::from(sets[1][0]) << 32)
+}
+
+fn id_mappers() -> Option<IdMappers> {
+    let find = |name: &str| {
+        let candidates = ["/usr/bin", "/bin", "/usr/local/bin", "/run/wrappers/bin"];
+        candidates.into_iter().map(|dir| Path::new(dir).join(name)).find(|path| path.exists())
+    };
+    Some(IdMappers { newuidmap: find("newuidmap")?, newgidmap: find("newgidmap")? })
+}
+
+fn root_entries() -> Vec<RootEntry> {
+    let mut entries = Vec::new();
+    for entry in fs::read_dir("/").into_iter().flatten().flatten() {
+        let (Ok(kind), Ok(name)) = (entry.file_type(), entry.file_name().into_string()) else {
+            continue;
+        };
+        if kind.is_dir() {
+            entries.push(RootEntry { name, link: None });
+        } else if kind.is_symlink() {
+            entries.push(RootEntry { name, link: fs::read_link(entry.path()).ok() });
+        }
+    }
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    entries
+}

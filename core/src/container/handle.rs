@@ -1,0 +1,391 @@
+//! The handle to a container: start, signal, freeze, state, delete, and opening it again.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use locule_plan::protocol::{Gate, Phase, Reply, Request, RequestKind};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use super::create::{self, Keeper, Parts, await_creation};
+use super::exec;
+use super::failure::error_of;
+use super::pidfd::send_signal;
+use super::process::{self, ExitSource, Process};
+use super::record::{Record, State, Status};
+use super::state_dir::{StateDir, not_found};
+use super::{Cancel, ExecOptions, Runtime};
+use crate::cgroup::{self, Cgroup, Stats};
+use crate::launch::{Channel, Deadline, Message, request};
+use crate::spec::{self, oci};
+use crate::{Category, Error, Result, Stage};
+
+/// How long a call waits for what should take no time: another call that has the container
+/// for itself, freezing, a killed process to be gone.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A handle to a container. Cloning gives another one; dropping them does nothing to the
+/// container. Thread-safe: a call that waits never blocks another one.
+#[derive(Debug, Clone)]
+pub struct Container(pub(super) Arc<Shared>);
+
+pub(super) struct Shared {
+    pub(super) runtime: Runtime,
+    record: Record,
+    pub(super) spec: oci::Spec,
+    pub(super) dir: StateDir,
+    pub(super) cgroup: Cgroup,
+    /// The keeper, if one stays with the container and was alive when the handle was made.
+    pub(super) keeper: Option<Keeper>,
+    pub(super) init: Process,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("id", &self.record.id).finish_non_exhaustive()
+    }
+}
+
+/// The handle to a container that has just been created.
+pub(super) fn created(
+    runtime: &Runtime,
+    record: Record,
+    spec: oci::Spec,
+    parts: Parts,
+    init: Process,
+) -> Container {
+    let runtime = runtime.clone();
+    let Parts { dir, cgroup, keeper } = parts;
+    let keeper = record.keeper.then_some(keeper);
+    Container(Arc::new(Shared { runtime, record, spec, dir, cgroup, keeper, init }))
+}
+
+impl Container {
+    pub(super) fn open(runtime: &Runtime, id: &str) -> Result<Container> {
+        super::state_dir::check_id(id)?;
+        reclaim(runtime, id)?;
+        let dir = runtime.state_dir_of(id)?;
+        let Some(record) = dir.read()? else {
+            return Err(Error::new(Category::Busy, Stage::State, "the container is being created")
+                .of_container(id));
+        };
+        let spec = spec::parse(record.config.get().as_bytes())?;
+        let cgroup = Cgroup::open(record.cgroup.clone())?;
+        let keeper = match record.keeper {
+            true => Channel::connect(&dir, "control").ok().map(Keeper),
+            false => None,
+        };
+        let init = reopen_init(&record, keeper.as_ref())?;
+        runtime.0.events.watch(&init)?;
+        let runtime = runtime.clone();
+        Ok(Container(Arc::new(Shared { runtime, record, spec, dir, cgroup, keeper, init })))
+    }
+
+    /// The container's id.
+    pub fn id(&self) -> &str {
+        &self.0.record.id
+    }
+
+    /// Its first process.
+    pub fn init(&self) -> &Process {
+        &self.0.init
+    }
+
+    /// Lets the program run; returns once it has been executed. Blocks for as long as
+    /// `startContainer` and `poststart` hooks take. Only in status `created`.
+    pub fn start(&self, cancel: Option<&Cancel>) -> Result<()> {
+        let deadline = Deadline::within(Some(create::PATIENCE), cancel);
+        let started = match &self.0.keeper {
+            Some(keeper) => start_through_keeper(keeper, &deadline),
+            None => self.start_at_gate(&deadline),
+        };
+        started.map_err(|error| {
+            let error = match error.category() {
+                Category::State => self.start_refused(error),
+                _ => error,
+            };
+            error.of_container(self.id())
+        })
+    }
+
+    /// Says in which state the container is that cannot be started.
+    fn start_refused(&self, error: Error) -> Error {
+        match self.status() {
+            Ok(Status::Stopped) => error.context("cannot start a container that has stopped"),
+            Ok(Status::Running | Status::Paused) => {
+                error.context("cannot start an already running container")
+            }
+            _ => error,
+        }
+    }
+
+    fn start_at_gate(&self, deadline: &Deadline<'_>) -> Result<()> {
+        let gate = Channel::connect(&self.0.dir, "gate").map_err(|error| {
+            Error::new(Category::State, Stage::Start, "nothing waits at the gate")
+                .with_errno(error.raw_os_error().unwrap_or(libc::ECONNREFUSED))
+        })?;
+        gate.send(&[Gate::Open as u8], &[])
+            .map_err(|error| Error::io(Stage::Start, &error, "open the gate"))?;
+        match gate.next(deadline, Stage::Start)? {
+            Message::End => {
+                let _ = std::fs::remove_file(self.0.dir.path.join("gate"));
+                Ok(())
+            }
+            Message::Reply(Reply::Failed(failure), _) => Err(error_of(&failure)),
+            Message::Reply(other, _) => Err(Error::new(
+                Category::Keeper,
+                Stage::Start,
+                format!("unexpected answer at the gate: {other:?}"),
+            )),
+        }
+    }
+
+    /// Runs another process in the container; returns once its program has been executed. The
+    /// container must be created or running.
+    pub fn exec(&self, options: ExecOptions<'_>) -> Result<Process> {
+        exec::exec(self, &options).map_err(|error| error.of_container(self.id()))
+    }
+
+    /// Sends a signal to the first process, or with `all` to every process of the container.
+    pub fn signal(&self, signal: i32, all: bool) -> Result<()> {
+        // A pid namespace dies with its first process; without one only the cgroup knows who
+        // belongs to the container.
+        let whole = all || (signal == libc::SIGKILL && !self.has_pid_namespace());
+        if whole && !self.0.cgroup.location().is_empty() {
+            return self.0.cgroup.signal_all(signal).map_err(|error| error.of_container(self.id()));
+        }
+        self.0.init.signal(signal).map_err(|error| match error.category() {
+            Category::State => error.context("container not running"),
+            _ => error,
+        })
+    }
+
+    fn has_pid_namespace(&self) -> bool {
+        let linux = self.0.spec.linux().as_ref();
+        let namespaces = linux.and_then(|linux| linux.namespaces().as_ref());
+        namespaces.into_iter().flatten().any(|namespace| {
+            namespace.typ() == oci::LinuxNamespaceType::Pid && namespace.path().is_none()
+        })
+    }
+
+    /// Freezes every process of the container.
+    pub fn pause(&self) -> Result<()> {
+        self.need_running("pause")?;
+        self.0.cgroup.freeze(PATIENCE).map_err(|error| error.of_container(self.id()))
+    }
+
+    /// Thaws what [`Container::pause`] froze.
+    pub fn resume(&self) -> Result<()> {
+        if self.status()? != Status::Paused {
+            return Err(Error::new(Category::State, Stage::Control, "container is not paused")
+                .of_container(self.id()));
+        }
+        self.0.cgroup.thaw().map_err(|error| error.of_container(self.id()))
+    }
+
+    /// Changes resource limits: JSON of the specification's `linux.resources`. What is absent
+    /// stays as it is.
+    pub fn update(&self, resources: &[u8]) -> Result<()> {
+        let resources = spec::parse_resources(resources)?;
+        let options = cgroup::Options { rootless: !self.0.runtime.0.facts.privileged };
+        self.0.cgroup.update(&resources, options).map_err(|error| error.of_container(self.id()))
+    }
+
+    /// Resource usage.
+    pub fn stats(&self) -> Result<Stats> {
+        self.0.cgroup.stats().map_err(|error| error.of_container(self.id()))
+    }
+
+    /// The pids of every process of the container, as this process sees them.
+    pub fn pids(&self) -> Result<Vec<i32>> {
+        self.0.cgroup.pids().map_err(|error| error.of_container(self.id()))
+    }
+
+    /// The state now.
+    pub fn state(&self) -> Result<State> {
+        Ok(self.0.record.state(&self.0.spec, self.status()?))
+    }
+
+    /// Deletes a container that has stopped or was never started; with `force` one that runs,
+    /// too: it is killed. Afterwards nothing of it is left and its id is free.
+    pub fn delete(&self, force: bool) -> Result<()> {
+        self.remove(force).map_err(|error| error.of_container(self.id()))
+    }
+
+    fn remove(&self, force: bool) -> Result<()> {
+        let id = self.id();
+        let _lock = self.0.dir.lock(PATIENCE).map_err(|error| match error.category() {
+            Category::NotFound => not_found(id),
+            _ => error,
+        })?;
+        if !force {
+            let status = self.status()?;
+            if !matches!(status, Status::Stopped | Status::Created) {
+                return Err(Error::new(
+                    Category::State,
+                    Stage::Delete,
+                    format!("cannot delete container {id} that is not stopped: {}", status.name()),
+                ));
+            }
+        }
+        if let Some(pidfd) = &self.0.init.0.pidfd {
+            let _ = send_signal(pidfd, libc::SIGKILL);
+        }
+        if let Some(keeper) = &self.0.keeper {
+            keeper.dismiss();
+        } else {
+            // Nobody else waits for it here, so see it dead before its cgroup is removed.
+            let _ = self.0.init.wait(Some(PATIENCE), None);
+        }
+        clean(&self.0.cgroup, &self.0.dir)
+    }
+
+    fn need_running(&self, verb: &str) -> Result<()> {
+        let status = self.status()?;
+        if matches!(status, Status::Running | Status::Created) {
+            return Ok(());
+        }
+        let message = format!("cannot {verb} a container that is {}", status.name());
+        Err(Error::new(Category::State, Stage::Control, message).of_container(self.id()))
+    }
+
+    fn status(&self) -> Result<Status> {
+        if self.0.init.wait(Some(Duration::ZERO), None)?.is_some() {
+            return Ok(Status::Stopped);
+        }
+        let phase = match &self.0.keeper {
+            Some(keeper) => ask_phase(keeper)?,
+            None => match Channel::connect(&self.0.dir, "gate") {
+                Ok(_) => Phase::Created,
+                Err(_) => Phase::Running,
+            },
+        };
+        Ok(match phase {
+            Phase::Creating => Status::Creating,
+            Phase::Created => Status::Created,
+            Phase::Stopped => Status::Stopped,
+            Phase::Running if self.0.cgroup.is_frozen()? => Status::Paused,
+            Phase::Running => Status::Running,
+        })
+    }
+}
+
+fn start_through_keeper(keeper: &Keeper, deadline: &Deadline<'_>) -> Result<()> {
+    let start = Request { kind: RequestKind::Start, flags: 0 };
+    let replies = request(&keeper.0, start, &[]).map_err(|_| keeper_gone(Stage::Start))?;
+    await_creation(&replies, deadline, Stage::Start).map(drop)
+}
+
+fn keeper_gone(stage: Stage) -> Error {
+    Error::new(Category::Keeper, stage, "the keeper is gone").with_errno(libc::EPIPE)
+}
+
+fn ask_phase(keeper: &Keeper) -> Result<Phase> {
+    let deadline = Deadline::within(Some(PATIENCE), None);
+    let watch = Request { kind: RequestKind::Watch, flags: 0 };
+    // The keeper and the container die together.
+    let Ok(replies) = request(&keeper.0, watch, &[]) else { return Ok(Phase::Stopped) };
+    match replies.next(&deadline, Stage::Control)? {
+        Message::Reply(Reply::State { phase, .. }, _) => Ok(phase),
+        Message::Reply(Reply::Failed(failure), _) => Err(error_of(&failure)),
+        _ => Ok(Phase::Stopped),
+    }
+}
+
+/// The first process of a container that was created elsewhere.
+fn reopen_init(record: &Record, keeper: Option<&Keeper>) -> Result<Process> {
+    let (source, pidfd, pid);
+    let watching = keeper.map(|keeper| {
+        let watch = Request { kind: RequestKind::Watch, flags: 0 };
+        let replies = request(&keeper.0, watch, &[]).map_err(|_| keeper_gone(Stage::Control))?;
+        let deadline = Deadline::within(Some(PATIENCE), None);
+        match replies.next(&deadline, Stage::Control)? {
+            Message::Reply(Reply::State { pid, .. }, pidfd) => Ok((replies, pid, pidfd)),
+            Message::Reply(Reply::Failed(failure), _) => Err(error_of(&failure)),
+            _ => Err(keeper_gone(Stage::Control)),
+        }
+    });
+    match watching {
+        Some(Ok((replies, its_pid, its_pidfd))) => {
+            (source, pidfd, pid) = (ExitSource::Keeper(replies), its_pidfd, its_pid);
+        }
+        Some(Err(error)) if error.category() != Category::Keeper => return Err(error),
+        _ => {
+            pidfd = record.init.and_then(|init| init.open());
+            pid = record.init.map_or(0, |init| init.pid);
+            source = if pidfd.is_some() { ExitSource::Pidfd } else { ExitSource::Gone(ready()?) };
+        }
+    }
+    Ok(Process(Arc::new(process::Inner {
+        container_id: record.id.clone(),
+        pid,
+        pidfd,
+        source,
+        exit: Default::default(),
+        pipes: Default::default(),
+        terminal: None,
+        terminal_taken: false.into(),
+        _companion: None,
+    })))
+}
+
+/// A descriptor that is always readable.
+fn ready() -> Result<std::os::fd::OwnedFd> {
+    let event = EventFd::from_value_and_flags(1, EfdFlags::EFD_CLOEXEC)
+        .map_err(|errno| Error::os(Stage::Control, errno as i32, "eventfd"))?;
+    event
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|error| Error::io(Stage::Control, &error, "duplicate a descriptor"))
+}
+
+/// Removes what is left once every process is dead or dying.
+fn clean(cgroup: &Cgroup, dir: &StateDir) -> Result<()> {
+    cgroup.kill(PATIENCE)?;
+    cgroup.remove()?;
+    dir.remove()
+}
+
+/// Cleans up what a crash has left under this id: a creation that its host did not live to
+/// finish, or a container that was to die with its host when the keeper did not live to see to
+/// it. Whether the id is free now.
+pub(super) fn reclaim(runtime: &Runtime, id: &str) -> Result<bool> {
+    let dir = match runtime.state_dir_of(id) {
+        Ok(dir) => dir,
+        Err(error) if error.category() == Category::NotFound => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    // The usual case costs no lock: a record of a container whose host lives.
+    if let Ok(Some(record)) = dir.read() {
+        if record.init.is_some() && (record.detached || record.host.is_alive()) {
+            return Ok(false);
+        }
+    }
+    let _lock = match dir.lock(Duration::ZERO) {
+        Ok(lock) => lock,
+        Err(error) if error.category() == Category::Busy => return Ok(false),
+        Err(error) if error.category() == Category::NotFound => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    let Some(record) = dir.read()? else {
+        // Its host died before there was anything but the directory.
+        dir.remove()?;
+        return Ok(true);
+    };
+    if record.init.is_some() && (record.detached || record.host.is_alive()) {
+        return Ok(false);
+    }
+    // The lock is free, so the creator is dead, or the host of a finished one is. A keeper
+    // that lives is doing the same at this moment; let it.
+    if let Ok(control) = Channel::connect(&dir, "control") {
+        let mut fds =
+            [libc::pollfd { fd: control.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 }];
+        // SAFETY: the array lives through the call.
+        unsafe { libc::poll(fds.as_mut_ptr(), 1, 5000) };
+    }
+    if let Some(pidfd) = record.init.and_then(|init| init.open()) {
+        let _ = send_signal(&pidfd, libc::SIGKILL);
+    }
+    clean(&Cgroup::open(record.cgroup)?, &dir)?;
+    Ok(true)
+}

@@ -1,0 +1,113 @@
+//! What the state directory remembers of a container, and the state document made from it.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+
+use super::pidfd::Identity;
+use crate::cgroup::Location;
+use crate::spec::{self, oci};
+
+/// The status of a container (runtime-spec, runtime.md; `Paused` is runc's fifth).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// Being set up.
+    Creating,
+    /// Waiting for start.
+    Created,
+    /// Running.
+    Running,
+    /// Frozen.
+    Paused,
+    /// Its first process is dead.
+    Stopped,
+}
+
+impl Status {
+    /// The name in the state document.
+    pub fn name(self) -> &'static str {
+        match self {
+            Status::Creating => "creating",
+            Status::Created => "created",
+            Status::Running => "running",
+            Status::Paused => "paused",
+            Status::Stopped => "stopped",
+        }
+    }
+}
+
+/// The state of a container.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// The container's id.
+    pub id: String,
+    /// Its status.
+    pub status: Status,
+    /// Pid of the first process as the host sees it; 0 when stopped.
+    pub pid: i32,
+    /// The bundle directory, absolute.
+    pub bundle: PathBuf,
+    /// The whole state document as JSON, with runc's additions `rootfs`, `created` (RFC 3339,
+    /// nanoseconds, UTC) and `owner` (empty for root).
+    pub document: Value,
+}
+
+/// `state.json`. Written when the container is begun, so that whoever comes after a crash knows
+/// what to clean up, and again when it is created.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Record {
+    /// Format of this file.
+    pub version: u32,
+    pub id: String,
+    pub bundle: PathBuf,
+    /// When it was created: RFC 3339.
+    pub created: String,
+    /// Effective user id of the creator.
+    pub owner: u32,
+    /// The process that created it.
+    pub host: Identity,
+    /// Whether it outlives that process.
+    pub detached: bool,
+    /// Whether a keeper stays with it.
+    pub keeper: bool,
+    /// The first process; absent until the container is created.
+    pub init: Option<Identity>,
+    pub cgroup: Location,
+    /// The configuration as it was given: later changes to config.json do not matter.
+    pub config: Box<RawValue>,
+}
+
+impl Record {
+    pub(super) const VERSION: u32 = 1;
+
+    pub(super) fn state(&self, spec: &oci::Spec, status: Status) -> State {
+        let pid = match (status, self.init) {
+            (Status::Stopped, _) | (_, None) => 0,
+            (_, Some(init)) => init.pid,
+        };
+        let mut document = Map::new();
+        document.insert("ociVersion".into(), json!(spec::OCI_VERSION));
+        document.insert("id".into(), json!(self.id));
+        document.insert("pid".into(), json!(pid));
+        document.insert("status".into(), json!(status.name()));
+        document.insert("bundle".into(), json!(self.bundle));
+        if let Some(root) = spec.root() {
+            document.insert("rootfs".into(), json!(self.bundle.join(root.path())));
+        }
+        document.insert("created".into(), json!(self.created));
+        if let Some(annotations) = spec.annotations().as_ref().filter(|map| !map.is_empty()) {
+            document.insert("annotations".into(), json!(annotations));
+        }
+        let owner = if self.owner == 0 { String::new() } else { self.owner.to_string() };
+        document.insert("owner".into(), json!(owner));
+        State {
+            id: self.id.clone(),
+            status,
+            pid,
+            bundle: self.bundle.clone(),
+            document: document.into(),
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! The runtime: where containers are kept, and what they share.
+
+use std::fs::DirBuilder;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::events::Events;
+use super::facts::effective_capabilities;
+use super::pidfd::Identity;
+use super::state_dir::StateDir;
+use super::{Container, CreateOptions, Event, RuntimeOptions, State, create};
+use crate::compile::{HostFacts, Plan};
+use crate::launch::{Images, host_pidfd};
+use crate::{Category, Error, Result, Stage, seccomp, spec};
+
+/// The place where containers are kept, and what a program's containers share: a state
+/// directory, the keeper's executable, compiled seccomp profiles. Cloning gives another handle
+/// to the same runtime. Thread-safe. A process that was forked from this one must open its own.
+#[derive(Clone)]
+pub struct Runtime(pub(super) Arc<Shared>);
+
+pub(super) struct Shared {
+    pub(super) state_dir: PathBuf,
+    pub(super) images: Images,
+    pub(super) facts: HostFacts,
+    pub(super) seccomp: seccomp::Cache,
+    pub(super) host: Identity,
+    pub(super) host_pidfd: OwnedFd,
+    /// What a keeper must be given on the way because exec would drop it; 0 for root.
+    pub(super) capabilities: u64,
+    pub(super) events: Events,
+}
+
+impl std::fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runtime").field("state_dir", &self.0.state_dir).finish_non_exhaustive()
+    }
+}
+
+impl Runtime {
+    /// Opens the runtime, making its state directory if it is missing.
+    pub fn new(options: RuntimeOptions) -> Result<Runtime> {
+        let facts = HostFacts::gather(options.no_cgroups)?;
+        let state_dir = match options.state_dir {
+            Some(path) => std::path::absolute(&path).map_err(|error| {
+                Error::io(Stage::Arguments, &error, format!("state directory {path:?}"))
+            })?,
+            None => default_state_dir(facts.euid),
+        };
+        DirBuilder::new().recursive(true).mode(0o700).create(&state_dir).map_err(|error| {
+            Error::io(Stage::State, &error, format!("create the state directory {state_dir:?}"))
+        })?;
+        let capabilities = if facts.euid == 0 { 0 } else { effective_capabilities()? };
+        let host = Identity::of(std::process::id() as i32)
+            .map_err(|error| Error::io(Stage::State, &error, "read /proc/self/stat"))?;
+        Ok(Runtime(Arc::new(Shared {
+            images: Images::new(options.keeper, state_dir.clone()),
+            state_dir,
+            facts,
+            seccomp: seccomp::Cache::default(),
+            host,
+            host_pidfd: host_pidfd()?,
+            capabilities,
+            events: Events::new()?,
+        })))
+    }
+
+    /// Creates a container: everything is set up and its program waits for
+    /// [`Container::start`]. Blocks until then. If it fails, nothing is left behind.
+    pub fn create(&self, options: CreateOptions<'_>) -> Result<Container> {
+        self.check_process()?;
+        create::create(self, &options)
+    }
+
+    /// The container with this id, whichever process created it. One that was to die with
+    /// its host, and whose host is dead, is cleaned up and does not exist.
+    pub fn open(&self, id: &str) -> Result<Container> {
+        self.check_process()?;
+        Container::open(self, id)
+    }
+
+    /// The state of every container, in the order of their ids.
+    pub fn list(&self) -> Result<Vec<State>> {
+        self.check_process()?;
+        let entries = std::fs::read_dir(&self.0.state_dir).map_err(|error| {
+            let message = format!("read the state directory {:?}", self.0.state_dir);
+            Error::io(Stage::State, &error, message)
+        })?;
+        let mut ids: Vec<String> =
+            entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        ids.sort();
+        let mut states = Vec::with_capacity(ids.len());
+        for id in ids {
+            // One that is deleted or not yet created meanwhile is none.
+            match self.open(&id).and_then(|container| container.state()) {
+                Ok(state) => states.push(state),
+                Err(error) if error.category() == Category::NotFound => {}
+                Err(error) if error.category() == Category::Busy => {}
+                Err(error) => tracing::warn!(%id, %error, "skipped in the list of containers"),
+            }
+        }
+        Ok(states)
+    }
+
+    /// What [`Runtime::create`] would do with these options, without doing any of it. Needs no
+    /// privilege.
+    pub fn explain(&self, options: &CreateOptions<'_>) -> Result<Plan> {
+        create::explain(self, options)
+    }
+
+    /// The features document of this library on this machine (runtime-spec, features.md).
+    pub fn features(&self) -> serde_json::Value {
+        spec::features::features(&spec::features::Facts {
+            last_capability: Some(self.0.facts.last_capability),
+            missing_mount_options: vec!["idmap", "ridmap"],
+            namespaces: ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"].to_vec(),
+            hooks: ["prestart", "createRuntime", "createContainer", "startContainer", "poststart"]
+                .to_vec(),
+            cgroup: spec::features::Cgroup { v1: true, v2: true, ..Default::default() },
+            seccomp: true,
+            apparmor: true,
+            selinux: true,
+            ..Default::default()
+        })
+    }
+
+    /// One descriptor for everything that was created or opened through this runtime: readable
+    /// while [`Runtime::dispatch`] has an event to give. Only to be polled.
+    pub fn event_fd(&self) -> BorrowedFd<'_> {
+        self.0.events.as_fd()
+    }
+
+    /// Waits for events, and gives each to `callback` on this thread. Returns how many there
+    /// were, 0 after `timeout`. An error of the callback stops the call and is returned.
+    pub fn dispatch(
+        &self,
+        timeout: Option<Duration>,
+        callback: &mut dyn FnMut(Event) -> Result<()>,
+    ) -> Result<usize> {
+        self.0.events.dispatch(timeout, callback)
+    }
+
+    /// The state directory.
+    pub fn state_dir(&self) -> &Path {
+        &self.0.state_dir
+    }
+
+    /// A forked child has this runtime's descriptors, and its pidfd still means the parent.
+    fn check_process(&self) -> Result<()> {
+        if std::process::id() as i32 == self.0.host.pid {
+            return Ok(());
+        }
+        Err(Error::new(
+            Category::State,
+            Stage::Arguments,
+            "this runtime was opened by another process",
+        )
+        .hint("open a runtime after the fork, in the process that uses it"))
+    }
+
+    pub(super) fn state_dir_of(&self, id: &str) -> Result<StateDir> {
+        StateDir::open(&self.0.state_dir, id)
+    }
+}
+
+fn default_state_dir(euid: u32) -> PathBuf {
+    if euid == 0 {
+        return PathBuf::from("/run/locule");
+    }
+    match std::env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty()) {
+        Some(path) => Path::new(&path).join("locule"),
+        None => PathBuf::from(format!("/tmp/locule-{euid}")),
+    }
+}

@@ -1,0 +1,145 @@
+//! Where the keeper's executable comes from.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use once_cell::sync::OnceCell;
+
+use super::spawn::{Relation, spawn};
+use crate::{Category, Error, Result, Stage};
+
+/// Where an installed keeper may be, for hosts that may not execute a memory file.
+const INSTALLED: [&str; 2] =
+    ["/usr/libexec/locule/locule-keeper", "/usr/local/libexec/locule/locule-keeper"];
+
+/// The executable, opened once per runtime and shared by all its keepers.
+pub(crate) struct Images {
+    explicit: Option<PathBuf>,
+    state_dir: PathBuf,
+    chosen: OnceCell<OwnedFd>,
+}
+
+impl Images {
+    pub(crate) fn new(explicit: Option<PathBuf>, state_dir: PathBuf) -> Self {
+        Images { explicit, state_dir, chosen: OnceCell::new() }
+    }
+
+    /// Spawns a keeper from the first source that this machine lets us execute: the explicit
+    /// path alone if there is one, else a sealed memory file (nobody, not even the container
+    /// through `/proc/PID/exe`, can write to it: CVE-2019-5736), else an installed file that is
+    /// identical to the embedded one, else an unnamed file in the state directory.
+    pub(crate) fn spawn(
+        &self,
+        socket: BorrowedFd<'_>,
+        relation: Relation,
+        capabilities: u64,
+    ) -> Result<Option<OwnedFd>> {
+        if let Some(image) = self.chosen.get() {
+            return spawn(image.as_fd(), socket, relation, capabilities)
+                .map_err(|error| Error::io(Stage::Spawn, &error, "execute the keeper"));
+        }
+        type Source<'a> = (&'a str, &'a dyn Fn() -> io::Result<OwnedFd>);
+        let explicit = || File::open(self.explicit.as_ref().unwrap()).map(OwnedFd::from);
+        let unnamed = || unnamed_file(&self.state_dir);
+        let sources: &[Source<'_>] = if self.explicit.is_some() {
+            &[("the given path", &explicit)]
+        } else {
+            &[
+                ("a memory file", &memory_file),
+                ("an installed file", &installed),
+                ("an unnamed file in the state directory", &unnamed),
+            ]
+        };
+        let mut causes = Vec::new();
+        let mut errno = None;
+        for (name, open) in sources {
+            let tried = open().and_then(|image| {
+                let keeper = spawn(image.as_fd(), socket, relation, capabilities)?;
+                Ok((image, keeper))
+            });
+            match tried {
+                Ok((image, keeper)) => {
+                    let _ = self.chosen.set(image);
+                    return Ok(keeper);
+                }
+                Err(error) => {
+                    errno = errno.or(error.raw_os_error());
+                    causes.push(format!("{name}: {error}"));
+                }
+            }
+        }
+        let category = errno.map_or(Category::System, Category::of_errno);
+        let message = format!("execute the keeper from {}", causes.join("; from "));
+        let mut error = Error::new(category, Stage::Spawn, message)
+            .hint("give the path of an installed keeper, or let this host execute memory files");
+        if let Some(errno) = errno {
+            error = error.with_errno(errno);
+        }
+        Err(error)
+    }
+}
+
+fn memory_file() -> io::Result<OwnedFd> {
+    let create = |flags: libc::c_uint| {
+        // SAFETY: the name is a C string; the result is checked.
+        let fd = unsafe { libc::memfd_create(c"locule-keeper".as_ptr(), flags) };
+        // SAFETY: a new descriptor that nobody else owns.
+        if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(unsafe { File::from_raw_fd(fd) }) }
+    };
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    // Before Linux 6.3 there is no MFD_EXEC, and every memory file may be executed.
+    let mut file = match create(flags | libc::MFD_EXEC) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => create(flags)?,
+        other => other?,
+    };
+    file.write_all(locule_keeper::IMAGE)?;
+    file.set_permissions(PermissionsExt::from_mode(0o555))?;
+    let seals = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
+    const F_SEAL_EXEC: libc::c_int = 0x20; // since Linux 6.3
+    // SAFETY: plain integers.
+    unsafe {
+        if libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals | F_SEAL_EXEC) != 0
+            && libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) != 0
+        {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(file.into())
+}
+
+fn installed() -> io::Result<OwnedFd> {
+    let mut last = io::Error::from_raw_os_error(libc::ENOENT);
+    for path in INSTALLED {
+        match std::fs::read(path) {
+            Ok(bytes) if bytes == locule_keeper::IMAGE => return Ok(File::open(path)?.into()),
+            Ok(_) => last = io::Error::other(format!("{path} is of another version")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn unnamed_file(directory: &Path) -> io::Result<OwnedFd> {
+    let mut options = File::options();
+    options.write(true).mode(0o555).custom_flags(libc::O_TMPFILE);
+    let mut file = options.open(directory)?;
+    file.write_all(locule_keeper::IMAGE)?;
+    // A file that is open for writing cannot be executed.
+    File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).map(OwnedFd::from)
+}
+
+/// A pidfd of this process, by which keepers notice its death. One is enough for all.
+pub(crate) fn host_pidfd() -> Result<OwnedFd> {
+    // SAFETY: plain integers; the result is checked.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, libc::getpid(), 0) };
+    if fd < 0 {
+        let error = io::Error::last_os_error();
+        return Err(Error::io(Stage::Spawn, &error, "pidfd_open of this process"));
+    }
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
