@@ -9,11 +9,9 @@ use locule_plan::{Operation, OwnedList, Stream, join, root};
 
 use super::filesystem::{self, Place};
 use super::process::{self, Descriptors, ProcessInput};
-use super::{
-    HostFacts, Plan, SeccompCompiler, Slot, Writer, c_path, c_string, unsupported,
-};
+use super::{HostFacts, Plan, SeccompCompiler, Slot, Writer, c_path, c_string, unsupported};
 use crate::cgroup::Location;
-use crate::container::{OnHostExit, Rootfs};
+use crate::container::Rootfs;
 use crate::spec::{self, oci, vocabulary};
 use crate::{Category, Error, Result, Stage};
 
@@ -26,7 +24,6 @@ pub(crate) struct ContainerInput<'a> {
     /// The container's own state directory, absolute.
     pub state_dir: &'a Path,
     pub rootfs: Rootfs,
-    pub on_host_exit: OnHostExit,
     pub facts: &'a HostFacts,
     pub location: &'a Location,
     pub descriptors: Descriptors,
@@ -105,15 +102,15 @@ pub(crate) fn compile_container(input: &ContainerInput<'_>) -> Result<Plan> {
     }
     settings(&mut out, spec)?;
 
-    process::become_process(&mut out, &ProcessInput {
+    let becoming = ProcessInput {
         process,
         pointer: "/process",
         seccomp_profile: linux.and_then(|linux| linux.seccomp().as_ref()),
         seccomp: input.seccomp,
         facts: input.facts,
         keep_groups: denies_setgroups(spec, input.facts),
-        create_cwd: true,
-    })?;
+    };
+    process::become_process(&mut out, &becoming)?;
     out.child("", &Operation::Gate {});
 
     if let Some(hooks) = spec.hooks() {
@@ -122,25 +119,17 @@ pub(crate) fn compile_container(input: &ContainerInput<'_>) -> Result<Plan> {
         let list = hooks.poststart().as_ref();
         push_hooks(&mut out, Stream::Poststart, "poststart", list, input, "running")?;
     }
-    process::execute(&mut out, &ProcessInput {
-        process,
-        pointer: "/process",
-        seccomp_profile: linux.and_then(|linux| linux.seccomp().as_ref()),
-        seccomp: input.seccomp,
-        facts: input.facts,
-        keep_groups: false,
-        create_cwd: false,
-    })?;
-    if input.on_host_exit == OnHostExit::Kill {
-        cleanup(&mut out, input)?;
-    }
+    process::execute(&mut out, &becoming)?;
+    cleanup(&mut out, input)?;
     Ok(out.finish())
 }
 
 fn refuse_what_is_not_supported(spec: &oci::Spec) -> Result<()> {
-    if spec.hooks().as_ref().is_some_and(|hooks| {
-        hooks.poststop().as_ref().is_some_and(|list| !list.is_empty())
-    }) {
+    if spec
+        .hooks()
+        .as_ref()
+        .is_some_and(|hooks| hooks.poststop().as_ref().is_some_and(|list| !list.is_empty()))
+    {
         return Err(unsupported("/hooks/poststop", "a poststop hook"));
     }
     let Some(linux) = spec.linux() else { return Ok(()) };
@@ -167,19 +156,18 @@ fn enter_namespaces(
     let separately = join::CGROUP | join::TIME;
     let new = namespaces.list.iter().filter(|entry| entry.2.is_none());
     let new = new.fold(0, |bits, entry| bits | entry.1);
-    out.push(Stream::Launch, "/linux/namespaces", &Operation::NewNamespaces {
-        flags: new & !separately,
-    });
+    out.push(
+        Stream::Launch,
+        "/linux/namespaces",
+        &Operation::NewNamespaces { flags: new & !separately },
+    );
     cgroup_entries(out, input.location);
 
     let joins_user = namespaces.has(join::USER) && !namespaces.is_new(join::USER);
     let mut last = None;
     for (pointer, kind, path) in namespaces.joined() {
-        let slot = out.slot(Slot::Namespace {
-            path: path.to_owned(),
-            kind,
-            pointer: pointer.clone(),
-        });
+        let slot =
+            out.slot(Slot::Namespace { path: path.to_owned(), kind, pointer: pointer.clone() });
         match kind {
             // `setns` on these changes the namespace of children only.
             join::PID | join::TIME => {
@@ -189,10 +177,11 @@ fn enter_namespaces(
             // others; with it, joining it last keeps the power over namespaces that belong
             // to its parent.
             join::USER if input.facts.privileged => last = Some((pointer, slot)),
-            join::USER => out.push(Stream::Launch, &pointer, &Operation::ThroughUserNamespace {
-                slot,
-                kinds: 0,
-            }),
+            join::USER => out.push(
+                Stream::Launch,
+                &pointer,
+                &Operation::ThroughUserNamespace { slot, kinds: 0 },
+            ),
             // A new user namespace has no power over a namespace that is older than it.
             _ if namespaces.is_new(join::USER) => {
                 out.push(Stream::Launch, &pointer, &Operation::JoinNamespace { kind, slot });
@@ -207,9 +196,10 @@ fn enter_namespaces(
     if namespaces.is_new(join::TIME) {
         let offsets = input.spec.linux().as_ref().and_then(|linux| linux.time_offsets().as_ref());
         let text = offsets.map_or_else(String::new, time_offsets);
-        out.child("/linux/timeOffsets", &Operation::NewTimeNamespace {
-            offsets: &c_string(text, "/linux/timeOffsets")?,
-        });
+        out.child(
+            "/linux/timeOffsets",
+            &Operation::NewTimeNamespace { offsets: &c_string(text, "/linux/timeOffsets")? },
+        );
     }
     if let Some((pointer, slot)) = last {
         out.child(&pointer, &Operation::JoinNamespace { kind: join::USER, slot });
@@ -255,9 +245,10 @@ fn id_mappings(spec: &oci::Spec) -> [&[oci::LinuxIdMapping]; 2] {
 /// Whether the maps are those that every user may write for itself.
 fn is_single_map(spec: &oci::Spec, facts: &HostFacts) -> bool {
     let own = [facts.euid, facts.egid];
-    id_mappings(spec).into_iter().zip(own).all(
-        |(map, own)| matches!(map, [only] if only.size() == 1 && only.host_id() == own),
-    )
+    id_mappings(spec)
+        .into_iter()
+        .zip(own)
+        .all(|(map, own)| matches!(map, [only] if only.size() == 1 && only.host_id() == own))
 }
 
 /// Whether `setgroups` is forbidden in the container: the price of a map that needs no
@@ -302,10 +293,11 @@ fn map_ids(out: &mut Writer, input: &ContainerInput<'_>) -> Result<()> {
             .collect::<Result<Vec<_>>>()?
             .into_iter()
             .collect();
-        out.push(Stream::Parent, pointer, &Operation::RunIdMapper {
-            program: &c_path(program, pointer)?,
-            args: args.as_list(),
-        });
+        out.push(
+            Stream::Parent,
+            pointer,
+            &Operation::RunIdMapper { program: &c_path(program, pointer)?, args: args.as_list() },
+        );
     }
     Ok(())
 }
@@ -334,9 +326,10 @@ fn prepare_root(
     let receives = wanted.is_some_and(|flags| flags & (libc::MS_SHARED | libc::MS_SLAVE) != 0);
     out.child(pointer, &Operation::Propagation { flags: if receives { slave } else { private } });
 
-    let root = spec.root().as_ref().ok_or_else(|| {
-        Error::new(Category::Spec, Stage::Compile, "root is missing").at("/root")
-    })?;
+    let root = spec
+        .root()
+        .as_ref()
+        .ok_or_else(|| Error::new(Category::Spec, Stage::Compile, "root is missing").at("/root"))?;
     let path = input.bundle.join(root.path());
     let scratch = c_path(input.state_dir, "")?;
     let lower = c_path(&path, "/root/path")?;
@@ -347,23 +340,26 @@ fn prepare_root(
         Rootfs::Overlay if path == Path::new("/") && !input.facts.privileged => {
             overlay_by_entry(out, input, &scratch)?;
         }
-        Rootfs::Overlay => out.child("/root/path", &Operation::OverlayRoot {
-            lower: &lower,
-            scratch: &scratch,
-        }),
+        Rootfs::Overlay => {
+            out.child("/root/path", &Operation::OverlayRoot { lower: &lower, scratch: &scratch })
+        }
     }
 
-    filesystem::populate(out, &Place {
-        spec,
-        bundle: input.bundle,
-        location: input.location,
-        cgroup_mode: input.facts.cgroups.mode(),
-        new_cgroup_namespace: namespaces.is_new(join::CGROUP),
-        in_user_namespace: namespaces.has(join::USER),
-    })?;
+    filesystem::populate(
+        out,
+        &Place {
+            spec,
+            bundle: input.bundle,
+            location: input.location,
+            cgroup_mode: input.facts.cgroups.mode(),
+            new_cgroup_namespace: namespaces.is_new(join::CGROUP),
+            in_user_namespace: namespaces.has(join::USER),
+        },
+    )?;
 
     if let Some(hooks) = spec.hooks() {
-        let lists = [("prestart", prestart(hooks)), ("createRuntime", hooks.create_runtime().as_ref())];
+        let lists =
+            [("prestart", prestart(hooks)), ("createRuntime", hooks.create_runtime().as_ref())];
         let mut any = false;
         for (name, list) in lists {
             any |= list.is_some_and(|list| !list.is_empty());
@@ -376,6 +372,12 @@ fn prepare_root(
         push_hooks(out, Stream::Child, "createContainer", list, input, "creating")?;
     }
 
+    let cwd = spec.process().as_ref().map(oci::Process::cwd);
+    if let Some(cwd) = cwd.filter(|cwd| cwd.as_path() != Path::new("/")) {
+        // As others do, before the root may become read-only.
+        let path = c_path(cwd, "/process/cwd")?;
+        out.child("/process/cwd", &Operation::Directory { path: &path, mode: 0o755 });
+    }
     filesystem::protect(out, spec)?;
     out.child("/root", &Operation::Pivot {});
     if let Some(flags) = wanted {
@@ -403,10 +405,10 @@ fn overlay_by_entry(
     for entry in &input.facts.root_entries {
         let name = c_string(entry.name.as_str(), "/root/path")?;
         match &entry.link {
-            Some(target) => out.child("/root/path", &Operation::Symlink {
-                path: &name,
-                target: &c_path(target, "/root/path")?,
-            }),
+            Some(target) => out.child(
+                "/root/path",
+                &Operation::Symlink { path: &name, target: &c_path(target, "/root/path")? },
+            ),
             None if EMPTY.contains(&entry.name.as_str()) => {
                 let mode = if entry.name == "tmp" { 0o1777 } else { 0o755 };
                 out.child("/root/path", &Operation::Directory { path: &name, mode });
@@ -419,24 +421,29 @@ fn overlay_by_entry(
 
 fn settings(out: &mut Writer, spec: &oci::Spec) -> Result<()> {
     if let Some(name) = spec.hostname().as_ref().filter(|name| !name.is_empty()) {
-        out.child("/hostname", &Operation::Hostname {
-            name: &c_string(name.as_str(), "/hostname")?,
-        });
+        out.child(
+            "/hostname",
+            &Operation::Hostname { name: &c_string(name.as_str(), "/hostname")? },
+        );
     }
     if let Some(name) = spec.domainname().as_ref().filter(|name| !name.is_empty()) {
-        out.child("/domainname", &Operation::Domainname {
-            name: &c_string(name.as_str(), "/domainname")?,
-        });
+        out.child(
+            "/domainname",
+            &Operation::Domainname { name: &c_string(name.as_str(), "/domainname")? },
+        );
     }
     let sysctl = spec.linux().as_ref().and_then(|linux| linux.sysctl().as_ref());
     let mut sysctl: Vec<_> = sysctl.into_iter().flatten().collect();
     sysctl.sort(); // the map has no order, the plan must have one
     for (name, value) in sysctl {
         let pointer = format!("/linux/sysctl/{}", name.replace('~', "~0").replace('/', "~1"));
-        out.child(&pointer, &Operation::Sysctl {
-            name: &c_string(vocabulary::sysctl_path(name).unwrap_or_default(), &pointer)?,
-            value: &c_string(value.as_str(), &pointer)?,
-        });
+        out.child(
+            &pointer,
+            &Operation::Sysctl {
+                name: &c_string(vocabulary::sysctl_path(name).unwrap_or_default(), &pointer)?,
+                value: &c_string(value.as_str(), &pointer)?,
+            },
+        );
     }
     Ok(())
 }
@@ -461,14 +468,18 @@ fn push_hooks(
         if args.as_list().is_empty() {
             args.push(&path);
         }
-        out.push(stream, &pointer, &Operation::Hook {
-            path: &path,
-            args: args.as_list(),
-            env: texts(hook.env())?.as_list(),
-            timeout: hook.timeout().map_or(0, |seconds| seconds.max(0) as u64 * 1000),
-            state_head: &c_string(head, &pointer)?,
-            state_tail: &c_string(tail, &pointer)?,
-        });
+        out.push(
+            stream,
+            &pointer,
+            &Operation::Hook {
+                path: &path,
+                args: args.as_list(),
+                env: texts(hook.env())?.as_list(),
+                timeout: hook.timeout().map_or(0, |seconds| seconds.max(0) as u64 * 1000),
+                state_head: &c_string(head, &pointer)?,
+                state_tail: &c_string(tail, &pointer)?,
+            },
+        );
     }
     Ok(())
 }
@@ -492,6 +503,8 @@ fn state_around_pid(input: &ContainerInput<'_>, status: &str) -> (String, String
     (head, tail)
 }
 
+/// What the keeper does when the host dies: at any time, or of a detached container only while
+/// it is being created.
 fn cleanup(out: &mut Writer, input: &ContainerInput<'_>) -> Result<()> {
     let directories: Vec<_> = input.location.directories().collect();
     for directory in &directories {

@@ -61,7 +61,6 @@ pub(crate) fn compile_exec(input: &ExecInput<'_>) -> Result<Plan> {
         seccomp: input.seccomp,
         facts: input.facts,
         keep_groups: input.keep_groups,
-        create_cwd: false,
     };
     process::become_process(&mut out, &process)?;
     if input.gate {

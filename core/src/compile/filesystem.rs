@@ -53,9 +53,15 @@ pub(super) fn populate(out: &mut Writer, place: &Place<'_>) -> Result<()> {
         let target = absolute(mount.destination());
         let options = mount.options().as_deref().unwrap_or_default();
         let is_bind = options.iter().any(|option| option == "bind" || option == "rbind");
-        let mut options = mount_options::parse(options, is_bind)
-            .map_err(|error| error.at(format!("{pointer}/options")))?;
-        if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() || options.idmap || options.recursive_idmap {
+        let mut options = mount_options::parse(options, is_bind).map_err(|error| {
+            let within = error.pointer().unwrap_or_default().to_owned();
+            error.at(format!("{pointer}{within}"))
+        })?;
+        if mount.uid_mappings().is_some()
+            || mount.gid_mappings().is_some()
+            || options.idmap
+            || options.recursive_idmap
+        {
             return Err(unsupported(&pointer, "an id-mapped mount"));
         }
         if target == Path::new("/dev") {
@@ -122,26 +128,23 @@ fn bind_mount(
     place: &Place<'_>,
     pointer: &str,
 ) -> Result<()> {
-    if let Some(option) = options.options.first() {
-        // It would reach the superblock that the host uses as well.
-        let message = format!("mount option {option:?} does not apply to a bind mount");
-        return Err(Error::new(Category::Spec, Stage::Compile, message)
-            .at(format!("{pointer}/options")));
-    }
     let source = mount.source().as_ref().ok_or_else(|| {
         Error::new(Category::Spec, Stage::Compile, "a bind mount needs a source")
             .at(format!("{pointer}/source"))
     })?;
-    out.child(pointer, &Operation::Bind {
-        source: &c_path(&place.bundle.join(source), pointer)?,
-        target: &c_path(target, pointer)?,
-        set: options.set,
-        clear: options.clear,
-        recursive_set: options.recursive_set,
-        recursive_clear: options.recursive_clear,
-        propagation: options.propagation,
-        flags: if options.recursive_bind { mount::RECURSIVE } else { 0 },
-    });
+    out.child(
+        pointer,
+        &Operation::Bind {
+            source: &c_path(&place.bundle.join(source), pointer)?,
+            target: &c_path(target, pointer)?,
+            set: options.set,
+            clear: options.clear,
+            recursive_set: options.recursive_set,
+            recursive_clear: options.recursive_clear,
+            propagation: options.propagation,
+            flags: if options.recursive_bind { mount::RECURSIVE } else { 0 },
+        },
+    );
     Ok(())
 }
 
@@ -177,18 +180,21 @@ fn new_mount(
         .into_iter()
         .collect();
     let source = mount.source().as_ref().map_or(Path::new(fstype), |path| path.as_path());
-    out.child(pointer, &Operation::Mount {
-        fstype: &c_string(fstype, pointer)?,
-        source: &c_path(source, pointer)?,
-        target: &c_path(target, pointer)?,
-        options: data.as_list(),
-        set: options.set,
-        clear: options.clear,
-        recursive_set: options.recursive_set,
-        recursive_clear: options.recursive_clear,
-        propagation: options.propagation,
-        flags,
-    });
+    out.child(
+        pointer,
+        &Operation::Mount {
+            fstype: &c_string(fstype, pointer)?,
+            source: &c_path(source, pointer)?,
+            target: &c_path(target, pointer)?,
+            options: data.as_list(),
+            set: options.set,
+            clear: options.clear,
+            recursive_set: options.recursive_set,
+            recursive_clear: options.recursive_clear,
+            propagation: options.propagation,
+            flags,
+        },
+    );
     Ok(())
 }
 
@@ -217,25 +223,31 @@ fn cgroup_mount(
         return one_view(out, only, target, options, place, pointer);
     }
     let tmpfs: OwnedList = [c"mode=755", c"size=64k"].into_iter().collect();
-    out.child(pointer, &Operation::Mount {
-        fstype: c"tmpfs",
-        source: c"tmpfs",
-        target: &c_path(target, pointer)?,
-        options: tmpfs.as_list(),
-        set: SAFE,
-        clear: 0,
-        recursive_set: 0,
-        recursive_clear: 0,
-        propagation: options.propagation,
-        flags: 0,
-    });
+    out.child(
+        pointer,
+        &Operation::Mount {
+            fstype: c"tmpfs",
+            source: c"tmpfs",
+            target: &c_path(target, pointer)?,
+            options: tmpfs.as_list(),
+            set: SAFE,
+            clear: 0,
+            recursive_set: 0,
+            recursive_clear: 0,
+            propagation: options.propagation,
+            flags: 0,
+        },
+    );
     for view in &views {
         one_view(out, view, &target.join(&view.name), options, place, pointer)?;
         for link in &view.links {
-            out.child(pointer, &Operation::Symlink {
-                path: &c_path(&target.join(link), pointer)?,
-                target: &c_string(view.name.as_str(), pointer)?,
-            });
+            out.child(
+                pointer,
+                &Operation::Symlink {
+                    path: &c_path(&target.join(link), pointer)?,
+                    target: &c_string(view.name.as_str(), pointer)?,
+                },
+            );
         }
     }
     if options.set & RDONLY != 0 {
@@ -256,16 +268,19 @@ fn one_view(
     let target = c_path(target, pointer)?;
     let (set, clear) = (options.set, options.clear);
     if !place.new_cgroup_namespace {
-        out.child(pointer, &Operation::Bind {
-            source: &c_path(&view.source, pointer)?,
-            target: &target,
-            set,
-            clear,
-            recursive_set: 0,
-            recursive_clear: 0,
-            propagation: options.propagation,
-            flags: 0,
-        });
+        out.child(
+            pointer,
+            &Operation::Bind {
+                source: &c_path(&view.source, pointer)?,
+                target: &target,
+                set,
+                clear,
+                recursive_set: 0,
+                recursive_clear: 0,
+                propagation: options.propagation,
+                flags: 0,
+            },
+        );
         return Ok(());
     }
     let data: Vec<CString> = view
@@ -275,18 +290,21 @@ fn one_view(
         .map(|option| c_string(option, pointer))
         .collect::<Result<_>>()?;
     let data: OwnedList = data.into_iter().collect();
-    out.child(pointer, &Operation::Mount {
-        fstype: if view.unified { c"cgroup2" } else { c"cgroup" },
-        source: c"cgroup",
-        target: &target,
-        options: if view.unified { List::EMPTY } else { data.as_list() },
-        set,
-        clear,
-        recursive_set: 0,
-        recursive_clear: 0,
-        propagation: options.propagation,
-        flags: 0,
-    });
+    out.child(
+        pointer,
+        &Operation::Mount {
+            fstype: if view.unified { c"cgroup2" } else { c"cgroup" },
+            source: c"cgroup",
+            target: &target,
+            options: if view.unified { List::EMPTY } else { data.as_list() },
+            set,
+            clear,
+            recursive_set: 0,
+            recursive_clear: 0,
+            propagation: options.propagation,
+            flags: 0,
+        },
+    );
     Ok(())
 }
 
@@ -306,8 +324,12 @@ fn devices(out: &mut Writer, place: &Place<'_>) -> Result<()> {
         let pointer = format!("/linux/devices/{index}");
         let path = c_path(device.path(), &pointer)?;
         let kind = vocabulary::device_file_type(device.typ()).ok_or_else(|| {
-            Error::new(Category::Spec, Stage::Compile, "a device to make needs the type c, b, u or p")
-                .at(format!("{pointer}/type"))
+            Error::new(
+                Category::Spec,
+                Stage::Compile,
+                "a device to make needs the type c, b, u or p",
+            )
+            .at(format!("{pointer}/type"))
         })?;
         let number = |value: i64, field: &str| {
             u32::try_from(value).map_err(|_| {
@@ -316,14 +338,17 @@ fn devices(out: &mut Writer, place: &Place<'_>) -> Result<()> {
             })
         };
         let fifo = kind == libc::S_IFIFO;
-        out.child(&pointer, &Operation::MakeDevice {
-            path: &path,
-            mode: kind | (device.file_mode().unwrap_or(0o666) & 0o7777),
-            major: if fifo { 0 } else { number(device.major(), "major")? },
-            minor: if fifo { 0 } else { number(device.minor(), "minor")? },
-            uid: device.uid().unwrap_or(0),
-            gid: device.gid().unwrap_or(0),
-        });
+        out.child(
+            &pointer,
+            &Operation::MakeDevice {
+                path: &path,
+                mode: kind | (device.file_mode().unwrap_or(0o666) & 0o7777),
+                major: if fifo { 0 } else { number(device.major(), "major")? },
+                minor: if fifo { 0 } else { number(device.minor(), "minor")? },
+                uid: device.uid().unwrap_or(0),
+                gid: device.gid().unwrap_or(0),
+            },
+        );
     }
     for (path, target) in DEFAULT_LINKS {
         let (path, target) = (c_string(path, "")?, c_string(target, "")?);

@@ -9,6 +9,8 @@ mod exec;
 mod filesystem;
 mod print;
 mod process;
+#[cfg(test)]
+mod tests;
 
 use std::ffi::CString;
 use std::path::{Path, PathBuf};

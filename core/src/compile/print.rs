@@ -19,7 +19,7 @@ impl Plan {
             for step in steps {
                 let mut line = format!("  {}", step.operation.name());
                 step.operation.fields(&mut |name, value| {
-                    if let Some(value) = brief(&value) {
+                    if let Some(value) = brief(step.operation.name(), name, &value) {
                         let _ = write!(line, " {name}={value}");
                     }
                 });
@@ -85,10 +85,26 @@ fn actor(stream: Stream) -> &'static str {
 }
 
 /// A value on one line, or nothing for one that says nothing.
-fn brief(value: &Value<'_>) -> Option<String> {
+fn brief(operation: &str, field: &str, value: &Value<'_>) -> Option<String> {
+    const BITS: [&str; 13] = [
+        "flags",
+        "set",
+        "clear",
+        "recursive_set",
+        "recursive_clear",
+        "propagation",
+        "kind",
+        "kinds",
+        "mask",
+        "effective",
+        "permitted",
+        "inheritable",
+        "ambient",
+    ];
     Some(match value {
         Value::Unsigned(0) | Value::Signed(0) => return None,
-        Value::Unsigned(number) if *number > 9 => format!("{number:#x}"),
+        Value::Unsigned(mode) if field == "mode" || operation == "Umask" => format!("{mode:#o}"),
+        Value::Unsigned(bits) if BITS.contains(&field) => format!("{bits:#x}"),
         Value::Unsigned(number) => number.to_string(),
         Value::Signed(number) => number.to_string(),
         Value::Text(text) if text.is_empty() => return None,

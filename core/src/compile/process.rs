@@ -27,19 +27,21 @@ pub(super) struct ProcessInput<'a> {
     pub facts: &'a HostFacts,
     /// The user namespace forbids `setgroups`.
     pub keep_groups: bool,
-    /// Make the working directory if it is missing.
-    pub create_cwd: bool,
 }
 
 /// Resource limits and the OOM score, in a stream whose actor may still raise them.
 pub(super) fn limits(out: &mut Writer, stream: Stream, process: &oci::Process) {
     for (index, limit) in process.rlimits().iter().flatten().enumerate() {
         let pointer = format!("/process/rlimits/{index}");
-        out.push(stream, &pointer, &Operation::ResourceLimit {
-            resource: vocabulary::rlimit(limit.typ()),
-            soft: limit.soft(),
-            hard: limit.hard(),
-        });
+        out.push(
+            stream,
+            &pointer,
+            &Operation::ResourceLimit {
+                resource: vocabulary::rlimit(limit.typ()),
+                soft: limit.soft(),
+                hard: limit.hard(),
+            },
+        );
     }
     if let Some(value) = process.oom_score_adj() {
         let operation = Operation::OomScoreAdj { value };
@@ -58,12 +60,15 @@ pub(super) fn streams(
     if terminal {
         let size = process.and_then(oci::Process::console_size);
         let number = |value: u64| u32::try_from(value).unwrap_or(0);
-        out.child("/process/terminal", &Operation::Terminal {
-            rows: size.map_or(0, |size| number(size.height())),
-            columns: size.map_or(0, |size| number(size.width())),
-            console: u32::from(console),
-            uid: process.map_or(0, |process| process.user().uid()),
-        });
+        out.child(
+            "/process/terminal",
+            &Operation::Terminal {
+                rows: size.map_or(0, |size| number(size.height())),
+                columns: size.map_or(0, |size| number(size.width())),
+                console: u32::from(console),
+                uid: process.map_or(0, |process| process.user().uid()),
+            },
+        );
     } else {
         for number in (0..3).filter(|&number| descriptors.stdio[number]) {
             let slot = out.slot(Slot::Stdio(number));
@@ -94,19 +99,22 @@ pub(super) fn become_process(out: &mut Writer, input: &ProcessInput<'_>) -> Resu
     }
     if let Some(scheduler) = process.scheduler() {
         let number = |value: Option<i32>| value.unwrap_or(0);
-        out.child(&at("scheduler"), &Operation::Scheduler {
-            policy: vocabulary::scheduler_policy(*scheduler.policy()),
-            flags: scheduler
-                .flags()
-                .iter()
-                .flatten()
-                .fold(0, |bits, flag| bits | vocabulary::scheduler_flag(*flag)),
-            nice: number(*scheduler.nice()),
-            priority: number(*scheduler.priority()).max(0) as u32,
-            runtime: scheduler.runtime().unwrap_or(0),
-            deadline: scheduler.deadline().unwrap_or(0),
-            period: scheduler.period().unwrap_or(0),
-        });
+        out.child(
+            &at("scheduler"),
+            &Operation::Scheduler {
+                policy: vocabulary::scheduler_policy(*scheduler.policy()),
+                flags: scheduler
+                    .flags()
+                    .iter()
+                    .flatten()
+                    .fold(0, |bits, flag| bits | vocabulary::scheduler_flag(*flag)),
+                nice: number(*scheduler.nice()),
+                priority: number(*scheduler.priority()).max(0) as u32,
+                runtime: scheduler.runtime().unwrap_or(0),
+                deadline: scheduler.deadline().unwrap_or(0),
+                period: scheduler.period().unwrap_or(0),
+            },
+        );
     }
     if let Some(priority) = process.io_priority() {
         let value = vocabulary::io_priority(priority.class(), priority.priority());
@@ -114,13 +122,10 @@ pub(super) fn become_process(out: &mut Writer, input: &ProcessInput<'_>) -> Resu
     }
 
     // As the container's root, before the switch: a mode 0700 directory of another user is
-    // reachable now, and a missing one can be made.
+    // reachable now.
     let pointer = at("cwd");
     let path = c_path(process.cwd(), &pointer)?;
-    out.child(&pointer, &Operation::WorkingDirectory {
-        path: &path,
-        create: u32::from(input.create_cwd),
-    });
+    out.child(&pointer, &Operation::WorkingDirectory { path: &path, create: 0 });
 
     let no_new_privileges = process.no_new_privileges().unwrap_or(false);
     if no_new_privileges {
@@ -137,12 +142,12 @@ pub(super) fn become_process(out: &mut Writer, input: &ProcessInput<'_>) -> Resu
         let set = capabilities.and_then(|capabilities| set(capabilities).as_ref());
         set.map_or(0, |set| vocabulary::capability_mask(set, input.facts.last_capability))
     };
-    out.child(&at("capabilities/bounding"), &Operation::BoundingCapabilities {
-        mask: mask(oci::LinuxCapabilities::bounding),
-    });
+    out.child(
+        &at("capabilities/bounding"),
+        &Operation::BoundingCapabilities { mask: mask(oci::LinuxCapabilities::bounding) },
+    );
     let user = process.user();
-    let groups: OwnedNumbers =
-        user.additional_gids().iter().flatten().copied().collect();
+    let groups: OwnedNumbers = user.additional_gids().iter().flatten().copied().collect();
     if input.keep_groups && !groups.as_numbers().is_empty() {
         return Err(Error::new(
             Category::Unsupported,
@@ -152,23 +157,29 @@ pub(super) fn become_process(out: &mut Writer, input: &ProcessInput<'_>) -> Resu
         .at(at("user/additionalGids"))
         .hint("map more groups with newgidmap, or leave user.additionalGids empty"));
     }
-    out.child(&at("user"), &Operation::User {
-        uid: user.uid(),
-        gid: user.gid(),
-        groups: groups.as_numbers(),
-        keep_groups: u32::from(input.keep_groups),
-    });
+    out.child(
+        &at("user"),
+        &Operation::User {
+            uid: user.uid(),
+            gid: user.gid(),
+            groups: groups.as_numbers(),
+            keep_groups: u32::from(input.keep_groups),
+        },
+    );
     if let Some(mask) = user.umask() {
         out.child(&at("user/umask"), &Operation::Umask { mask });
     } else {
         out.child("", &Operation::Umask { mask: 0o022 });
     }
-    out.child(&at("capabilities"), &Operation::Capabilities {
-        effective: mask(oci::LinuxCapabilities::effective),
-        permitted: mask(oci::LinuxCapabilities::permitted),
-        inheritable: mask(oci::LinuxCapabilities::inheritable),
-        ambient: mask(oci::LinuxCapabilities::ambient),
-    });
+    out.child(
+        &at("capabilities"),
+        &Operation::Capabilities {
+            effective: mask(oci::LinuxCapabilities::effective),
+            permitted: mask(oci::LinuxCapabilities::permitted),
+            inheritable: mask(oci::LinuxCapabilities::inheritable),
+            ambient: mask(oci::LinuxCapabilities::ambient),
+        },
+    );
 
     let (args, env) = command(process, input.pointer)?;
     let first = args.as_list().iter().next().ok_or_else(|| {
@@ -189,20 +200,22 @@ pub(super) fn execute(out: &mut Writer, input: &ProcessInput<'_>) -> Result<()> 
     }
     let (args, env) = command(input.process, input.pointer)?;
     let pointer = format!("{}/args", input.pointer);
-    out.push(Stream::Start, &pointer, &Operation::Exec {
-        args: args.as_list(),
-        env: env.as_list(),
-    });
+    out.push(
+        Stream::Start,
+        &pointer,
+        &Operation::Exec { args: args.as_list(), env: env.as_list() },
+    );
     Ok(())
 }
 
 fn seccomp(out: &mut Writer, stream: Stream, input: &ProcessInput<'_>) -> Result<()> {
     let Some(profile) = input.seccomp_profile else { return Ok(()) };
     let program = (input.seccomp)(profile)?;
-    out.push(stream, "/linux/seccomp", &Operation::Seccomp {
-        flags: program.flags,
-        program: &program.bpf,
-    });
+    out.push(
+        stream,
+        "/linux/seccomp",
+        &Operation::Seccomp { flags: program.flags, program: &program.bpf },
+    );
     Ok(())
 }
 

@@ -18,7 +18,7 @@ use super::record::Record;
 use super::state_dir::{StateDir, check_id};
 use super::stdio::Streams;
 use super::{CreateOptions, OnHostExit, Parentage, Runtime, Source};
-use crate::cgroup::{Cgroup, Entry, Location};
+use crate::cgroup::{self, Cgroup, Entry, Location};
 use crate::compile::{ContainerInput, Plan, Slot, compile_container};
 use crate::launch::{Channel, Deadline, Message, Relation, request};
 use crate::spec::{self, oci};
@@ -73,19 +73,19 @@ fn locate(runtime: &Runtime, spec: &oci::Spec, id: &str) -> Result<Location> {
 
 fn compile(
     runtime: &Runtime,
-    configuration: &Configuration,
+    spec: &oci::Spec,
+    bundle: &Path,
     options: &CreateOptions<'_>,
     id: &str,
     location: &Location,
     streams: &Streams,
 ) -> Result<Plan> {
     compile_container(&ContainerInput {
-        spec: &configuration.spec,
+        spec,
         id,
-        bundle: &configuration.bundle,
+        bundle,
         state_dir: &runtime.0.state_dir.join(id),
         rootfs: options.rootfs,
-        on_host_exit: options.on_host_exit,
         facts: &runtime.0.facts,
         location,
         descriptors: streams.descriptors(options.pass_fds.len()),
@@ -96,10 +96,10 @@ fn compile(
 pub(super) fn explain(runtime: &Runtime, options: &CreateOptions<'_>) -> Result<Plan> {
     let id = options.id.unwrap_or("example");
     check_id(id)?;
-    let configuration = Configuration::load(&options.source)?;
-    let location = locate(runtime, &configuration.spec, id)?;
+    let Configuration { spec, bundle, .. } = Configuration::load(&options.source)?;
+    let location = locate(runtime, &spec, id)?;
     let streams = Streams::open(&options.stdio)?;
-    compile(runtime, &configuration, options, id, &location, &streams)
+    compile(runtime, &spec, &bundle, options, id, &location, &streams)
 }
 
 pub(super) fn create(runtime: &Runtime, options: &CreateOptions<'_>) -> Result<Container> {
@@ -118,10 +118,9 @@ pub(super) fn create(runtime: &Runtime, options: &CreateOptions<'_>) -> Result<C
 fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Container> {
     let patience = options.timeout.unwrap_or(PATIENCE);
     let deadline = Deadline::within(Some(patience), options.cancel);
-    let configuration = Configuration::load(&options.source)?;
-    let location = locate(runtime, &configuration.spec, id)?;
+    let Configuration { json, spec, bundle } = Configuration::load(&options.source)?;
+    let location = locate(runtime, &spec, id)?;
     let mut streams = Streams::open(&options.stdio)?;
-    let plan = compile(runtime, &configuration, options, id, &location, &streams)?;
 
     let (dir, _lock) = reserve(runtime, id)?;
     let mut begun = Begun { dir: Some(dir), cgroup: None, keeper: None };
@@ -129,7 +128,7 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
     let mut record = Record {
         version: Record::VERSION,
         id: id.to_owned(),
-        bundle: configuration.bundle.clone(),
+        bundle: bundle.clone(),
         created: humantime::format_rfc3339_nanos(SystemTime::now()).to_string(),
         owner: runtime.0.facts.euid,
         host: runtime.0.host,
@@ -137,17 +136,18 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
         keeper: keeper_stays,
         init: None,
         cgroup: location.clone(),
-        config: configuration.json,
+        config: json,
     };
     begun.dir().write(&record)?;
 
-    let resources =
-        configuration.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-    let rootless = !runtime.0.facts.privileged;
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let rootless = cgroup::Options { rootless: !runtime.0.facts.privileged };
     let cgroup = Cgroup::create(&runtime.0.facts.cgroups, location, resources, rootless)?;
     let cgroup = begun.cgroup.insert(cgroup);
     let entries = cgroup.entries()?;
+    // Without privilege there may be fewer cgroups now than there were to be.
     record.cgroup = cgroup.location().clone();
+    let plan = compile(runtime, &spec, &bundle, options, id, cgroup.location(), &streams)?;
 
     let descriptors = Opened::open(&plan, |slot| match slot {
         Slot::Stdio(number) => streams.raw(*number),
@@ -191,7 +191,7 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
         _companion: None,
     }));
     runtime.0.events.watch(&process)?;
-    Ok(handle::created(runtime, record, configuration.spec, begun.finish(), process))
+    Ok(handle::created(runtime, record, spec, begun.finish(), process))
 }
 
 /// Takes the id. A directory of that name which a crash has left is cleaned up first.
@@ -243,7 +243,7 @@ impl Drop for Begun {
             keeper.dismiss();
         }
         if let Some(cgroup) = &self.cgroup {
-            let _ = cgroup.signal_all(libc::SIGKILL);
+            let _ = cgroup.kill(super::handle::PATIENCE);
             if let Err(error) = cgroup.remove() {
                 tracing::warn!(%error, "a failed creation left a cgroup");
             }
@@ -280,15 +280,11 @@ impl Keeper {
         opened: &Opened,
     ) -> Result<Channel> {
         let plan = plan_file(plan)?;
-        let mut fds = vec![
-            plan.as_raw_fd(),
-            runtime.0.host_pidfd.as_raw_fd(),
-            dir.as_fd().as_raw_fd(),
-        ];
+        let mut fds =
+            vec![plan.as_raw_fd(), runtime.0.host_pidfd.as_raw_fd(), dir.as_fd().as_raw_fd()];
         fds.extend_from_slice(&opened.raw);
-        request(&self.0, Request { kind: RequestKind::Create, flags }, &fds).map_err(|error| {
-            Error::io(Stage::Spawn, &error, "send the plan to the keeper")
-        })
+        request(&self.0, Request { kind: RequestKind::Create, flags }, &fds)
+            .map_err(|error| Error::io(Stage::Spawn, &error, "send the plan to the keeper"))
     }
 
     /// Makes it kill what it has and leave, and waits until it has left.
@@ -398,7 +394,11 @@ pub(super) fn plan_file(plan: &Plan) -> Result<OwnedFd> {
         // SAFETY: the name is a C string; the result is checked.
         let fd = unsafe { libc::memfd_create(c"locule-plan".as_ptr(), flags) };
         // SAFETY: a new descriptor that nobody else owns.
-        if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(unsafe { OwnedFd::from_raw_fd(fd) }) }
+        if fd < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+        }
     };
     let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
     let fd = match create(flags | libc::MFD_NOEXEC_SEAL) {

@@ -72,7 +72,8 @@ pub(super) fn exec(container: &Container, options: &ExecOptions<'_>) -> Result<P
     let (replies, companion, terminal_first) = match &shared.keeper {
         Some(keeper) => (through_keeper(&keeper.0, &plan, &opened)?, None, None),
         None => {
-            let (replies, own, terminal) = through_own_keeper(container, &plan, &opened, &deadline)?;
+            let (replies, own, terminal) =
+                through_own_keeper(container, &plan, &opened, &deadline)?;
             (replies, Some(own), terminal)
         }
     };
@@ -105,14 +106,14 @@ fn through_keeper(keeper: &Channel, plan: &Plan, opened: &Opened) -> Result<Chan
     let plan = plan_file(plan)?;
     let mut fds = vec![plan.as_raw_fd()];
     fds.extend_from_slice(&opened.raw);
-    request(keeper, Request { kind: RequestKind::Exec, flags: 0 }, &fds).map_err(|error| {
-        match error.raw_os_error() {
+    request(keeper, Request { kind: RequestKind::Exec, flags: 0 }, &fds).map_err(
+        |error| match error.raw_os_error() {
             Some(libc::EPIPE | libc::ECONNRESET) => {
                 Error::new(Category::Keeper, Stage::Spawn, "the keeper is gone")
             }
             _ => Error::io(Stage::Spawn, &error, "send the plan to the keeper"),
-        }
-    })
+        },
+    )
 }
 
 fn through_own_keeper(

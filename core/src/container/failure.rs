@@ -134,9 +134,18 @@ fn what(name: &str, about: &str) -> String {
 fn stage_of(stream: u32, name: &str) -> Stage {
     match name {
         "IntoCgroup" | "EnterCgroup" | "KillCgroup" | "RemoveCgroup" => Stage::Cgroup,
-        "NewNamespaces" | "JoinForChild" | "JoinNamespace" | "JoinProcess" | "Unshare"
-        | "ThroughUserNamespace" | "NewTimeNamespace" | "BecomeRoot" | "DenySetgroups"
-        | "UidMap" | "GidMap" | "RunIdMapper" => Stage::Namespaces,
+        "NewNamespaces"
+        | "JoinForChild"
+        | "JoinNamespace"
+        | "JoinProcess"
+        | "Unshare"
+        | "ThroughUserNamespace"
+        | "NewTimeNamespace"
+        | "BecomeRoot"
+        | "DenySetgroups"
+        | "UidMap"
+        | "GidMap"
+        | "RunIdMapper" => Stage::Namespaces,
         "Root" | "OverlayRoot" | "OverlayRootByEntry" | "OverlayEntry" | "Pivot"
         | "ReadonlyRoot" | "Propagation" | "RootPropagation" => Stage::Rootfs,
         "Directory" | "Symlink" | "Mount" | "Bind" | "ReadonlyPath" | "MaskPath"

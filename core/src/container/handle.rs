@@ -2,12 +2,12 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use locule_plan::protocol::{Gate, Phase, Reply, Request, RequestKind};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::create::{Keeper, PATIENCE, Parts, await_creation};
+use super::create::{self, Keeper, Parts, await_creation};
 use super::exec;
 use super::failure::error_of;
 use super::pidfd::send_signal;
@@ -15,15 +15,14 @@ use super::process::{self, ExitSource, Process};
 use super::record::{Record, State, Status};
 use super::state_dir::{StateDir, not_found};
 use super::{Cancel, ExecOptions, Runtime};
-use crate::cgroup::{Cgroup, Stats};
+use crate::cgroup::{self, Cgroup, Stats};
 use crate::launch::{Channel, Deadline, Message, request};
 use crate::spec::{self, oci};
 use crate::{Category, Error, Result, Stage};
 
-/// How long a busy container is waited for by a call that needs it alone.
-const LOCK_PATIENCE: Duration = Duration::from_secs(10);
-/// How long freezing may take.
-const FREEZE_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a call waits for what should take no time: another call that has the container
+/// for itself, freezing, a killed process to be gone.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A handle to a container. Cloning gives another one; dropping them does nothing to the
 /// container. Thread-safe: a call that waits never blocks another one.
@@ -71,7 +70,7 @@ impl Container {
                 .of_container(id));
         };
         let spec = spec::parse(record.config.get().as_bytes())?;
-        let cgroup = Cgroup::open(record.cgroup.clone());
+        let cgroup = Cgroup::open(record.cgroup.clone())?;
         let keeper = match record.keeper {
             true => Channel::connect(&dir, "control").ok().map(Keeper),
             false => None,
@@ -95,7 +94,7 @@ impl Container {
     /// Lets the program run; returns once it has been executed. Blocks for as long as
     /// `startContainer` and `poststart` hooks take. Only in status `created`.
     pub fn start(&self, cancel: Option<&Cancel>) -> Result<()> {
-        let deadline = Deadline::within(Some(PATIENCE), cancel);
+        let deadline = Deadline::within(Some(create::PATIENCE), cancel);
         let started = match &self.0.keeper {
             Some(keeper) => start_through_keeper(keeper, &deadline),
             None => self.start_at_gate(&deadline),
@@ -152,12 +151,8 @@ impl Container {
         // A pid namespace dies with its first process; without one only the cgroup knows who
         // belongs to the container.
         let whole = all || (signal == libc::SIGKILL && !self.has_pid_namespace());
-        if whole && !self.0.cgroup.is_empty() {
-            return self
-                .0
-                .cgroup
-                .signal_all(signal)
-                .map_err(|error| error.of_container(self.id()));
+        if whole && !self.0.cgroup.location().is_empty() {
+            return self.0.cgroup.signal_all(signal).map_err(|error| error.of_container(self.id()));
         }
         self.0.init.signal(signal).map_err(|error| match error.category() {
             Category::State => error.context("container not running"),
@@ -176,8 +171,7 @@ impl Container {
     /// Freezes every process of the container.
     pub fn pause(&self) -> Result<()> {
         self.need_running("pause")?;
-        let until = Instant::now() + FREEZE_PATIENCE;
-        self.0.cgroup.freeze(until).map_err(|error| error.of_container(self.id()))
+        self.0.cgroup.freeze(PATIENCE).map_err(|error| error.of_container(self.id()))
     }
 
     /// Thaws what [`Container::pause`] froze.
@@ -193,7 +187,8 @@ impl Container {
     /// stays as it is.
     pub fn update(&self, resources: &[u8]) -> Result<()> {
         let resources = spec::parse_resources(resources)?;
-        self.0.cgroup.update(&resources).map_err(|error| error.of_container(self.id()))
+        let options = cgroup::Options { rootless: !self.0.runtime.0.facts.privileged };
+        self.0.cgroup.update(&resources, options).map_err(|error| error.of_container(self.id()))
     }
 
     /// Resource usage.
@@ -219,7 +214,7 @@ impl Container {
 
     fn remove(&self, force: bool) -> Result<()> {
         let id = self.id();
-        let _lock = self.0.dir.lock(LOCK_PATIENCE).map_err(|error| match error.category() {
+        let _lock = self.0.dir.lock(PATIENCE).map_err(|error| match error.category() {
             Category::NotFound => not_found(id),
             _ => error,
         })?;
@@ -240,7 +235,7 @@ impl Container {
             keeper.dismiss();
         } else {
             // Nobody else waits for it here, so see it dead before its cgroup is removed.
-            let _ = self.0.init.wait(Some(LOCK_PATIENCE), None);
+            let _ = self.0.init.wait(Some(PATIENCE), None);
         }
         clean(&self.0.cgroup, &self.0.dir)
     }
@@ -286,7 +281,7 @@ fn keeper_gone(stage: Stage) -> Error {
 }
 
 fn ask_phase(keeper: &Keeper) -> Result<Phase> {
-    let deadline = Deadline::within(Some(Duration::from_secs(10)), None);
+    let deadline = Deadline::within(Some(PATIENCE), None);
     let watch = Request { kind: RequestKind::Watch, flags: 0 };
     // The keeper and the container die together.
     let Ok(replies) = request(&keeper.0, watch, &[]) else { return Ok(Phase::Stopped) };
@@ -303,7 +298,7 @@ fn reopen_init(record: &Record, keeper: Option<&Keeper>) -> Result<Process> {
     let watching = keeper.map(|keeper| {
         let watch = Request { kind: RequestKind::Watch, flags: 0 };
         let replies = request(&keeper.0, watch, &[]).map_err(|_| keeper_gone(Stage::Control))?;
-        let deadline = Deadline::within(Some(Duration::from_secs(10)), None);
+        let deadline = Deadline::within(Some(PATIENCE), None);
         match replies.next(&deadline, Stage::Control)? {
             Message::Reply(Reply::State { pid, .. }, pidfd) => Ok((replies, pid, pidfd)),
             Message::Reply(Reply::Failed(failure), _) => Err(error_of(&failure)),
@@ -346,10 +341,8 @@ fn ready() -> Result<std::os::fd::OwnedFd> {
 
 /// Removes what is left once every process is dead or dying.
 fn clean(cgroup: &Cgroup, dir: &StateDir) -> Result<()> {
-    if !cgroup.is_empty() {
-        cgroup.signal_all(libc::SIGKILL)?;
-        cgroup.remove()?;
-    }
+    cgroup.kill(PATIENCE)?;
+    cgroup.remove()?;
     dir.remove()
 }
 
@@ -393,6 +386,6 @@ pub(super) fn reclaim(runtime: &Runtime, id: &str) -> Result<bool> {
     if let Some(pidfd) = record.init.and_then(|init| init.open()) {
         let _ = send_signal(&pidfd, libc::SIGKILL);
     }
-    clean(&Cgroup::open(record.cgroup), &dir)?;
+    clean(&Cgroup::open(record.cgroup)?, &dir)?;
     Ok(true)
 }

@@ -92,11 +92,7 @@ impl Process {
 
     /// How it ended; `None` if it still runs after `timeout` (`None` waits as long as it
     /// takes, zero only looks). Blocks.
-    pub fn wait(
-        &self,
-        timeout: Option<Duration>,
-        cancel: Option<&Cancel>,
-    ) -> Result<Option<Exit>> {
+    pub fn wait(&self, timeout: Option<Duration>, cancel: Option<&Cancel>) -> Result<Option<Exit>> {
         let at = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
             if let Some(exit) = self.look()? {

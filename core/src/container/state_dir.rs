@@ -87,8 +87,7 @@ impl StateDir {
         let until = Instant::now() + patience;
         loop {
             let file = File::open(&self.path);
-            let file =
-                file.map_err(|e| Error::io(Stage::State, &e, "open the state directory"))?;
+            let file = file.map_err(|e| Error::io(Stage::State, &e, "open the state directory"))?;
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) => {
                     // The path may lead to a newer directory of the same name by now.

@@ -42,10 +42,6 @@ impl Channel {
         Ok(Channel(fd))
     }
 
-    pub(crate) fn from_fd(fd: OwnedFd) -> Channel {
-        Channel(fd)
-    }
-
     /// Sends one datagram with descriptors.
     pub(crate) fn send(&self, bytes: &[u8], fds: &[RawFd]) -> io::Result<()> {
         if fds.len() > MAX_DESCRIPTORS {
@@ -159,8 +155,7 @@ impl<'a> Deadline<'a> {
         if poll_readable(fd, self.at, self.cancel, stage)? {
             return Ok(());
         }
-        Err(Error::new(Category::Timeout, stage, "the deadline passed")
-            .with_errno(libc::ETIMEDOUT))
+        Err(Error::new(Category::Timeout, stage, "the deadline passed").with_errno(libc::ETIMEDOUT))
     }
 }
 

@@ -47,8 +47,11 @@ impl Images {
         let sources: &[Source<'_>] = if self.explicit.is_some() {
             &[("the given path", &explicit)]
         } else {
-            &[("a memory file", &memory_file), ("an installed file", &installed),
-              ("an unnamed file in the state directory", &unnamed)]
+            &[
+                ("a memory file", &memory_file),
+                ("an installed file", &installed),
+                ("an unnamed file in the state directory", &unnamed),
+            ]
         };
         let mut causes = Vec::new();
         let mut errno = None;

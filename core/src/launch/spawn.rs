@@ -216,10 +216,8 @@ extern "C" fn execute(task: *mut Task) -> ! {
         }
         let (argv, envp) = ((*task).argv as usize, (*task).envp as usize);
         let flags = libc::AT_EMPTY_PATH as usize;
-        let result = raw(
-            libc::SYS_execveat,
-            [image as usize, EMPTY.as_ptr() as usize, argv, envp, flags],
-        );
+        let result =
+            raw(libc::SYS_execveat, [image as usize, EMPTY.as_ptr() as usize, argv, envp, flags]);
         fail_if_negative(task, result);
         exit(127)
     }

@@ -1,0 +1,135 @@
+# Builds, installs and checks Locule. `make help` lists the targets.
+
+PREFIX  ?= /usr/local
+LIBDIR  ?= $(PREFIX)/lib
+DESTDIR ?=
+
+CARGO   ?= cargo
+CC      ?= cc
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+# Changes only when a released program could break: docs/abi-stability.md.
+SONAME  := liblocule.so.0
+
+OUT     := target/locule
+RUST    := target/release/liblocule_ffi.a
+SYMBOLS := ffi/symbols.txt
+LIBS    := $(OUT)/lib/$(SONAME) $(OUT)/lib/liblocule.so $(OUT)/lib/liblocule.a
+KEEPER  := $(OUT)/libexec/locule-keeper
+
+.PHONY: help build lib deps header test-abi install uninstall fmt lint clean FORCE
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make deps       install what the build and the tests need (Debian, Ubuntu; as root)"
+	@echo "make build      compile everything"
+	@echo "make lib        liblocule.so, liblocule.a and the keeper, in $(OUT)"
+	@echo "make install    PREFIX=$(PREFIX) DESTDIR=$(DESTDIR); also: uninstall"
+	@echo "make header     write include/locule.h from ffi/src"
+	@echo "make test-abi   check the C ABI"
+	@echo "make fmt lint clean"
+
+build: lib
+	$(CARGO) build --release --workspace
+
+lib: $(LIBS) $(KEEPER)
+
+# --- The libraries -------------------------------------------------------------------------
+# Cargo makes the objects, the linker the libraries: cargo's own cdylib has no soname and no
+# symbol versions, and exports more than the ABI.
+
+# `--crate-type` because cargo does no LTO for a crate that is made an rlib at the same time.
+$(RUST): FORCE
+	$(CARGO) rustc --release -p locule-ffi --lib --crate-type staticlib
+
+# The roots of the link, and who else may see them.
+$(OUT)/roots $(OUT)/globals $(OUT)/locule.map &: $(SYMBOLS)
+	@mkdir -p $(@D)
+	sed '/^#/d;s/ .*//' $< >$(OUT)/globals
+	sed 's/^/-u /' $(OUT)/globals >$(OUT)/roots
+	awk '!/^#/ && NF { of[$$2] = of[$$2] " " $$1 ";" } \
+	     END { for (v in of) print v " { global:" of[v] " local: *; };" }' $< >$(OUT)/locule.map
+
+# nodelete: unloading Rust code under running threads crashes, so dlclose keeps the library.
+$(OUT)/lib/$(SONAME): $(RUST) $(OUT)/roots $(OUT)/locule.map
+	@mkdir -p $(@D)
+	$(CC) -shared -o $@ @$(OUT)/roots $(RUST) \
+	    -Wl,-soname,$(SONAME) -Wl,--version-script=$(OUT)/locule.map \
+	    -Wl,--gc-sections -Wl,-z,defs -Wl,-z,relro -Wl,-z,now -Wl,-z,nodelete \
+	    -Wl,--as-needed $(shell pkg-config --libs libseccomp 2>/dev/null) -lgcc_s -lm
+
+$(OUT)/lib/liblocule.so: $(OUT)/lib/$(SONAME)
+	ln -sf $(SONAME) $@
+
+# One object in which everything but the ABI is local, so that a program can link it beside
+# another Rust library, of whichever compiler. The bitcode that the standard library carries
+# for LTO goes: the binutils would hand it to an LLVM that is too old for it.
+$(OUT)/lib/liblocule.a: $(RUST) $(OUT)/roots $(OUT)/globals
+	@mkdir -p $(@D)
+	$(LD) -r --gc-sections --force-group-allocation -o $(OUT)/locule.o @$(OUT)/roots $(RUST)
+	objcopy --keep-global-symbols=$(OUT)/globals -R .llvmbc -R .llvmcmd $(OUT)/locule.o
+	rm -f $@
+	$(AR) rcs $@ $(OUT)/locule.o
+
+$(KEEPER): $(RUST)
+	@mkdir -p $(@D)
+	$(CARGO) run -q --release -p locule-ffi --bin locule-keeper-image >$@
+	chmod 755 $@
+
+# --- Installing ----------------------------------------------------------------------------
+
+INCLUDEDIR = $(DESTDIR)$(PREFIX)/include
+LIBEXECDIR = $(DESTDIR)$(PREFIX)/libexec/locule
+DOCDIR     = $(DESTDIR)$(PREFIX)/share/doc/locule
+PCDIR      = $(DESTDIR)$(LIBDIR)/pkgconfig
+CMAKEDIR   = $(DESTDIR)$(LIBDIR)/cmake/locule
+# The installed tree may be moved: its files find each other by relative paths.
+relative   = $(shell realpath -m --relative-to=$(1) $(2))
+configure  = sed -e 's|@VERSION@|$(VERSION)|' -e 's|@PREFIX@|$(call relative,$(2),$(DESTDIR)$(PREFIX))|' \
+             -e 's|@LIBDIR@|$(call relative,$(2),$(DESTDIR)$(LIBDIR))|' bindings/c/$(1).in >$(2)/$(1)
+
+install: lib
+	install -d $(INCLUDEDIR) $(LIBEXECDIR) $(DOCDIR) $(PCDIR) $(CMAKEDIR)
+	install -m 644 include/locule.h $(INCLUDEDIR)
+	install -m 755 $(OUT)/lib/$(SONAME) $(DESTDIR)$(LIBDIR)
+	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/liblocule.so
+	install -m 644 $(OUT)/lib/liblocule.a $(DESTDIR)$(LIBDIR)
+	install -m 755 $(KEEPER) $(LIBEXECDIR)
+	$(call configure,locule.pc,$(PCDIR))
+	$(call configure,locule-config.cmake,$(CMAKEDIR))
+	$(call configure,locule-config-version.cmake,$(CMAKEDIR))
+	install -m 644 docs/*.md LICENSE $(DOCDIR)
+
+uninstall:
+	rm -f $(INCLUDEDIR)/locule.h $(PCDIR)/locule.pc $(DESTDIR)$(LIBDIR)/$(SONAME) \
+	    $(DESTDIR)$(LIBDIR)/liblocule.so $(DESTDIR)$(LIBDIR)/liblocule.a
+	rm -rf $(LIBEXECDIR) $(DOCDIR) $(CMAKEDIR)
+
+# --- Working on Locule ---------------------------------------------------------------------
+
+# What the build and the tests take from the system. As fast as nothing if it is all there.
+PACKAGES := gcc g++ make binutils pkg-config libseccomp-dev busybox-static uidmap
+deps:
+	@command -v $(CARGO) >/dev/null || echo "cargo is missing: see https://rustup.rs"
+	@command -v dpkg-query >/dev/null || { echo "not Debian or Ubuntu: install what there is called $(PACKAGES)"; exit 0; }; \
+	missing=; for package in $(PACKAGES); do \
+	    dpkg-query -W -f='$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"; \
+	done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" != 0 ]; then echo "missing:$$missing; run: sudo make deps"; exit 1; fi; \
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing
+
+header:
+	UPDATE=1 $(CARGO) test -q -p locule-ffi --test header the_committed_header
+
+test-abi: lib
+	tests/abi/run.sh
+
+fmt:
+	$(CARGO) fmt --all
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+clean:
+	$(CARGO) clean

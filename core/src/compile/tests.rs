@@ -1,0 +1,230 @@
+//! Plans of whole configurations, compared with the texts in `snapshots/`. After a wanted
+//! change `UPDATE=1 cargo test -p locule plans` writes them anew: read the difference.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::cgroup::{Hierarchies, Hierarchy, Location};
+use crate::container::Rootfs;
+use crate::spec;
+
+fn hierarchies() -> Hierarchies {
+    Hierarchies::from_list(vec![Hierarchy {
+        controllers: ["cpu", "memory", "pids"].map(str::to_owned).to_vec(),
+        unified: true,
+        mount_point: "/sys/fs/cgroup".into(),
+        own: "/".into(),
+        parent_writable: true,
+    }])
+}
+
+fn root_facts() -> HostFacts {
+    HostFacts {
+        euid: 0,
+        egid: 0,
+        privileged: true,
+        last_capability: 40,
+        id_mappers: None,
+        root_entries: Vec::new(),
+        cgroups: hierarchies(),
+    }
+}
+
+fn user_facts() -> HostFacts {
+    let entry = |name: &str, link: Option<&str>| RootEntry {
+        name: name.to_owned(),
+        link: link.map(PathBuf::from),
+    };
+    HostFacts {
+        euid: 1000,
+        egid: 100,
+        privileged: false,
+        root_entries: vec![
+            entry("bin", Some("usr/bin")),
+            entry("etc", None),
+            entry("proc", None),
+            entry("tmp", None),
+            entry("usr", None),
+        ],
+        cgroups: Hierarchies::none(),
+        ..root_facts()
+    }
+}
+
+fn program(_: &oci::LinuxSeccomp) -> Result<Arc<seccomp::Program>> {
+    Ok(Arc::new(seccomp::Program { bpf: vec![0; 16], flags: 0 }))
+}
+
+fn compile_with(config: &Value, facts: &HostFacts, rootfs: Rootfs) -> Result<Plan> {
+    let spec = spec::parse(config.to_string().as_bytes())?;
+    spec::validate(&spec)?;
+    let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
+    let location: Location = facts.cgroups.locate(path, "box", facts.euid)?;
+    compile_container(&ContainerInput {
+        spec: &spec,
+        id: "box",
+        bundle: Path::new("/bundle"),
+        state_dir: Path::new("/run/locule/box"),
+        rootfs,
+        facts,
+        location: &location,
+        descriptors: Descriptors { stdio: [true; 3], pass: 1 },
+        seccomp: &program,
+    })
+}
+
+fn check(name: &str, plan: &Plan) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("src/compile/snapshots")
+        .join(format!("{name}.txt"));
+    let text = plan.to_text();
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(text, expected, "{} differs; see the head of this file", path.display());
+}
+
+fn full() -> Value {
+    json!({
+        "ociVersion": "1.3.0",
+        "process": {
+            "terminal": false,
+            "user": { "uid": 1000, "gid": 1000, "umask": 23, "additionalGids": [5, 6] },
+            "args": ["server", "--port", "80"],
+            "env": ["PATH=/usr/bin:/bin", "TERM=xterm"],
+            "cwd": "/srv",
+            "capabilities": {
+                "bounding": ["CAP_NET_BIND_SERVICE", "CAP_KILL"],
+                "effective": ["CAP_NET_BIND_SERVICE"],
+                "permitted": ["CAP_NET_BIND_SERVICE"],
+                "ambient": ["CAP_NET_BIND_SERVICE"],
+            },
+            "rlimits": [{ "type": "RLIMIT_NOFILE", "soft": 1024, "hard": 4096 }],
+            "noNewPrivileges": true,
+            "oomScoreAdj": 100,
+        },
+        "root": { "path": "rootfs", "readonly": true },
+        "hostname": "box",
+        "domainname": "example",
+        "mounts": [
+            { "destination": "/proc", "type": "proc", "source": "proc" },
+            { "destination": "/dev", "type": "tmpfs", "source": "tmpfs",
+              "options": ["nosuid", "strictatime", "mode=755", "size=65536k", "ro"] },
+            { "destination": "/dev/pts", "type": "devpts", "source": "devpts",
+              "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"] },
+            { "destination": "/sys", "type": "sysfs", "source": "sysfs",
+              "options": ["nosuid", "noexec", "nodev", "ro"] },
+            { "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+              "options": ["nosuid", "noexec", "nodev", "relatime", "ro"] },
+            { "destination": "data", "type": "none", "source": "data",
+              "options": ["rbind", "rw", "rslave", "noatime"] },
+        ],
+        "hooks": {
+            "createRuntime": [{ "path": "/bin/network", "args": ["network", "up"], "timeout": 3 }],
+            "startContainer": [{ "path": "/bin/inside" }],
+        },
+        "linux": {
+            "namespaces": [
+                { "type": "pid" }, { "type": "ipc" }, { "type": "uts" }, { "type": "mount" },
+                { "type": "cgroup" }, { "type": "network", "path": "/run/netns/blue" },
+            ],
+            "devices": [
+                { "path": "/dev/fuse", "type": "c", "major": 10, "minor": 229, "fileMode": 438 },
+            ],
+            "sysctl": { "net.ipv4.ip_unprivileged_port_start": "0" },
+            "resources": { "pids": { "limit": 64 } },
+            "seccomp": { "defaultAction": "SCMP_ACT_ALLOW" },
+            "rootfsPropagation": "slave",
+            "maskedPaths": ["/proc/kcore"],
+            "readonlyPaths": ["/proc/sys"],
+        },
+        "annotations": { "org.example.team": "blue" },
+    })
+}
+
+fn rootless() -> Value {
+    json!({
+        "ociVersion": "1.0.2",
+        "process": { "user": { "uid": 0, "gid": 0 }, "args": ["/bin/sh"], "cwd": "/" },
+        "root": { "path": "/" },
+        "mounts": [
+            { "destination": "/proc", "type": "proc", "source": "proc" },
+            { "destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro"] },
+        ],
+        "linux": {
+            "namespaces": [{ "type": "pid" }, { "type": "mount" }, { "type": "user" }],
+            "uidMappings": [{ "containerID": 0, "hostID": 1000, "size": 1 }],
+            "gidMappings": [{ "containerID": 0, "hostID": 100, "size": 1 }],
+        },
+    })
+}
+
+#[test]
+fn plans_of_a_container_with_everything() {
+    check("everything", &compile_with(&full(), &root_facts(), Rootfs::Direct).unwrap());
+}
+
+#[test]
+fn plans_of_an_ordinary_user_on_the_host_root() {
+    check("rootless", &compile_with(&rootless(), &user_facts(), Rootfs::Overlay).unwrap());
+}
+
+#[test]
+fn plans_of_another_process_in_the_container() {
+    let spec = spec::parse(full().to_string().as_bytes()).unwrap();
+    let process = br#"{ "args": ["ls"], "user": { "uid": 0, "gid": 0 }, "terminal": true }"#;
+    let process = spec::parse_process_over(process, spec.process().as_ref().unwrap()).unwrap();
+    let facts = root_facts();
+    let location = facts.cgroups.locate(None, "box", 0).unwrap();
+    let plan = compile_exec(&ExecInput {
+        spec: &spec,
+        process: &process,
+        facts: &facts,
+        location: &location,
+        descriptors: Descriptors::default(),
+        keep_groups: false,
+        gate: false,
+        seccomp: &program,
+    });
+    check("exec", &plan.unwrap());
+}
+
+#[test]
+fn plans_are_the_same_every_time() {
+    let plan = || compile_with(&full(), &root_facts(), Rootfs::Direct).unwrap().bytes;
+    assert_eq!(plan(), plan());
+}
+
+#[test]
+fn maps_that_need_a_helper_are_refused_where_there_is_none() {
+    let mut config = rootless();
+    config["linux"]["uidMappings"][0]["size"] = json!(65536);
+    let error = compile_with(&config, &user_facts(), Rootfs::Direct).unwrap_err();
+    assert_eq!(error.pointer(), Some("/linux/uidMappings"));
+    assert_eq!(error.category(), Category::Unsupported);
+}
+
+#[test]
+fn a_field_that_is_not_carried_out_is_refused_and_not_ignored() {
+    for (path, value) in [
+        ("/linux/intelRdt", json!({ "closID": "a" })),
+        ("/linux/netDevices", json!({ "eth0": {} })),
+    ] {
+        let mut config = full();
+        config["linux"][path.rsplit('/').next().unwrap()] = value;
+        let error = compile_with(&config, &root_facts(), Rootfs::Direct).unwrap_err();
+        assert_eq!((error.category(), error.pointer()), (Category::Unsupported, Some(path)));
+    }
+}
+
+#[test]
+fn a_filesystem_option_on_a_bind_mount_is_refused() {
+    let mut config = full();
+    config["mounts"][5]["options"] = json!(["bind", "size=5m"]);
+    let error = compile_with(&config, &root_facts(), Rootfs::Direct).unwrap_err();
+    assert_eq!(error.pointer(), Some("/mounts/5/options/1"));
+}

@@ -1,0 +1,490 @@
+//! Containers: created, started, signalled, measured and deleted.
+
+use std::ffi::{CString, c_char, c_int, c_void};
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::ptr;
+
+use locule::{
+    Container, CreateOptions, ExecOptions, OnHostExit, Parentage, Result, Rootfs, Source,
+};
+
+use crate::argument::{
+    self, bytes, descriptors, invalid, object, option_timeout, optional_bytes, optional_path,
+    optional_text, unsupported,
+};
+use crate::buf::{self, locule_buf};
+use crate::cancel::{self, locule_cancel};
+use crate::entry::{fallible, infallible};
+use crate::error::{c_string, locule_error};
+use crate::handle;
+use crate::options::{self, Versioned, check_flags, check_reserved, locule_stdio};
+use crate::process::locule_process;
+use crate::runtime::{self, json_buf, locule_runtime};
+
+/// Take `root.path` as the read-only lower layer of a private overlay: what the container
+/// changes there vanishes with it. With "/" it sees the host's own files.
+pub const LOCULE_CREATE_ROOTFS_OVERLAY: u64 = 1;
+/// Let the container live on when this process ends. Without the flag it is killed then and
+/// everything of it is removed.
+pub const LOCULE_CREATE_DETACH: u64 = 2;
+
+/// The parent of the first process is a keeper, which stays as long as the container.
+pub const LOCULE_PARENTAGE_KEEPER: u32 = 0;
+/// The parent is the nearest subreaper, or pid 1. The keeper leaves once the container is
+/// created, so that the container lives on when this process ends.
+pub const LOCULE_PARENTAGE_ORPHAN: u32 = 1;
+/// The parent is the calling process: it gets SIGCHLD and may wait for it. The keeper leaves.
+pub const LOCULE_PARENTAGE_CHILD: u32 = 2;
+
+/// How a container is created. Either `bundle` or `spec_json` has to be set.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct locule_create_opts {
+    /// sizeof(struct locule_create_opts).
+    pub size: usize,
+    /// LOCULE_CREATE_*.
+    pub flags: u64,
+    /// The id: letters, digits and any of _+-. , at most 1024. NULL: one is invented.
+    pub id: *const c_char,
+    /// The bundle: a directory with config.json. With `spec_json` only the directory from
+    /// which relative paths are taken; NULL is then the current directory.
+    pub bundle: *const c_char,
+    /// The text of config.json, in place of the bundle's.
+    pub spec_json: *const c_void,
+    /// Its length in bytes.
+    pub spec_json_len: usize,
+    /// Standard input, output and error. Default: /dev/null.
+    pub stdio: [locule_stdio; 3],
+    /// One of LOCULE_PARENTAGE_*.
+    pub parentage: u32,
+    /// How long creation may take, in milliseconds. 0: 60 seconds.
+    pub timeout_ms: u32,
+    /// Descriptors that become 3, 4, ... in the program; borrowed for the call.
+    pub pass_fds: *const c_int,
+    /// How many there are.
+    pub pass_fd_count: usize,
+    /// Stops the call. May be NULL.
+    pub cancel: *mut locule_cancel,
+}
+
+// SAFETY: `repr(C)`, the size comes first, integers and pointers only, without padding
+// (tests/abi/layout.rs).
+unsafe impl Versioned for locule_create_opts {
+    const NAME: &str = "locule_create_opts";
+    const FIRST_SIZE: usize = 104;
+}
+
+impl locule_create_opts {
+    /// # Safety
+    /// The pointers in the struct are as the header asks, for `'a`.
+    pub(crate) unsafe fn pass_fds<'a>(&self) -> Result<Vec<BorrowedFd<'a>>> {
+        // SAFETY: passed on to the caller.
+        unsafe { descriptors(self.pass_fds, self.pass_fd_count, "opts.pass_fds") }
+    }
+
+    /// # Safety
+    /// The pointers in the struct are as the header asks, for `'a`.
+    pub(crate) unsafe fn convert<'a>(
+        &self,
+        pass_fds: &'a [BorrowedFd<'a>],
+    ) -> Result<CreateOptions<'a>> {
+        let known = LOCULE_CREATE_ROOTFS_OVERLAY | LOCULE_CREATE_DETACH;
+        check_flags(self.flags, known, "opts.flags")?;
+        // SAFETY: passed on to the caller.
+        let (id, bundle, json, cancel) = unsafe {
+            (
+                optional_text(self.id, "opts.id")?,
+                optional_path(self.bundle),
+                optional_bytes(self.spec_json, self.spec_json_len, "opts.spec_json")?,
+                cancel::optional(self.cancel),
+            )
+        };
+        let source = match (json, bundle) {
+            (Some(json), base) => Source::Spec { json, base: base.map(Path::to_owned) },
+            (None, Some(bundle)) => Source::bundle(bundle),
+            (None, None) => {
+                return Err(invalid("neither `opts.bundle` nor `opts.spec_json` is set"));
+            }
+        };
+        let mut options = CreateOptions::new(source);
+        options.id = id;
+        if self.flags & LOCULE_CREATE_ROOTFS_OVERLAY != 0 {
+            options.rootfs = Rootfs::Overlay;
+        }
+        if self.flags & LOCULE_CREATE_DETACH != 0 {
+            options.on_host_exit = OnHostExit::Detach;
+        }
+        options.stdio = options::stdio(&self.stdio)?;
+        options.parentage = match self.parentage {
+            LOCULE_PARENTAGE_KEEPER => Parentage::Keeper,
+            LOCULE_PARENTAGE_ORPHAN => Parentage::Orphan,
+            LOCULE_PARENTAGE_CHILD => Parentage::Child,
+            other => return Err(unsupported(format!("`opts.parentage` {other} is unknown"))),
+        };
+        options.pass_fds = pass_fds;
+        options.timeout = option_timeout(self.timeout_ms);
+        options.cancel = cancel;
+        Ok(options)
+    }
+}
+
+/// How another process is run in a container.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct locule_exec_opts {
+    /// sizeof(struct locule_exec_opts).
+    pub size: usize,
+    /// None yet: 0.
+    pub flags: u64,
+    /// JSON of a `process` object as in config.json. Only `args` is required; what is absent
+    /// is as for the container's first process.
+    pub process_json: *const c_void,
+    /// Its length in bytes.
+    pub process_json_len: usize,
+    /// Standard input, output and error. Default: /dev/null.
+    pub stdio: [locule_stdio; 3],
+    /// How long the start may take, in milliseconds. 0: 60 seconds.
+    pub timeout_ms: u32,
+    /// 0.
+    pub reserved: u32,
+    /// Descriptors that become 3, 4, ... in the program; borrowed for the call.
+    pub pass_fds: *const c_int,
+    /// How many there are.
+    pub pass_fd_count: usize,
+    /// Stops the call. May be NULL.
+    pub cancel: *mut locule_cancel,
+}
+
+// SAFETY: `repr(C)`, the size comes first, integers and pointers only, without padding
+// (tests/abi/layout.rs).
+unsafe impl Versioned for locule_exec_opts {
+    const NAME: &str = "locule_exec_opts";
+    const FIRST_SIZE: usize = 88;
+}
+
+/// Send the signal to every process of the container.
+pub const LOCULE_SIGNAL_ALL: u64 = 1;
+/// Kill the container first if it is not stopped.
+pub const LOCULE_DELETE_FORCE: u64 = 1;
+
+/// A container.
+pub struct locule_container {
+    container: Container,
+    id: CString,
+}
+
+impl locule_container {
+    fn new(container: Container) -> *mut locule_container {
+        let id = c_string(container.id());
+        handle::new(locule_container { container, id })
+    }
+}
+
+/// The container behind a handle.
+///
+/// # Safety
+/// `container` is NULL or a live handle for the length of the call.
+unsafe fn target<'a>(container: *const locule_container) -> Result<&'a Container> {
+    // SAFETY: passed on to the caller.
+    unsafe { object(container, "container") }.map(|container| &container.container)
+}
+
+/// Creates a container and stores it in *out; the caller owns that reference. Everything is
+/// set up and the program waits for locule_container_start. A call that fails leaves nothing
+/// behind.
+///
+/// Any thread. Blocks until the container is set up, its hooks included. Fails with any
+/// category; the error names the stage, the step and the place in config.json. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn locule_container_create(
+    runtime: *mut locule_runtime,
+    opts: *const locule_create_opts,
+    out: *mut *mut locule_container,
+    err: *mut *mut locule_error,
+) -> c_int {
+    // SAFETY: the caller's pointers are as the header asks.
+    unsafe {
+        fallible(err, || {
+            let out = argument::out(out, ptr::null_mut(), "out")?;
+            let runtime = runtime::target(runtime)?;
+            let opts = options::read(opts, "opts")?;
+            let pass_fds = opts.pass_fds()?;
+            *out = locule_container::new(runtime.create(opts.convert(&pass_fds)?)?);
+            Ok(0)
+        })
+    }
+}
+
+/// Opens the container with this id, created by whichever process, and stores it in *out; the
+/// caller owns that reference.
+///
+/// Any thread. Does not block. Fails with LOCULE_E_INVALID, LOCULE_E_NOT_FOUND,
+/// LOCULE_E_PERMISSION, LOCULE_E_SYSTEM. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn locule_container_open(
+    runtime: *mut locule_runtime,
+    id: *const c_char,
+    out: *mut *mut locule_container,
+    err: *mut *mut locule_error,
+) -> c_int {
+    // SAFETY: the caller's pointers are as the header asks.
+    unsafe {
+        fallible(err, || {
+            let out = argument::out(out, ptr::null_mut(), "out")?;
+            let runtime = runtime::target(runtime)?;
+            *out = locule_container::new(runtime.open(argument::text(id, "id")?)?);
+            Ok(0)
+        })
+    }
+}
+
+/// The container's id. Borrowed from the container. NULL for NULL.
+///
+/// Any thread. Does not block. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn locule_container_id(container: *const locule_container) -> *const c_char {
+    infallible(ptr::null(), || {
+        // SAFETY: NULL or a live handle, as the header asks.
+        unsafe { object(container, "container") }
+            .map_or(ptr::null(), |container| container.id.as_ptr())
+    })
+}
+
+/// Stores the container's first process in *out; the caller owns that reference.
+///
+/// Any thread. Does not block. Fails with LOCULE_E_INVALID. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn locule_container_init(
+    container: *const locule_container,
+    out: *mut *mut locule_process,
+    err: *mut *mut locule_error,
+) -> c_int {
+    // SAFETY: the caller's pointers are as the header asks.
+    unsafe {
+        fallible(err, || {
+            let out = argument::out(out, ptr::null_mut(), "out")?;
+            *out = handle::new(locule_process(target(container)?.init().clone()));
+            Ok(0)
+        })
+    }
+}
+
+/// Lets the program run. Returns once it has been executed. `cancel` may be NULL.
+///
+/// Any thread. Blocks until the program has been executed. Fails with LOCULE_E_INVALID,
+/// LOCULE_E_STATE if it is not waiting for this, LOCULE_E_PROGRAM, LOCULE_E_HOOK,
+/// LOCULE_E_CANCELLED, LOCULE_E_KEEPER, LOCULE_E_SYSTEM. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn locule_container_start(
+    container: *mut locule_container,
+    cancel: *mut locule_cancel,
+    err: *mut *mut locule_error,
+) -> c_int {
+    // SAFETY: the caller's pointers are as the header asks.
+    unsafe { fallible(err, || target(container)?.start(cancel::optional(cancel)).map(|()| 0)) }
+}
+
+/// Runs another process in the container and stores it in *out; the caller owns that
+/// reference. Returns once its program has been executed.
+///
+/// Any thread. Blocks until the program has been executed. Fails with LOCULE_E_INVALID,
+/// LOCULE_E_SPEC, LOCULE_E_STATE if the container does not run, LOCULE_E_PROGRAM,
+/// LOCULE_E_TIMEOUT, LOCULE_E_CANCELLED, LOCULE_E_KEEPER, LOCULE_E_SYSTEM. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn locule_container_exec(
+    container: *mut locule_container,
+    opts: *const locule_exec_opts,
+    out: *mut *mut locule_process,
+    err: *mut *mut locule_error,
+) -> c_int {
+    // SAFETY: the caller's pointers are as the header asks.
+    unsafe {
+        fallible(err, || {
+            let out = argument::out(out, ptr::null_mut(), "out")?;
+            let container = target(container)?;
+            let opts = options::read(opts, "opts")?;
+            check_flags(opts.flags, 0, "opts.flags")?;
+            check_reserved(opts.reserved, "opts.reserved")?;
+            let process = bytes(opts.process_json, opts.process_json_len, "opts.process_json")?;
+            let pass_fds = descriptors(opts.pass_fds, opts.pass_fd_count, "opts.pass_fds")?;
+            let process = container.exec(ExecOptions {
+                process,
+                stdio: options::stdio(&opts.stdio)?,
+                pass_fds: &pass_fds,
+                timeout: option_timeout(opts.timeout_ms),
+                cancel: cancel::optional(opts.cancel),
+            })?;
+            *out = handle::new(locule_process(process));
+            Ok(0)
+        })
+    }
+}
+
+/// Sends a signal to the container's first process, or with LOCULE_SIGNAL_ALL in `flags` to
+/// every process in it.
+///
+/// Any thread. Does not block. Fails with LOCULE_E_INVALID, LOCULE_E_UNSUPPORTED,
+/// LOCULE_E_STATE if it is stopped, LOCULE_E_PERMISSION, LOCULE_E_SYSTEM. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn locule_container_signal(
+    container: *mut locule_container,
+    signal: c_int,
+    flags: u64,
+    err: *mut *mut locule_error,
+) -> c_int {
+    // SAFETY: the caller's pointers are as the header asks.
+    unsafe {
+        fallible(err, || {
+            check_flags(flags, LOCULE_SIGNAL_ALL, "flags")?;
+            target(container)?.signal(signal, flags & LOCULE_SIGNAL_ALL != 0).map(|()| 0)
+        })
+    }
+}
+
+/// Freezes every process of the container. Needs a cgroup with a freezer.
+///
+/// Any thread. Blocks until all are frozen. Fails with LOCULE_E_INVALID, LOCULE_E_STATE,
+/// LOCULE_E_UNSUPPORTED, LOCULE_E_PERMISSION, LOCULE_E_SYSTEM. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn locule_container_pause(
+    container: *mut locule_container,
+    err: *mut *mut locule_error,
+) -> c_int {
+    // SAFETY: the caller's pointers are as the header asks.
+    unsafe { fallible(err, || target(container)?.pause().map(|()| 0)) }
+}
+
+/// Thaws what locule_container_pause froze.
+///
+/// Any thread. Blocks until all are thawed. Fails like locule_container_pause. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn locule_container_resume(
+    container: *mut locule_container,
+    err: *mut *mut locule_error,
+) -> c_int {
+    // SAFETY: the caller's pointers are as the header asks.
+    unsafe { fallible(err, || target(container)?.resume().map(|()| 0)) }
+}
+
+/// Changes the container's resource limits: `json` is `len` bytes of a `linux.resources`
+/// object as in config.json; what is absent stays as it is.
+///
+/// Any thread. Does not block. Fails with LOCULE_E_INVALID, LOCULE_E_SPEC, LOCULE_E_STATE,
+/// LOCULE_E_UNSUPPORTED, LOCULE_E_PERMISSION, LOCULE_E_SYSTEM. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn locule_container_update_json(
+    container: *mut locule_container,
+    json: *const c_void,
+    len: usize,
+    err: *mut *mut locule_error,
+) -> c_int {
+    // SAFETY: the caller's pointers are as the header asks.
+    unsafe { fallible(err, || target(container)?.update(bytes(json, len, "json")?).map(|()| 0)) }
+}
+
+/// Stores in *out what the container uses, as a JSON object. The caller frees it with
+/// locule_buf_free.
+///
+/// Any thread. Does not block. Fails with LOCULE_E_INVALID, LOCULE_E_STATE,
+/// LOCULE_E_UNSUPPORTED, LOCULE_E_SYSTEM. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn locule_container_stats_json(
+    container: *mut locule_container,
+    out: *mut locule_buf,
+    err: *mut *mut locule_error,
+) -> c_int {
+    // SAFETY: the caller's pointers are as the header asks.
+    unsafe {
+        fallible(err, || {
+            let out = buf::out(out)?;
+            let stats = target(container)?.stats()?;
+            *out = json_buf(&serde_json::json!(stats));
+            Ok(0)
+        })
+    }
+}
+
+/// Stores in *out a JSON array of the pids of every process in the container, as the calling
+/// process sees them. The caller frees it with locule_buf_free.
+///
+/// Any thread. Does not block. Fails with LOCULE_E_INVALID, LOCULE_E_STATE,
+/// LOCULE_E_UNSUPPORTED, LOCULE_E_SYSTEM. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn locule_container_pids_json(
+    container: *mut locule_container,
+    out: *mut locule_buf,
+    err: *mut *mut locule_error,
+) -> c_int {
+    // SAFETY: the caller's pointers are as the header asks.
+    unsafe {
+        fallible(err, || {
+            let out = buf::out(out)?;
+            *out = json_buf(&target(container)?.pids()?.into());
+            Ok(0)
+        })
+    }
+}
+
+/// Stores in *out the state document (runtime-spec, runtime.md) as JSON, with runc's `rootfs`,
+/// `created` and `owner`. The caller frees it with locule_buf_free.
+///
+/// Any thread. Does not block. Fails with LOCULE_E_INVALID, LOCULE_E_NOT_FOUND if the
+/// container has been deleted, LOCULE_E_SYSTEM. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn locule_container_state_json(
+    container: *mut locule_container,
+    out: *mut locule_buf,
+    err: *mut *mut locule_error,
+) -> c_int {
+    // SAFETY: the caller's pointers are as the header asks.
+    unsafe {
+        fallible(err, || {
+            let out = buf::out(out)?;
+            *out = json_buf(&target(container)?.state()?.document);
+            Ok(0)
+        })
+    }
+}
+
+/// Deletes a container that is stopped or has never been started; with LOCULE_DELETE_FORCE in
+/// `flags` in any state. The handle stays valid, for its id and to be given back.
+///
+/// Any thread. Blocks until all of it is gone. Fails with LOCULE_E_INVALID,
+/// LOCULE_E_UNSUPPORTED, LOCULE_E_STATE if it runs, LOCULE_E_NOT_FOUND, LOCULE_E_BUSY,
+/// LOCULE_E_SYSTEM. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn locule_container_delete(
+    container: *mut locule_container,
+    flags: u64,
+    err: *mut *mut locule_error,
+) -> c_int {
+    // SAFETY: the caller's pointers are as the header asks.
+    unsafe {
+        fallible(err, || {
+            check_flags(flags, LOCULE_DELETE_FORCE, "flags")?;
+            target(container)?.delete(flags & LOCULE_DELETE_FORCE != 0).map(|()| 0)
+        })
+    }
+}
+
+/// Takes another reference and returns the container. NULL gives NULL.
+///
+/// Any thread. Does not block. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn locule_container_ref(
+    container: *mut locule_container,
+) -> *mut locule_container {
+    // SAFETY: NULL or a live handle, as the header asks.
+    unsafe { handle::acquire(container) }
+}
+
+/// Gives a reference back; the last one frees the handle. The container itself goes on: see
+/// locule_container_delete and LOCULE_CREATE_DETACH. NULL is ignored.
+///
+/// Any thread. Does not block. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn locule_container_unref(container: *mut locule_container) {
+    // SAFETY: NULL or a reference that the caller owns, as the header asks.
+    infallible((), || unsafe { handle::release(container) });
+}

@@ -1,0 +1,959 @@
+/*
+ * Locule: a container runtime that lives inside another program.
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Generated from ffi/src by `make header`; do not edit.
+ *
+ * THREADS. Every function may be called from any thread, at the same time as any other and on
+ * the same handle: the library locks for itself, and a call that waits never blocks another.
+ * Locule starts no thread and calls the host's code only inside locule_runtime_dispatch, on
+ * the thread that called it. After fork() the child must not use handles it inherited; after
+ * exec there are none, for every descriptor is close-on-exec.
+ *
+ * OWNERSHIP. Handles (locule_runtime, _container, _process, _cancel, _error) are counted. A
+ * function that stores one in *out gives the caller a reference; each reference is given back
+ * once with _unref. Giving back the last one frees the handle and nothing else: containers and
+ * processes go on. A `const char *` or a descriptor called "borrowed" belongs to its handle
+ * and lives as long. Bytes in a locule_buf are freed with locule_buf_free. What the host
+ * passes in (strings, bytes, structs, arrays, descriptors) stays the host's: Locule has copied
+ * or duplicated what it keeps before the call returns.
+ *
+ * ERRORS. Functions that can fail return 0 or more, or a category below -4096, one of
+ * LOCULE_E_*, and take `locule_error **err`. `err` may be NULL. Otherwise *err is always
+ * written: NULL, or an error that the caller gives back. There is no "last error". When a call
+ * fails, *out is NULL, or the buffer empty. A required argument that is NULL gives
+ * LOCULE_E_INVALID; a handle in the wrong state gives LOCULE_E_STATE.
+ *
+ * OPTIONS. A struct that starts with `size` has to be zeroed and given its size, which
+ * LOCULE_OPTS does. 0 is the default of every field. Flags, kinds and later fields which the
+ * library that runs does not know are refused with LOCULE_E_UNSUPPORTED, never ignored.
+ *
+ * STRINGS end in NUL. Paths are bytes; everything else is UTF-8.
+ *
+ * THE HOST is left as it is: no fork of it, no signal handlers, no SIGCHLD (but see
+ * LOCULE_PARENTAGE_CHILD), no change of its umask, directory, environment, signal mask or
+ * namespaces; nothing is written to its standard streams; a defect in Locule becomes
+ * LOCULE_E_BUG, not an abort. Unloading with dlclose does nothing: the library stays.
+ */
+
+#ifndef LOCULE_H
+#define LOCULE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct locule_runtime locule_runtime;
+typedef struct locule_container locule_container;
+typedef struct locule_process locule_process;
+typedef struct locule_cancel locule_cancel;
+typedef struct locule_error locule_error;
+typedef struct locule_event locule_event;
+typedef struct locule_buf locule_buf;
+struct locule_create_opts;
+struct locule_exit;
+
+/**
+ * Declares a variable that is a struct with a size, ready for use:
+ *
+ *     LOCULE_OPTS(locule_create_opts, opts, .bundle = "/var/lib/bundles/web");
+ *
+ * In C++ and where only the size is to be set: LOCULE_OPTS(locule_create_opts, opts);
+ */
+#ifdef __cplusplus
+#define LOCULE_OPTS(type, name) \
+    struct type name = {};      \
+    name.size = sizeof(struct type)
+#else
+#define LOCULE_OPTS(...) LOCULE_OPTS_(__VA_ARGS__, )
+#define LOCULE_OPTS_(type, name, ...) \
+    struct type name = {.size = sizeof(struct type), __VA_ARGS__}
+#endif
+
+/* ==========================================================================================
+ * Version: which library runs, and what it can do
+ * ========================================================================================== */
+
+/**
+ * The version of this header. Within one LOCULE_VERSION_MAJOR.LOCULE_VERSION_MINOR below 1.0,
+ * and within one major version from 1.0 on, programs built with an older header go on working.
+ */
+#define LOCULE_VERSION_MAJOR 0
+/** See LOCULE_VERSION_MAJOR. */
+#define LOCULE_VERSION_MINOR 1
+/** See LOCULE_VERSION_MAJOR. */
+#define LOCULE_VERSION_PATCH 0
+
+/**
+ * The version of the library that runs, such as "0.1.0": it may be later than the header. A
+ * constant.
+ *
+ * Any thread. Does not block. Since 0.1.
+ */
+const char *locule_version(void);
+
+/**
+ * Returns 1 if the library that runs has this feature, else 0, also for NULL. In 0.1:
+ * "cancel", "container", "detach", "events", "exec", "explain", "parentage", "pass-fds",
+ * "rootfs-overlay", "terminal". What this machine can do says locule_runtime_features_json.
+ *
+ * Any thread. Does not block. Since 0.1.
+ */
+int locule_has(const char *feature);
+
+/* ==========================================================================================
+ * Errors: what failed, where in a container's life, and where in config.json
+ * ========================================================================================== */
+
+/** An argument of the call is wrong. */
+#define LOCULE_E_INVALID (-4097)
+/** config.json, or another OCI document, is wrong. */
+#define LOCULE_E_SPEC (-4098)
+/** No such container, process or file. */
+#define LOCULE_E_NOT_FOUND (-4099)
+/** The id is in use. */
+#define LOCULE_E_EXISTS (-4100)
+/** The container is in a state that does not allow the call. */
+#define LOCULE_E_STATE (-4101)
+/** The system refused for lack of privilege. */
+#define LOCULE_E_PERMISSION (-4102)
+/** The kernel, this machine or this version of Locule cannot do it. */
+#define LOCULE_E_UNSUPPORTED (-4103)
+/** Something is in use that must not be. */
+#define LOCULE_E_BUSY (-4104)
+/** The deadline passed. */
+#define LOCULE_E_TIMEOUT (-4105)
+/** The call was cancelled. */
+#define LOCULE_E_CANCELLED (-4106)
+/** A resource ran out: memory, disk, descriptors, processes. */
+#define LOCULE_E_RESOURCE (-4107)
+/** A system call failed for another reason. */
+#define LOCULE_E_SYSTEM (-4108)
+/** The program could not be executed. */
+#define LOCULE_E_PROGRAM (-4109)
+/** A hook failed. */
+#define LOCULE_E_HOOK (-4110)
+/** The container's keeper is gone or does not answer as it should. */
+#define LOCULE_E_KEEPER (-4111)
+/** A plugin refused or failed. */
+#define LOCULE_E_PLUGIN (-4112)
+/** A callback of the host asked to stop. */
+#define LOCULE_E_CALLBACK (-4113)
+/** A defect in Locule. */
+#define LOCULE_E_BUG (-4114)
+
+/** Checking the arguments of a call. */
+#define LOCULE_STAGE_ARGUMENTS 1
+/** Reading and checking config.json. */
+#define LOCULE_STAGE_VALIDATE 2
+/** Compiling the plan. */
+#define LOCULE_STAGE_COMPILE 3
+/** The state directory. */
+#define LOCULE_STAGE_STATE 4
+/** Cgroups and resource limits. */
+#define LOCULE_STAGE_CGROUP 5
+/** Starting the keeper or the process. */
+#define LOCULE_STAGE_SPAWN 6
+/** Creating or joining namespaces, mapping ids. */
+#define LOCULE_STAGE_NAMESPACES 7
+/** The root filesystem. */
+#define LOCULE_STAGE_ROOTFS 8
+/** Mounts, masked and read-only paths. */
+#define LOCULE_STAGE_MOUNTS 9
+/** Device nodes. */
+#define LOCULE_STAGE_DEVICES 10
+/** Hostname, sysctl and other settings of the namespaces. */
+#define LOCULE_STAGE_SETTINGS 11
+/** User, groups, capabilities, limits, labels of the process. */
+#define LOCULE_STAGE_PROCESS 12
+/** The terminal and standard streams. */
+#define LOCULE_STAGE_STDIO 13
+/** The seccomp filter. */
+#define LOCULE_STAGE_SECCOMP 14
+/** Hooks. */
+#define LOCULE_STAGE_HOOK 15
+/** Finding and executing the program. */
+#define LOCULE_STAGE_EXEC 16
+/** Letting the program run. */
+#define LOCULE_STAGE_START 17
+/** Signals, freezing, waiting. */
+#define LOCULE_STAGE_CONTROL 18
+/** Deleting the container. */
+#define LOCULE_STAGE_DELETE 19
+
+/**
+ * Takes another reference and returns the error. NULL gives NULL.
+ *
+ * Any thread. Does not block. Since 0.1.
+ */
+locule_error *locule_error_ref(locule_error *error);
+
+/**
+ * Gives a reference back; the last one frees the error and the strings borrowed from it.
+ * NULL is ignored.
+ *
+ * Any thread. Does not block. Since 0.1.
+ */
+void locule_error_unref(locule_error *error);
+
+/**
+ * The category, one of LOCULE_E_*: what the failed call returned. 0 for NULL.
+ *
+ * Any thread. Does not block. Since 0.1.
+ */
+int locule_error_code(const locule_error *error);
+
+/**
+ * The errno of the system call that failed; 0 if it was none, and for NULL.
+ *
+ * Any thread. Does not block. Since 0.1.
+ */
+int locule_error_errno(const locule_error *error);
+
+/**
+ * Where in a container's life it happened, one of LOCULE_STAGE_*. 0 for NULL. A later
+ * version of the library may return numbers that this header does not name.
+ *
+ * Any thread. Does not block. Since 0.1.
+ */
+uint32_t locule_error_stage(const locule_error *error);
+
+/**
+ * The stage in words, such as "mounts". Borrowed from the error. NULL for NULL.
+ *
+ * Any thread. Does not block. Since 0.1.
+ */
+const char *locule_error_stage_name(const locule_error *error);
+
+/**
+ * The whole text on one line: what was attempted, from the widest to the narrowest, the
+ * errno in words, the place in config.json. Borrowed from the error. NULL for NULL.
+ *
+ * Any thread. Does not block. Since 0.1.
+ */
+const char *locule_error_message(const locule_error *error);
+
+/**
+ * The JSON pointer of the field to blame in the document the caller gave, such as
+ * "/mounts/3". Borrowed from the error. NULL if there is none.
+ *
+ * Any thread. Does not block. Since 0.1.
+ */
+const char *locule_error_pointer(const locule_error *error);
+
+/**
+ * The id of the container. Borrowed from the error. NULL if there is none.
+ *
+ * Any thread. Does not block. Since 0.1.
+ */
+const char *locule_error_container_id(const locule_error *error);
+
+/**
+ * The step of the plan that failed, as locule_runtime_explain prints it. Borrowed from the
+ * error. NULL if it was none.
+ *
+ * Any thread. Does not block. Since 0.1.
+ */
+const char *locule_error_step(const locule_error *error);
+
+/**
+ * What can be done about it. Borrowed from the error. NULL if nothing is known.
+ *
+ * Any thread. Does not block. Since 0.1.
+ */
+const char *locule_error_hint(const locule_error *error);
+
+/**
+ * The name of a category, such as "not-found" for LOCULE_E_NOT_FOUND. A constant; never
+ * NULL: "ok" for 0 and above, "unknown" for a number that is no category.
+ *
+ * Any thread. Does not block. Since 0.1.
+ */
+const char *locule_category_name(int code);
+
+/* ==========================================================================================
+ * Buffers: bytes that Locule hands out
+ * ========================================================================================== */
+
+/**
+ * Bytes made by Locule: JSON or text. The caller owns them and frees them with
+ * locule_buf_free, never with free().
+ */
+struct locule_buf {
+    /** The bytes, followed by a NUL byte that `len` does not count. NULL if empty. */
+    char *data;
+    /** How many bytes there are. Not to be changed before locule_buf_free. */
+    size_t len;
+};
+
+/**
+ * Frees what a buffer holds and empties it. NULL and an empty buffer are ignored.
+ *
+ * Any thread, but one at a time for one buffer. Does not block. Since 0.1.
+ */
+void locule_buf_free(locule_buf *buf);
+
+/* ==========================================================================================
+ * Cancelling: tokens that stop waiting calls
+ * ========================================================================================== */
+
+/**
+ * Makes a token that has not been triggered, and stores it in *out; the caller owns that
+ * reference. One token may be given to any number of calls.
+ *
+ * Any thread. Does not block. Fails with LOCULE_E_INVALID, LOCULE_E_RESOURCE. Since 0.1.
+ */
+int locule_cancel_new(locule_cancel **out, locule_error **err);
+
+/**
+ * Makes every call that was given this token, now or later, return LOCULE_E_CANCELLED. It
+ * cannot be undone. NULL is ignored.
+ *
+ * Any thread, but not a signal handler. Does not block. Since 0.1.
+ */
+void locule_cancel_trigger(locule_cancel *cancel);
+
+/**
+ * The token's descriptor: readable once it has been triggered. Borrowed: it is closed with
+ * the token, and must only be polled. LOCULE_E_INVALID for NULL.
+ *
+ * Any thread. Does not block. Since 0.1.
+ */
+int locule_cancel_fd(const locule_cancel *cancel);
+
+/**
+ * Takes another reference and returns the token. NULL gives NULL.
+ *
+ * Any thread. Does not block. Since 0.1.
+ */
+locule_cancel *locule_cancel_ref(locule_cancel *cancel);
+
+/**
+ * Gives a reference back; the last one closes the token without triggering it. NULL is
+ * ignored.
+ *
+ * Any thread. Does not block. Since 0.1.
+ */
+void locule_cancel_unref(locule_cancel *cancel);
+
+/* ==========================================================================================
+ * Runtime: the place where containers are kept
+ * ========================================================================================== */
+
+/** Do not touch cgroups at all. */
+#define LOCULE_RUNTIME_NO_CGROUPS 1
+
+/** The plan as text for people, a line a step. */
+#define LOCULE_EXPLAIN_TEXT 0
+/** The plan as JSON. */
+#define LOCULE_EXPLAIN_JSON 1
+
+/** How a runtime is opened. */
+struct locule_runtime_opts {
+    /** sizeof(struct locule_runtime_opts). */
+    size_t size;
+    /** LOCULE_RUNTIME_*. */
+    uint64_t flags;
+    /**
+     * The directory where containers are kept; made if missing. NULL: /run/locule for root,
+     * else $XDG_RUNTIME_DIR/locule, else /tmp/locule-UID.
+     */
+    const char *state_dir;
+    /** The keeper executable. NULL: the one inside this library, else an installed one. */
+    const char *keeper_path;
+};
+
+/**
+ * Gets an event from locule_runtime_dispatch, on the thread that called it. `event` lives
+ * until the callback returns. Returns 0 to go on; anything else makes the dispatch return
+ * LOCULE_E_CALLBACK. It may call Locule, but must return: no longjmp, no exception.
+ */
+typedef int (*locule_event_fn)(const locule_event *event, void *user);
+
+/**
+ * Opens a runtime and stores it in *out; the caller owns that reference. NULL for `opts` takes
+ * every default. A process may open any number, of one state directory too.
+ *
+ * Any thread. Does not block, but for the filesystem. Fails with LOCULE_E_INVALID,
+ * LOCULE_E_UNSUPPORTED, LOCULE_E_PERMISSION, LOCULE_E_RESOURCE, LOCULE_E_SYSTEM. Since 0.1.
+ */
+int locule_runtime_new(const struct locule_runtime_opts *opts,
+                       locule_runtime **out,
+                       locule_error **err);
+
+/**
+ * The state directory. Borrowed from the runtime. NULL for NULL.
+ *
+ * Any thread. Does not block. Since 0.1.
+ */
+const char *locule_runtime_state_dir(const locule_runtime *runtime);
+
+/**
+ * One descriptor for everything that this runtime's handles wait for: readable while
+ * locule_runtime_dispatch has an event to give. Borrowed: it is closed with the runtime, and
+ * must only be polled. LOCULE_E_INVALID for NULL.
+ *
+ * Any thread. Does not block. Since 0.1.
+ */
+int locule_runtime_fd(const locule_runtime *runtime);
+
+/**
+ * Waits up to `timeout_ms` milliseconds (negative: no limit; 0: only looks) for the processes
+ * that were created or opened through this runtime handle, and gives the end of each to
+ * `callback`, with `user`, on this thread. Returns how many there were; 0 after the timeout.
+ * Each end is given once, and only while the host holds a handle to the process or its
+ * container.
+ *
+ * Any thread. Blocks up to the timeout. Fails with LOCULE_E_INVALID, LOCULE_E_SYSTEM, and
+ * with LOCULE_E_CALLBACK as soon as the callback returns anything but 0. Since 0.1.
+ */
+int locule_runtime_dispatch(locule_runtime *runtime,
+                            int timeout_ms,
+                            locule_event_fn callback,
+                            void *user,
+                            locule_error **err);
+
+/**
+ * Stores in *out a JSON array with the state document of every container in the state
+ * directory, whoever created it, in the order of their ids. The caller frees it with
+ * locule_buf_free.
+ *
+ * Any thread. Does not block, but for the filesystem. Fails with LOCULE_E_INVALID,
+ * LOCULE_E_PERMISSION, LOCULE_E_SYSTEM. Since 0.1.
+ */
+int locule_runtime_list_json(locule_runtime *runtime, locule_buf *out, locule_error **err);
+
+/**
+ * Stores in *out the features document (runtime-spec, features.md): what this library can do
+ * on this machine. The caller frees it with locule_buf_free.
+ *
+ * Any thread. Does not block. Fails with LOCULE_E_INVALID. Since 0.1.
+ */
+int locule_runtime_features_json(locule_runtime *runtime, locule_buf *out, locule_error **err);
+
+/**
+ * Stores in *out what locule_container_create would do with these options, without doing it:
+ * every step, in order. `format` is one of LOCULE_EXPLAIN_*. Needs no privilege. The caller
+ * frees the result with locule_buf_free.
+ *
+ * Any thread. Does not block, but for the filesystem. Fails with LOCULE_E_INVALID,
+ * LOCULE_E_SPEC, LOCULE_E_UNSUPPORTED, LOCULE_E_NOT_FOUND. Since 0.1.
+ */
+int locule_runtime_explain(locule_runtime *runtime,
+                           const struct locule_create_opts *opts,
+                           uint32_t format,
+                           locule_buf *out,
+                           locule_error **err);
+
+/**
+ * Takes another reference and returns the runtime. NULL gives NULL.
+ *
+ * Any thread. Does not block. Since 0.1.
+ */
+locule_runtime *locule_runtime_ref(locule_runtime *runtime);
+
+/**
+ * Gives a reference back; the last one closes the runtime. Containers go on, and so do their
+ * handles. NULL is ignored.
+ *
+ * Any thread. Does not block. Since 0.1.
+ */
+void locule_runtime_unref(locule_runtime *runtime);
+
+/* ==========================================================================================
+ * Spec: the default config.json
+ * ========================================================================================== */
+
+/** The root filesystem is read-only. */
+#define LOCULE_SPEC_READONLY 1
+
+/**
+ * If the calling process is not root: add a user namespace that maps its user and group, and
+ * leave out what needs root. Without effect for root.
+ */
+#define LOCULE_SPEC_ROOTLESS_AUTO 2
+/** Share the network of the calling process. */
+#define LOCULE_SPEC_NETWORK_HOST 4
+/** The program gets a terminal. */
+#define LOCULE_SPEC_TERMINAL 8
+
+/** The choices for a default config.json. */
+struct locule_spec_opts {
+    /** sizeof(struct locule_spec_opts). */
+    size_t size;
+    /** LOCULE_SPEC_*. */
+    uint64_t flags;
+    /** The program and its arguments, ending with NULL. Default: "sh". */
+    const char *const *args;
+    /**
+     * The environment as "NAME=value", ending with NULL. Default: a PATH, and TERM with
+     * LOCULE_SPEC_TERMINAL.
+     */
+    const char *const *env;
+    /** The working directory in the container. Default: "/". */
+    const char *cwd;
+    /** The host name in the container. Default: "locule". */
+    const char *hostname;
+    /** The root filesystem, absolute or from the bundle. Default: "rootfs". */
+    const char *rootfs;
+    /** The user id of the program in the container. */
+    uint32_t uid;
+    /** The group id of the program in the container. */
+    uint32_t gid;
+    /** The most memory the container may use, in bytes. 0: no limit. */
+    uint64_t memory_bytes;
+    /** The most processor time it may use, in thousandths of one processor. 0: no limit. */
+    uint32_t cpu_milli;
+    /** The most processes it may have. 0: no limit. */
+    uint32_t pids;
+};
+
+/**
+ * Stores in *out a config.json that suits most containers, with these choices: namespaces,
+ * the usual mounts, masked paths, capabilities and seccomp profile. It may be changed and
+ * given to locule_container_create. NULL for `opts` takes every default. The caller frees
+ * it with locule_buf_free.
+ *
+ * Any thread. Does not block. Fails with LOCULE_E_INVALID, LOCULE_E_UNSUPPORTED. Since 0.1.
+ */
+int locule_spec_generate(const struct locule_spec_opts *opts,
+                         locule_buf *out,
+                         locule_error **err);
+
+/* ==========================================================================================
+ * Standard streams
+ * ========================================================================================== */
+
+/** /dev/null. */
+#define LOCULE_STDIO_NULL 0
+/** The stream of the same number of the calling process. */
+#define LOCULE_STDIO_INHERIT 1
+/** The descriptor in `fd`. */
+#define LOCULE_STDIO_FD 2
+/** A new pipe; the host takes its end with locule_process_take_pipe. */
+#define LOCULE_STDIO_PIPE 3
+
+/** A standard stream of a process. Ignored if the process has a terminal. */
+struct locule_stdio {
+    /** One of LOCULE_STDIO_*. */
+    uint32_t kind;
+    /** With LOCULE_STDIO_FD: the descriptor; borrowed for the call. Else 0. */
+    int fd;
+};
+
+/* ==========================================================================================
+ * Containers
+ * ========================================================================================== */
+
+/**
+ * Take `root.path` as the read-only lower layer of a private overlay: what the container
+ * changes there vanishes with it. With "/" it sees the host's own files.
+ */
+#define LOCULE_CREATE_ROOTFS_OVERLAY 1
+
+/**
+ * Let the container live on when this process ends. Without the flag it is killed then and
+ * everything of it is removed.
+ */
+#define LOCULE_CREATE_DETACH 2
+
+/** The parent of the first process is a keeper, which stays as long as the container. */
+#define LOCULE_PARENTAGE_KEEPER 0
+
+/**
+ * The parent is the nearest subreaper, or pid 1. The keeper leaves once the container is
+ * created, so that the container lives on when this process ends.
+ */
+#define LOCULE_PARENTAGE_ORPHAN 1
+/** The parent is the calling process: it gets SIGCHLD and may wait for it. The keeper leaves. */
+#define LOCULE_PARENTAGE_CHILD 2
+
+/** Send the signal to every process of the container. */
+#define LOCULE_SIGNAL_ALL 1
+
+/** Kill the container first if it is not stopped. */
+#define LOCULE_DELETE_FORCE 1
+
+/** How a container is created. Either `bundle` or `spec_json` has to be set. */
+struct locule_create_opts {
+    /** sizeof(struct locule_create_opts). */
+    size_t size;
+    /** LOCULE_CREATE_*. */
+    uint64_t flags;
+    /** The id: letters, digits and any of _+-. , at most 1024. NULL: one is invented. */
+    const char *id;
+    /**
+     * The bundle: a directory with config.json. With `spec_json` only the directory from
+     * which relative paths are taken; NULL is then the current directory.
+     */
+    const char *bundle;
+    /** The text of config.json, in place of the bundle's. */
+    const void *spec_json;
+    /** Its length in bytes. */
+    size_t spec_json_len;
+    /** Standard input, output and error. Default: /dev/null. */
+    struct locule_stdio stdio[3];
+    /** One of LOCULE_PARENTAGE_*. */
+    uint32_t parentage;
+    /** How long creation may take, in milliseconds. 0: 60 seconds. */
+    uint32_t timeout_ms;
+    /** Descriptors that become 3, 4, ... in the program; borrowed for the call. */
+    const int *pass_fds;
+    /** How many there are. */
+    size_t pass_fd_count;
+    /** Stops the call. May be NULL. */
+    locule_cancel *cancel;
+};
+
+/** How another process is run in a container. */
+struct locule_exec_opts {
+    /** sizeof(struct locule_exec_opts). */
+    size_t size;
+    /** None yet: 0. */
+    uint64_t flags;
+    /**
+     * JSON of a `process` object as in config.json. Only `args` is required; what is absent
+     * is as for the container's first process.
+     */
+    const void *process_json;
+    /** Its length in bytes. */
+    size_t process_json_len;
+    /** Standard input, output and error. Default: /dev/null. */
+    struct locule_stdio stdio[3];
+    /** How long the start may take, in milliseconds. 0: 60 seconds. */
+    uint32_t timeout_ms;
+    /** 0. */
+    uint32_t reserved;
+    /** Descriptors that become 3, 4, ... in the program; borrowed for the call. */
+    const int *pass_fds;
+    /** How many there are. */
+    size_t pass_fd_count;
+    /** Stops the call. May be NULL. */
+    locule_cancel *cancel;
+};
+
+/**
+ * Creates a container and stores it in *out; the caller owns that reference. Everything is
+ * set up and the program waits for locule_container_start. A call that fails leaves nothing
+ * behind.
+ *
+ * Any thread. Blocks until the container is set up, its hooks included. Fails with any
+ * category; the error names the stage, the step and the place in config.json. Since 0.1.
+ */
+int locule_container_create(locule_runtime *runtime,
+                            const struct locule_create_opts *opts,
+                            locule_container **out,
+                            locule_error **err);
+
+/**
+ * Opens the container with this id, created by whichever process, and stores it in *out; the
+ * caller owns that reference.
+ *
+ * Any thread. Does not block. Fails with LOCULE_E_INVALID, LOCULE_E_NOT_FOUND,
+ * LOCULE_E_PERMISSION, LOCULE_E_SYSTEM. Since 0.1.
+ */
+int locule_container_open(locule_runtime *runtime,
+                          const char *id,
+                          locule_container **out,
+                          locule_error **err);
+
+/**
+ * The container's id. Borrowed from the container. NULL for NULL.
+ *
+ * Any thread. Does not block. Since 0.1.
+ */
+const char *locule_container_id(const locule_container *container);
+
+/**
+ * Stores the container's first process in *out; the caller owns that reference.
+ *
+ * Any thread. Does not block. Fails with LOCULE_E_INVALID. Since 0.1.
+ */
+int locule_container_init(const locule_container *container,
+                          locule_process **out,
+                          locule_error **err);
+
+/**
+ * Lets the program run. Returns once it has been executed. `cancel` may be NULL.
+ *
+ * Any thread. Blocks until the program has been executed. Fails with LOCULE_E_INVALID,
+ * LOCULE_E_STATE if it is not waiting for this, LOCULE_E_PROGRAM, LOCULE_E_HOOK,
+ * LOCULE_E_CANCELLED, LOCULE_E_KEEPER, LOCULE_E_SYSTEM. Since 0.1.
+ */
+int locule_container_start(locule_container *container,
+                           locule_cancel *cancel,
+                           locule_error **err);
+
+/**
+ * Runs another process in the container and stores it in *out; the caller owns that
+ * reference. Returns once its program has been executed.
+ *
+ * Any thread. Blocks until the program has been executed. Fails with LOCULE_E_INVALID,
+ * LOCULE_E_SPEC, LOCULE_E_STATE if the container does not run, LOCULE_E_PROGRAM,
+ * LOCULE_E_TIMEOUT, LOCULE_E_CANCELLED, LOCULE_E_KEEPER, LOCULE_E_SYSTEM. Since 0.1.
+ */
+int locule_container_exec(locule_container *container,
+                          const struct locule_exec_opts *opts,
+                          locule_process **out,
+                          locule_error **err);
+
+/**
+ * Sends a signal to the container's first process, or with LOCULE_SIGNAL_ALL in `flags` to
+ * every process in it.
+ *
+ * Any thread. Does not block. Fails with LOCULE_E_INVALID, LOCULE_E_UNSUPPORTED,
+ * LOCULE_E_STATE if it is stopped, LOCULE_E_PERMISSION, LOCULE_E_SYSTEM. Since 0.1.
+ */
+int locule_container_signal(locule_container *container,
+                            int signal,
+                            uint64_t flags,
+                            locule_error **err);
+
+/**
+ * Freezes every process of the container. Needs a cgroup with a freezer.
+ *
+ * Any thread. Blocks until all are frozen. Fails with LOCULE_E_INVALID, LOCULE_E_STATE,
+ * LOCULE_E_UNSUPPORTED, LOCULE_E_PERMISSION, LOCULE_E_SYSTEM. Since 0.1.
+ */
+int locule_container_pause(locule_container *container, locule_error **err);
+
+/**
+ * Thaws what locule_container_pause froze.
+ *
+ * Any thread. Blocks until all are thawed. Fails like locule_container_pause. Since 0.1.
+ */
+int locule_container_resume(locule_container *container, locule_error **err);
+
+/**
+ * Changes the container's resource limits: `json` is `len` bytes of a `linux.resources`
+ * object as in config.json; what is absent stays as it is.
+ *
+ * Any thread. Does not block. Fails with LOCULE_E_INVALID, LOCULE_E_SPEC, LOCULE_E_STATE,
+ * LOCULE_E_UNSUPPORTED, LOCULE_E_PERMISSION, LOCULE_E_SYSTEM. Since 0.1.
+ */
+int locule_container_update_json(locule_container *container,
+                                 const void *json,
+                                 size_t len,
+                                 locule_error **err);
+
+/**
+ * Stores in *out what the container uses, as a JSON object. The caller frees it with
+ * locule_buf_free.
+ *
+ * Any thread. Does not block. Fails with LOCULE_E_INVALID, LOCULE_E_STATE,
+ * LOCULE_E_UNSUPPORTED, LOCULE_E_SYSTEM. Since 0.1.
+ */
+int locule_container_stats_json(locule_container *container,
+                                locule_buf *out,
+                                locule_error **err);
+
+/**
+ * Stores in *out a JSON array of the pids of every process in the container, as the calling
+ * process sees them. The caller frees it with locule_buf_free.
+ *
+ * Any thread. Does not block. Fails with LOCULE_E_INVALID, LOCULE_E_STATE,
+ * LOCULE_E_UNSUPPORTED, LOCULE_E_SYSTEM. Since 0.1.
+ */
+int locule_container_pids_json(locule_container *container,
+                               locule_buf *out,
+                               locule_error **err);
+
+/**
+ * Stores in *out the state document (runtime-spec, runtime.md) as JSON, with runc's `rootfs`,
+ * `created` and `owner`. The caller frees it with locule_buf_free.
+ *
+ * Any thread. Does not block. Fails with LOCULE_E_INVALID, LOCULE_E_NOT_FOUND if the
+ * container has been deleted, LOCULE_E_SYSTEM. Since 0.1.
+ */
+int locule_container_state_json(locule_container *container,
+                                locule_buf *out,
+                                locule_error **err);
+
+/**
+ * Deletes a container that is stopped or has never been started; with LOCULE_DELETE_FORCE in
+ * `flags` in any state. The handle stays valid, for its id and to be given back.
+ *
+ * Any thread. Blocks until all of it is gone. Fails with LOCULE_E_INVALID,
+ * LOCULE_E_UNSUPPORTED, LOCULE_E_STATE if it runs, LOCULE_E_NOT_FOUND, LOCULE_E_BUSY,
+ * LOCULE_E_SYSTEM. Since 0.1.
+ */
+int locule_container_delete(locule_container *container, uint64_t flags, locule_error **err);
+
+/**
+ * Takes another reference and returns the container. NULL gives NULL.
+ *
+ * Any thread. Does not block. Since 0.1.
+ */
+locule_container *locule_container_ref(locule_container *container);
+
+/**
+ * Gives a reference back; the last one frees the handle. The container itself goes on: see
+ * locule_container_delete and LOCULE_CREATE_DETACH. NULL is ignored.
+ *
+ * Any thread. Does not block. Since 0.1.
+ */
+void locule_container_unref(locule_container *container);
+
+/* ==========================================================================================
+ * Processes: waiting, signals, pipes, terminals
+ * ========================================================================================== */
+
+/** The process has not ended. */
+#define LOCULE_EXIT_NONE 0
+/** The process exited: see `code`. */
+#define LOCULE_EXIT_CODE 1
+/** A signal killed the process: see `signal` and `core_dumped`. */
+#define LOCULE_EXIT_SIGNAL 2
+
+/**
+ * The process is gone and nobody could collect its status: its keeper was killed, or it has
+ * no keeper and is not the caller's child.
+ */
+#define LOCULE_EXIT_UNKNOWN 3
+
+/** How a process ended. */
+struct locule_exit {
+    /** sizeof(struct locule_exit), set by the caller. */
+    size_t size;
+    /** One of LOCULE_EXIT_*. */
+    uint32_t kind;
+    /** With LOCULE_EXIT_CODE: the exit code, 0 to 255. Else 0. */
+    int32_t code;
+    /** With LOCULE_EXIT_SIGNAL: the signal. Else 0. */
+    int32_t signal;
+    /** With LOCULE_EXIT_SIGNAL: 1 if it left a core dump. Else 0. */
+    uint32_t core_dumped;
+};
+
+/**
+ * The pid as the calling process sees it: above 0, also after the process has ended.
+ * LOCULE_E_INVALID for NULL.
+ *
+ * Any thread. Does not block. Since 0.1.
+ */
+int locule_process_pid(const locule_process *process);
+
+/**
+ * The descriptor to poll: readable from the moment on which the exit status is there, and it
+ * stays so. Borrowed: it is closed with the process handle, and must only be polled.
+ * LOCULE_E_INVALID for NULL.
+ *
+ * Any thread. Does not block. Since 0.1.
+ */
+int locule_process_fd(const locule_process *process);
+
+/**
+ * Waits until the process has ended. Returns 1 and fills *out, or returns 0 after
+ * `timeout_ms` milliseconds (negative: no limit; 0: only looks). It may be called again, and
+ * by several threads. `cancel` and `out` may be NULL.
+ *
+ * Any thread. Blocks up to the timeout. Fails with LOCULE_E_INVALID, LOCULE_E_CANCELLED,
+ * LOCULE_E_SYSTEM. Since 0.1.
+ */
+int locule_process_wait(locule_process *process,
+                        int timeout_ms,
+                        locule_cancel *cancel,
+                        struct locule_exit *out,
+                        locule_error **err);
+
+/**
+ * Sends the process a signal.
+ *
+ * Any thread. Does not block. Fails with LOCULE_E_INVALID, LOCULE_E_STATE if it has ended,
+ * LOCULE_E_PERMISSION. Since 0.1.
+ */
+int locule_process_signal(locule_process *process, int signal, locule_error **err);
+
+/**
+ * Returns the host's end of the pipe to standard stream `number` (0 to 2), made with
+ * LOCULE_STDIO_PIPE. The caller owns the descriptor and closes it; closing the end of stream
+ * 0 is the end of the program's input. Each can be taken once.
+ *
+ * Any thread. Does not block. Fails with LOCULE_E_INVALID, and with LOCULE_E_NOT_FOUND if the
+ * stream is no pipe or its end has been taken. Since 0.1.
+ */
+int locule_process_take_pipe(locule_process *process, uint32_t number, locule_error **err);
+
+/**
+ * Returns the master of the process's terminal (`"terminal": true` in its JSON). The caller
+ * owns the descriptor and closes it. It can be taken once.
+ *
+ * Any thread. Does not block. Fails with LOCULE_E_INVALID, and with LOCULE_E_NOT_FOUND if
+ * the process has no terminal or its master has been taken. Since 0.1.
+ */
+int locule_process_take_terminal(locule_process *process, locule_error **err);
+
+/**
+ * Tells the process's terminal its size in characters, whether or not its master has been
+ * taken.
+ *
+ * Any thread. Does not block. Fails with LOCULE_E_INVALID, LOCULE_E_STATE, LOCULE_E_SYSTEM.
+ * Since 0.1.
+ */
+int locule_process_resize(locule_process *process,
+                          uint16_t rows,
+                          uint16_t columns,
+                          locule_error **err);
+
+/**
+ * Takes another reference and returns the process. NULL gives NULL.
+ *
+ * Any thread. Does not block. Since 0.1.
+ */
+locule_process *locule_process_ref(locule_process *process);
+
+/**
+ * Gives a reference back; the last one frees the handle, its descriptor and pipe ends that
+ * were not taken. The process itself goes on. NULL is ignored.
+ *
+ * Any thread. Does not block. Since 0.1.
+ */
+void locule_process_unref(locule_process *process);
+
+/* ==========================================================================================
+ * Events: what locule_runtime_dispatch reports
+ * ========================================================================================== */
+
+/** A process has ended. */
+#define LOCULE_EVENT_EXITED 1
+
+/**
+ * What happened, one of LOCULE_EVENT_*. 0 for NULL. A callback returns 0 for a kind that it
+ * does not know: later versions may add some.
+ *
+ * Only in the callback. Does not block. Since 0.1.
+ */
+uint32_t locule_event_kind(const locule_event *event);
+
+/**
+ * The id of the container. Borrowed from the event. NULL for NULL.
+ *
+ * Only in the callback. Does not block. Since 0.1.
+ */
+const char *locule_event_container_id(const locule_event *event);
+
+/**
+ * The process. Borrowed from the event: to keep it, take a reference with
+ * locule_process_ref. The handle is another one than the host has from locule_container_exec
+ * or locule_container_init; the container's id and the pid tell which process it is. NULL for
+ * NULL.
+ *
+ * Only in the callback. Does not block. Since 0.1.
+ */
+locule_process *locule_event_process(const locule_event *event);
+
+/**
+ * Stores in *out how the process ended.
+ *
+ * Only in the callback. Does not block. Fails with LOCULE_E_INVALID. Since 0.1.
+ */
+int locule_event_exit(const locule_event *event, struct locule_exit *out, locule_error **err);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* LOCULE_H */

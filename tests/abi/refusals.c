@@ -1,0 +1,225 @@
+/* Every function, called with NULL and with nonsense where C can check it: it refuses with the
+ * right category, writes its results anyway, and never crashes. The runner makes sure that no
+ * function is missing here. */
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "locule.h"
+
+/* Runs a call twice: with an error object, which has to fit the result, and without. */
+#define REFUSED(category, call)                                   \
+    do {                                                          \
+        locule_error *err = (locule_error *)&failures;            \
+        int result = (call);                                      \
+        if (result != (category) || err == NULL)                  \
+            printf("%s gives %d, \"%s\"\n", #call, result,        \
+                   err != NULL ? locule_error_message(err) : ""); \
+        CHECK(result == (category));                              \
+        CHECK(err != NULL && locule_error_code(err) == (category)); \
+        CHECK(strlen(locule_error_message(err)) > 0);             \
+        CHECK(strlen(locule_error_stage_name(err)) > 0);          \
+        CHECK(locule_error_stage(err) > 0);                       \
+        locule_error_unref(err);                                  \
+    } while (0)
+
+#define INVALID(call) REFUSED(LOCULE_E_INVALID, call)
+#define UNSUPPORTED(call) REFUSED(LOCULE_E_UNSUPPORTED, call)
+
+#define NONSENSE(type) ((type *)(uintptr_t)0x10)
+
+static int never(const locule_event *event, void *user)
+{
+    (void)event;
+    (void)user;
+    CHECK(!"the callback is not called");
+    return 0;
+}
+
+static void everything_null(void)
+{
+    locule_runtime *runtime = NONSENSE(locule_runtime);
+    locule_container *container = NONSENSE(locule_container);
+    locule_process *process = NONSENSE(locule_process);
+    locule_buf buf = {NONSENSE(char), 7};
+    LOCULE_OPTS(locule_exit, status, .kind = 77);
+
+    INVALID(locule_cancel_new(NULL, &err));
+    INVALID(locule_runtime_new(NULL, NULL, &err));
+    INVALID(locule_runtime_dispatch(NULL, 0, never, NULL, &err));
+    INVALID(locule_runtime_list_json(NULL, &buf, &err));
+    CHECK(buf.data == NULL && buf.len == 0);
+    INVALID(locule_runtime_features_json(NULL, &buf, &err));
+    INVALID(locule_runtime_explain(NULL, NULL, LOCULE_EXPLAIN_TEXT, &buf, &err));
+    INVALID(locule_spec_generate(NULL, NULL, &err));
+    INVALID(locule_container_create(NULL, NULL, &container, &err));
+    CHECK(container == NULL);
+    INVALID(locule_container_create(NULL, NULL, NULL, &err));
+    INVALID(locule_container_open(NULL, NULL, &container, &err));
+    INVALID(locule_container_init(NULL, &process, &err));
+    CHECK(process == NULL);
+    INVALID(locule_container_start(NULL, NULL, &err));
+    INVALID(locule_container_exec(NULL, NULL, &process, &err));
+    INVALID(locule_container_signal(NULL, 15, 0, &err));
+    INVALID(locule_container_pause(NULL, &err));
+    INVALID(locule_container_resume(NULL, &err));
+    INVALID(locule_container_update_json(NULL, NULL, 0, &err));
+    INVALID(locule_container_stats_json(NULL, &buf, &err));
+    INVALID(locule_container_pids_json(NULL, &buf, &err));
+    INVALID(locule_container_state_json(NULL, &buf, &err));
+    INVALID(locule_container_state_json(NULL, NULL, &err));
+    INVALID(locule_container_delete(NULL, 0, &err));
+    INVALID(locule_process_wait(NULL, 0, NULL, &status, &err));
+    CHECK(status.kind == LOCULE_EXIT_NONE && status.size == sizeof status);
+    INVALID(locule_process_wait(NULL, 0, NULL, NULL, &err));
+    INVALID(locule_process_signal(NULL, 15, &err));
+    INVALID(locule_process_take_pipe(NULL, 0, &err));
+    INVALID(locule_process_take_terminal(NULL, &err));
+    INVALID(locule_process_resize(NULL, 24, 80, &err));
+    INVALID(locule_event_exit(NULL, &status, &err));
+    INVALID(locule_event_exit(NULL, NULL, &err));
+
+    /* The same without a place for the error. */
+    CHECK(locule_container_start(NULL, NULL, NULL) == LOCULE_E_INVALID);
+    CHECK(locule_runtime_new(NULL, NULL, NULL) == LOCULE_E_INVALID);
+
+    CHECK(locule_runtime_fd(NULL) == LOCULE_E_INVALID);
+    CHECK(locule_cancel_fd(NULL) == LOCULE_E_INVALID);
+    CHECK(locule_process_fd(NULL) == LOCULE_E_INVALID);
+    CHECK(locule_process_pid(NULL) == LOCULE_E_INVALID);
+    CHECK(locule_runtime_state_dir(NULL) == NULL);
+    CHECK(locule_container_id(NULL) == NULL);
+    CHECK(locule_event_kind(NULL) == 0);
+    CHECK(locule_event_container_id(NULL) == NULL);
+    CHECK(locule_event_process(NULL) == NULL);
+    CHECK(locule_error_code(NULL) == 0);
+    CHECK(locule_error_errno(NULL) == 0);
+    CHECK(locule_error_stage(NULL) == 0);
+    CHECK(locule_error_stage_name(NULL) == NULL);
+    CHECK(locule_error_message(NULL) == NULL);
+    CHECK(locule_error_pointer(NULL) == NULL);
+    CHECK(locule_error_container_id(NULL) == NULL);
+    CHECK(locule_error_step(NULL) == NULL);
+    CHECK(locule_error_hint(NULL) == NULL);
+    CHECK(locule_has(NULL) == 0);
+    CHECK(locule_has("\xff\xfe") == 0);
+
+    CHECK(locule_runtime_ref(NULL) == NULL);
+    CHECK(locule_container_ref(NULL) == NULL);
+    CHECK(locule_process_ref(NULL) == NULL);
+    CHECK(locule_cancel_ref(NULL) == NULL);
+    CHECK(locule_error_ref(NULL) == NULL);
+    locule_runtime_unref(NULL);
+    locule_container_unref(NULL);
+    locule_process_unref(NULL);
+    locule_cancel_unref(NULL);
+    locule_cancel_trigger(NULL);
+    locule_error_unref(NULL);
+    locule_buf_free(NULL);
+    locule_buf_free(&buf);
+
+    /* Option structs are looked at before the runtime is opened. */
+    struct locule_runtime_opts opts = {0, 0, NULL, NULL};
+    INVALID(locule_runtime_new(&opts, &runtime, &err));
+    CHECK(runtime == NULL);
+    opts.size = 8;
+    INVALID(locule_runtime_new(&opts, &runtime, &err));
+    opts.size = SIZE_MAX;
+    INVALID(locule_runtime_new(&opts, &runtime, &err));
+    opts.size = sizeof opts;
+    opts.flags = UINT64_C(1) << 63;
+    UNSUPPORTED(locule_runtime_new(&opts, &runtime, &err));
+
+    LOCULE_OPTS(locule_spec_opts, spec, .flags = UINT64_C(1) << 40);
+    UNSUPPORTED(locule_spec_generate(&spec, &buf, &err));
+    const char *const not_utf8[] = {"sh", "\xff", NULL};
+    spec.flags = 0;
+    spec.args = not_utf8;
+    INVALID(locule_spec_generate(&spec, &buf, &err));
+    CHECK(buf.data == NULL);
+}
+
+static void constants(void)
+{
+    CHECK(strcmp(locule_category_name(0), "ok") == 0);
+    CHECK(strcmp(locule_category_name(LOCULE_E_BUG), "bug") == 0);
+    CHECK(strcmp(locule_category_name(-1), "unknown") == 0);
+    CHECK(strcmp(locule_version(), VERSION_OF_THE_BUILD) == 0);
+}
+
+static void nonsense_in_options(locule_runtime *runtime)
+{
+    locule_container *container;
+    locule_buf buf;
+    const int not_open[] = {0, 900000};
+
+    INVALID(locule_runtime_dispatch(runtime, 0, NULL, NULL, &err));
+    INVALID(locule_container_create(runtime, NULL, &container, &err));
+    INVALID(locule_container_open(runtime, NULL, &container, &err));
+    INVALID(locule_container_open(runtime, "\xff", &container, &err));
+
+    LOCULE_OPTS(locule_create_opts, opts);
+    INVALID(locule_container_create(runtime, &opts, &container, &err));
+    opts.spec_json_len = 5;
+    INVALID(locule_container_create(runtime, &opts, &container, &err));
+    opts.spec_json = "{}";
+    opts.spec_json_len = SIZE_MAX;
+    INVALID(locule_container_create(runtime, &opts, &container, &err));
+    opts.spec_json_len = 2;
+
+    opts.flags = UINT64_C(1) << 60;
+    UNSUPPORTED(locule_container_create(runtime, &opts, &container, &err));
+    opts.flags = 0;
+    opts.parentage = 3;
+    UNSUPPORTED(locule_container_create(runtime, &opts, &container, &err));
+    opts.parentage = 0;
+    opts.stdio[1].kind = 4;
+    UNSUPPORTED(locule_container_create(runtime, &opts, &container, &err));
+    opts.stdio[1].kind = LOCULE_STDIO_FD;
+    opts.stdio[1].fd = 900000;
+    INVALID(locule_container_create(runtime, &opts, &container, &err));
+    opts.stdio[1].kind = LOCULE_STDIO_NULL;
+    INVALID(locule_container_create(runtime, &opts, &container, &err));
+    opts.stdio[1].fd = 0;
+    opts.pass_fd_count = 2;
+    INVALID(locule_container_create(runtime, &opts, &container, &err));
+    opts.pass_fds = not_open;
+    INVALID(locule_container_create(runtime, &opts, &container, &err));
+    opts.pass_fd_count = SIZE_MAX;
+    INVALID(locule_container_create(runtime, &opts, &container, &err));
+    opts.pass_fd_count = 0;
+    UNSUPPORTED(locule_runtime_explain(runtime, &opts, 9, &buf, &err));
+
+    /* A struct of a later version: accepted while its new fields are 0. */
+    struct {
+        struct locule_create_opts known;
+        uint64_t later;
+    } newer = {opts, 1};
+    newer.known.size = sizeof newer;
+    UNSUPPORTED(locule_container_create(runtime, &newer.known, &container, &err));
+    newer.later = 0;
+    REFUSED(LOCULE_E_SPEC, locule_container_create(runtime, &newer.known, &container, &err));
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 2)
+        return 2;
+    everything_null();
+    constants();
+
+    LOCULE_OPTS(locule_runtime_opts, opts, .state_dir = argv[1]);
+    locule_runtime *runtime;
+    locule_error *err;
+    if (locule_runtime_new(&opts, &runtime, &err) < 0) {
+        printf("open a runtime: %s\n", locule_error_message(err));
+        locule_error_unref(err);
+        return 1;
+    }
+    nonsense_in_options(runtime);
+    locule_runtime_unref(runtime);
+    return failures != 0;
+}
