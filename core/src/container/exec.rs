@@ -57,7 +57,7 @@ pub(super) fn exec(container: &Container, options: &ExecOptions<'_>) -> Result<P
         descriptors: streams.descriptors(options.pass_fds.len()),
         keep_groups: denies_setgroups(spec, facts),
         gate: shared.keeper.is_none(),
-        seccomp: &|profile| shared.runtime.0.seccomp.compile(profile),
+        seccomp: &|profile| shared.runtime.0.seccomp.get(profile),
     })?;
     let opened = Opened::open(&plan, |slot| match slot {
         Slot::Stdio(number) => streams.raw(*number),
