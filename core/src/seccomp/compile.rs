@@ -9,7 +9,7 @@ use libseccomp::{
 };
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use oci_spec::runtime::{
-    LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag,
+    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag,
     LinuxSeccompOperator, LinuxSyscall,
 };
 
@@ -51,43 +51,44 @@ pub const FLAGS: [LinuxSeccompFilterFlag; 3] = [
     LinuxSeccompFilterFlag::SeccompFilterFlagTsync,
 ];
 
-/// Every architecture of the specification, with libseccomp's name for it.
-const ARCHITECTURES: [(&str, ScmpArch); 23] = [
-    ("SCMP_ARCH_X86", ScmpArch::X86),
-    ("SCMP_ARCH_X86_64", ScmpArch::X8664),
-    ("SCMP_ARCH_X32", ScmpArch::X32),
-    ("SCMP_ARCH_ARM", ScmpArch::Arm),
-    ("SCMP_ARCH_AARCH64", ScmpArch::Aarch64),
-    ("SCMP_ARCH_MIPS", ScmpArch::Mips),
-    ("SCMP_ARCH_MIPS64", ScmpArch::Mips64),
-    ("SCMP_ARCH_MIPS64N32", ScmpArch::Mips64N32),
-    ("SCMP_ARCH_MIPSEL", ScmpArch::Mipsel),
-    ("SCMP_ARCH_MIPSEL64", ScmpArch::Mipsel64),
-    ("SCMP_ARCH_MIPSEL64N32", ScmpArch::Mipsel64N32),
-    ("SCMP_ARCH_PPC", ScmpArch::Ppc),
-    ("SCMP_ARCH_PPC64", ScmpArch::Ppc64),
-    ("SCMP_ARCH_PPC64LE", ScmpArch::Ppc64Le),
-    ("SCMP_ARCH_S390", ScmpArch::S390),
-    ("SCMP_ARCH_S390X", ScmpArch::S390X),
-    ("SCMP_ARCH_PARISC", ScmpArch::Parisc),
-    ("SCMP_ARCH_PARISC64", ScmpArch::Parisc64),
-    ("SCMP_ARCH_RISCV64", ScmpArch::Riscv64),
-    ("SCMP_ARCH_LOONGARCH64", ScmpArch::Loongarch64),
-    ("SCMP_ARCH_M68K", ScmpArch::M68k),
-    ("SCMP_ARCH_SH", ScmpArch::Sh),
-    ("SCMP_ARCH_SHEB", ScmpArch::Sheb),
+/// Every architecture of the specification but the native one, and libseccomp's name for it.
+const ARCHITECTURES: [(Arch, ScmpArch); 23] = [
+    (Arch::ScmpArchX86, ScmpArch::X86),
+    (Arch::ScmpArchX86_64, ScmpArch::X8664),
+    (Arch::ScmpArchX32, ScmpArch::X32),
+    (Arch::ScmpArchArm, ScmpArch::Arm),
+    (Arch::ScmpArchAarch64, ScmpArch::Aarch64),
+    (Arch::ScmpArchMips, ScmpArch::Mips),
+    (Arch::ScmpArchMips64, ScmpArch::Mips64),
+    (Arch::ScmpArchMips64n32, ScmpArch::Mips64N32),
+    (Arch::ScmpArchMipsel, ScmpArch::Mipsel),
+    (Arch::ScmpArchMipsel64, ScmpArch::Mipsel64),
+    (Arch::ScmpArchMipsel64n32, ScmpArch::Mipsel64N32),
+    (Arch::ScmpArchPpc, ScmpArch::Ppc),
+    (Arch::ScmpArchPpc64, ScmpArch::Ppc64),
+    (Arch::ScmpArchPpc64le, ScmpArch::Ppc64Le),
+    (Arch::ScmpArchS390, ScmpArch::S390),
+    (Arch::ScmpArchS390x, ScmpArch::S390X),
+    (Arch::ScmpArchParisc, ScmpArch::Parisc),
+    (Arch::ScmpArchParisc64, ScmpArch::Parisc64),
+    (Arch::ScmpArchRiscv64, ScmpArch::Riscv64),
+    (Arch::ScmpArchLoongarch64, ScmpArch::Loongarch64),
+    (Arch::ScmpArchM68k, ScmpArch::M68k),
+    (Arch::ScmpArchSh, ScmpArch::Sh),
+    (Arch::ScmpArchSheb, ScmpArch::Sheb),
 ];
 
-/// The architectures the libseccomp at hand can compile for, by the specification's names.
-pub fn architectures() -> Vec<&'static str> {
+/// The architectures the libseccomp at hand can compile for.
+pub fn architectures() -> Vec<Arch> {
     let _guard = LIBSECCOMP.lock().unwrap_or_else(PoisonError::into_inner);
     let known = |arch: ScmpArch| {
         ScmpFilterContext::new(ScmpAction::Allow).is_ok_and(|mut context| {
+            // A context starts with the native one, and holds one byte order only.
             arch == ScmpArch::native()
                 || context.remove_arch(ScmpArch::native()).is_ok() && context.add_arch(arch).is_ok()
         })
     };
-    ARCHITECTURES.iter().filter(|(_, arch)| known(*arch)).map(|(name, _)| *name).collect()
+    ARCHITECTURES.iter().filter(|(_, arch)| known(*arch)).map(|(arch, _)| *arch).collect()
 }
 
 /// Compiles a profile: milliseconds of work, so keep the result, or use a [`Cache`](super::Cache).
@@ -116,14 +117,16 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Arc<Program>> {
     let mut architectures = vec![ScmpArch::native()];
     for (index, arch) in profile.architectures().iter().flatten().enumerate() {
         let pointer = format!("{AT}/architectures/{index}");
-        let name = arch.to_string();
-        let Some(arch) = architecture(*arch) else { continue };
-        if !architectures.contains(&arch) {
-            context.add_arch(arch).map_err(|e| failed(&format!("add {name}"), &pointer, &e))?;
-            architectures.push(arch);
+        let Some((_, arch)) = ARCHITECTURES.iter().find(|(known, _)| known == arch) else {
+            continue; // SCMP_ARCH_NATIVE
+        };
+        if !architectures.contains(arch) {
+            context.add_arch(*arch).map_err(|e| failed(&format!("add {arch:?}"), &pointer, &e))?;
+            architectures.push(*arch);
         }
     }
-    // A binary tree instead of a list: a call is found in 9 comparisons instead of up to 400.
+    // A binary tree instead of a list: with our default profile a call is judged in 16
+    // instructions instead of 174, on average.
     // Older libraries cannot, and then it is slower, nothing else.
     let _ = context.set_ctl_optimize(2);
 
@@ -255,38 +258,6 @@ fn action(
 /// lets it pass: it can answer for itself.
 fn denies(default: ScmpAction) -> bool {
     !matches!(default, ScmpAction::Allow | ScmpAction::Log | ScmpAction::Trace(_))
-}
-
-/// libseccomp's value for an architecture; `None` for the native one, which is always there.
-fn architecture(arch: oci_spec::runtime::Arch) -> Option<ScmpArch> {
-    // The discriminants are `AUDIT_ARCH_*` in both crates, but only the names are public there.
-    use oci_spec::runtime::Arch;
-    Some(match arch {
-        Arch::ScmpArchNative => return None,
-        Arch::ScmpArchX86 => ScmpArch::X86,
-        Arch::ScmpArchX86_64 => ScmpArch::X8664,
-        Arch::ScmpArchX32 => ScmpArch::X32,
-        Arch::ScmpArchArm => ScmpArch::Arm,
-        Arch::ScmpArchAarch64 => ScmpArch::Aarch64,
-        Arch::ScmpArchMips => ScmpArch::Mips,
-        Arch::ScmpArchMips64 => ScmpArch::Mips64,
-        Arch::ScmpArchMips64n32 => ScmpArch::Mips64N32,
-        Arch::ScmpArchMipsel => ScmpArch::Mipsel,
-        Arch::ScmpArchMipsel64 => ScmpArch::Mipsel64,
-        Arch::ScmpArchMipsel64n32 => ScmpArch::Mipsel64N32,
-        Arch::ScmpArchPpc => ScmpArch::Ppc,
-        Arch::ScmpArchPpc64 => ScmpArch::Ppc64,
-        Arch::ScmpArchPpc64le => ScmpArch::Ppc64Le,
-        Arch::ScmpArchS390 => ScmpArch::S390,
-        Arch::ScmpArchS390x => ScmpArch::S390X,
-        Arch::ScmpArchParisc => ScmpArch::Parisc,
-        Arch::ScmpArchParisc64 => ScmpArch::Parisc64,
-        Arch::ScmpArchRiscv64 => ScmpArch::Riscv64,
-        Arch::ScmpArchLoongarch64 => ScmpArch::Loongarch64,
-        Arch::ScmpArchM68k => ScmpArch::M68k,
-        Arch::ScmpArchSh => ScmpArch::Sh,
-        Arch::ScmpArchSheb => ScmpArch::Sheb,
-    })
 }
 
 /// `SECCOMP_FILTER_FLAG_*` bits.

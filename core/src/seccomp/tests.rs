@@ -1,6 +1,6 @@
 use std::time::Instant;
 
-use oci_spec::runtime::LinuxSeccomp;
+use oci_spec::runtime::{Arch, LinuxSeccomp};
 
 use super::interpreter::{Call, run};
 use super::*;
@@ -364,8 +364,43 @@ fn the_cache_forgets_what_was_used_longest_ago() {
 #[test]
 fn the_architectures_hold_this_one() {
     let native =
-        if cfg!(target_arch = "x86_64") { "SCMP_ARCH_X86_64" } else { "SCMP_ARCH_AARCH64" };
+        if cfg!(target_arch = "x86_64") { Arch::ScmpArchX86_64 } else { Arch::ScmpArchAarch64 };
     assert!(architectures().contains(&native));
+}
+
+#[test]
+fn profiles_that_engines_write_compile() {
+    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let shared = here
+        .ancestors()
+        .map(|dir| dir.join("shared/fixtures/engine-specs"))
+        .find(|fixtures| fixtures.is_dir())
+        .or_else(|| std::env::var_os("LOCULE_ENGINE_SPECS").map(Into::into));
+    let Some(shared) = shared else {
+        println!("skipped: shared/fixtures/engine-specs is missing");
+        return;
+    };
+    for entry in std::fs::read_dir(shared).unwrap() {
+        let path = entry.unwrap().path();
+        let Ok(spec) = crate::spec::parse(&std::fs::read(&path).unwrap_or_default()) else {
+            continue;
+        };
+        let Some(profile) = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()) else {
+            continue;
+        };
+        let start = Instant::now();
+        let program = compile(profile).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        println!(
+            "{}: {} instructions, {:?}",
+            path.display(),
+            program.bpf.len() / 8,
+            start.elapsed()
+        );
+        let says = |number, args: &[u64]| verdict(&program, number, args);
+        assert_eq!(says(libc::SYS_execve, &[]), ALLOW);
+        assert_eq!(says(libc::SYS_clone, &[libc::SIGCHLD as u64]), ALLOW);
+        assert_eq!(says(4000, &[]), errno(libc::ENOSYS));
+    }
 }
 
 /// Not a test: prints what compiling and looking up cost. Run with `--release -- --ignored`.
@@ -375,6 +410,9 @@ fn times() {
     let profile = default_profile();
     let start = Instant::now();
     let program = compile(&profile).unwrap();
+    if let Some(path) = std::env::var_os("LOCULE_BPF_OUT") {
+        std::fs::write(path, &program.bpf).unwrap();
+    }
     println!("compile: {:?}, {} instructions", start.elapsed(), program.bpf.len() / 8);
     let cache = Cache::new();
     cache.get(&profile).unwrap();
