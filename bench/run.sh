@@ -3,7 +3,8 @@
 # namespace with nothing but cgroup v2. Leaves no cgroup, mount or process.
 #
 # usage: run.sh [quick]       the tables, also written to bench/RESULTS.md
-#        run.sh trace FILE    the system calls of a few starts in process
+#        run.sh trace floor|locule COUNT COMMAND...
+#                             COUNT starts under a tracer: strace -f -r -T -o FILE, perf stat
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -59,7 +60,9 @@ trap remove EXIT
 trap 'remove; exit 1' INT TERM HUP
 
 case ${1-} in
-    trace) "$work/locule-bench" trace "$work/tmp" "$cgroup" "${2:?a file}" ;;
+    trace)
+        shift
+        "$work/locule-bench" trace "$work/tmp" "$cgroup" "$work/floor" "$@" ;;
     quick) "$work/locule-bench" run "$work/tmp" "$cgroup" "$work/floor" "$here/RESULTS.md" quick ;;
     *) "$work/locule-bench" run "$work/tmp" "$cgroup" "$work/floor" "$here/RESULTS.md" ;;
 esac

@@ -24,7 +24,7 @@ use sample::{Samples, interleave, median};
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 const USAGE: &str = "locule-bench run WORK CGROUP FLOOR RESULTS [quick]
-locule-bench trace WORK CGROUP OUTPUT";
+locule-bench trace WORK CGROUP FLOOR floor|locule COUNT TRACER...";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -76,15 +76,19 @@ impl Place {
         Ok(Rc::new(RefCell::new(Server::start(&self.host(name, mebibytes)?)?)))
     }
 
-    /// A floor of its own, with directories of its own.
-    fn start_floor(&self, program: &str, name: &str, gate: bool) -> Result<Server> {
+    /// What to execute for a floor with directories of its own.
+    fn floor(&self, program: &str, name: &str, gate: bool) -> Result<Vec<String>> {
         let cgroup = format!("/sys/fs/cgroup{}/{name}", self.cgroup);
         fs::create_dir_all(&cgroup)?;
         let (root, state) = (self.directory("rootfs")?, self.directory(name)?);
         let mut argv = vec![program.to_owned()];
         argv.extend(gate.then(|| "-g".to_owned()));
         argv.extend([root, cgroup, state, "-".to_owned()]);
-        Server::start(&argv)
+        Ok(argv)
+    }
+
+    fn start_floor(&self, program: &str, name: &str, gate: bool) -> Result<Server> {
+        Server::start(&self.floor(program, name, gate)?)
     }
 }
 
@@ -257,14 +261,20 @@ fn run(arguments: &[String]) -> Result<()> {
     Ok(fs::write(results, text)?)
 }
 
-/// Writes the system calls of three starts, with the time since the one before.
+/// Runs one contender alone under a tracer, such as `strace -f -r -T -o FILE`.
 fn trace(arguments: &[String]) -> Result<()> {
-    let [work, cgroup, output] = arguments else { return Err(USAGE.into()) };
+    let [work, cgroup, floor, contender, count, tracer @ ..] = arguments else {
+        return Err(USAGE.into());
+    };
     let place = Place::new(work, cgroup);
-    let mut argv: Vec<String> =
-        ["strace", "-f", "-r", "-T", "-o", output].map(str::to_owned).into();
-    argv.extend(place.host("traced-host", 0)?);
-    let mut host = Server::start(&argv)?;
-    host.ask("start 3")?;
+    let traced = match contender.as_str() {
+        "floor" => place.floor(floor, "floor", false)?,
+        "locule" => place.host("traced-host", 0)?,
+        _ => return Err("a contender is floor or locule".into()),
+    };
+    let mut server = Server::start(&[tracer, &traced].concat())?;
+    let command = if contender == "floor" { "" } else { "start " };
+    let times = server.ask(&format!("{command}{count}"))?;
+    println!("median {:.0} us", median(&times) / 1e3);
     Ok(())
 }
