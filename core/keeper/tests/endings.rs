@@ -296,3 +296,55 @@ fn executed_processes_are_killed_with_the_container() {
         assert_eq!(exec.exited().signal, libc::SIGKILL);
     }
 }
+
+#[test]
+fn the_cgroup_of_a_dead_host_is_emptied_and_removed() {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let hierarchy = mounts.lines().find(|line| line.contains(" - cgroup2 "));
+    let Some(hierarchy) = hierarchy.and_then(|line| line.split(' ').nth(4)) else {
+        println!("skipped: cgroup v2");
+        return;
+    };
+    let Some(bundle) = Bundle::new() else { return };
+    let cgroup =
+        std::path::Path::new(hierarchy).join(format!("locule-test-{}", std::process::id()));
+    if std::fs::create_dir(&cgroup).is_err() {
+        println!("skipped: a writable cgroup v2");
+        return;
+    }
+    let folder = std::fs::File::open(&cgroup).unwrap();
+    for who in [As::Root, As::Sandboxed] {
+        let _ = std::fs::create_dir(&cgroup);
+        let mut keeper = Keeper::new(who);
+        let mut host = Command::new("sleep").arg("1000").spawn().unwrap();
+        let host_pidfd = pidfd(host.id() as i32);
+        let mut plan = Plan::default();
+        let slot = plan.slot();
+        plan.namespaces(0).push(Stream::Launch, &Operation::IntoCgroup { slot });
+        plan.filesystems(&bundle).child(&Operation::Pivot {}).output();
+        plan.program(&["sh", "-c", "cat /proc/self/cgroup; sleep 1000 & sleep 1000"], true);
+        let path = c(&cgroup);
+        plan.push(Stream::Cleanup, &Operation::KillCgroup { path: &path });
+        plan.push(Stream::Cleanup, &Operation::RemoveCgroup { path: &path });
+        let (mut output, input) = pipe();
+        let folder = std::fs::File::open(&cgroup).unwrap();
+        let fds = [folder.as_raw_fd(), input.as_raw_fd()];
+        let answer = keeper.create_for(&bundle, &plan.finish(), 0, &fds, &host_pidfd);
+        drop(input);
+        answer.created();
+        keeper.start().started();
+        let mut text = String::new();
+        let mut byte = [0];
+        let name = cgroup.file_name().unwrap().to_str().unwrap();
+        while !text.contains(name) && std::io::Read::read(&mut output, &mut byte).unwrap() == 1 {
+            text.push(byte[0] as char);
+        }
+        assert!(text.contains(name), "{text}");
+        host.kill().unwrap();
+        host.wait().unwrap();
+        keeper.process.wait().unwrap();
+        assert!(!cgroup.exists());
+        let _ = std::fs::remove_file(bundle.state().join("control"));
+    }
+    drop(folder);
+}
