@@ -348,3 +348,36 @@ fn the_cgroup_of_a_dead_host_is_emptied_and_removed() {
     }
     drop(folder);
 }
+
+#[test]
+fn a_host_whose_sockets_close_before_it_is_dead_leaves_nothing() {
+    let Some(bundle) = Bundle::new() else { return };
+    let mut keeper = Keeper::new(As::Root);
+    let mut host = Command::new("sleep").arg("1000").spawn().unwrap();
+    let host_pidfd = pidfd(host.id() as i32);
+    let mut plan = Plan::default();
+    // Nobody ever lets it go on, and its plan has no gate.
+    plan.namespaces(0).filesystems(&bundle);
+    plan.program(&["sleep", "1000"], false);
+    let (args, env) = (list(&["sleep", "1000"]), list(&[]));
+    plan.push(
+        Stream::Parent,
+        &Operation::Hook {
+            path: c"/bin/sleep",
+            args: args.as_list(),
+            env: env.as_list(),
+            timeout: 0,
+            state_head: c"",
+            state_tail: c"",
+        },
+    );
+    let state = c(bundle.state());
+    plan.push(Stream::Cleanup, &Operation::RemoveState { path: &state });
+    let answer = keeper.create_for(&bundle, &plan.finish(), 0, &[], &host_pidfd);
+    assert!(matches!(answer.reply(), Reply::Hello { .. }));
+    drop(answer);
+    host.kill().unwrap();
+    host.wait().unwrap();
+    keeper.process.wait().unwrap();
+    assert!(!bundle.state().exists());
+}

@@ -450,3 +450,29 @@ fn a_seccomp_filter_is_installed_last() {
     let text = run(As::Root, &bundle, plan);
     assert!(text.contains("Numerical argument out of domain"), "{text}");
 }
+
+#[test]
+fn root_gives_a_container_ids_of_its_own() {
+    let Some(bundle) = Bundle::new() else { return };
+    bundle.give_to(100_000);
+    let map = c"0 100000 65536\n";
+    let mut plan = Plan::default();
+    plan.namespaces(join::USER);
+    plan.push(Stream::Parent, &Operation::UidMap { map });
+    plan.push(Stream::Parent, &Operation::GidMap { map });
+    plan.push(Stream::Parent, &Operation::OomScoreAdj { value: 10 });
+    plan.child(&Operation::BecomeRoot {});
+    plan.child(&Operation::NewTimeNamespace { offsets: c"boottime 864000000 0\n" });
+    plan.filesystems(&bundle).child(&Operation::Pivot {});
+    plan.child(&Operation::OomScoreAdj { value: 20 });
+    plan.child(&Operation::Sysctl { name: c"net/ipv4/ip_forward", value: c"1" });
+    plan.output();
+    let groups: OwnedNumbers = [5].into_iter().collect();
+    let groups = groups.as_numbers();
+    plan.child(&Operation::User { uid: 7, gid: 8, groups, keep_groups: 0 });
+    let script = "id -u; id -G; cat /proc/self/oom_score_adj /proc/sys/net/ipv4/ip_forward; \
+        read up rest < /proc/uptime; test ${up%.*} -gt 864000000 && echo later; \
+        stat -c %u /bin/sh; touch /bin/x 2>/dev/null || echo refused";
+    plan.program(&["sh", "-c", script], true);
+    assert_eq!(run(As::Root, &bundle, plan), "7\n8 5\n20\n1\nlater\n0\nrefused\n");
+}
