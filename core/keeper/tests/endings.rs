@@ -218,7 +218,7 @@ fn hooks_run_at_their_points_with_the_state_on_standard_input() {
     plan.namespaces(0).filesystems(&bundle);
     plan.bind(&c(bundle.path("")), c"/tmp", 0, 0);
     plan.child(&Operation::Checkpoint {}).child(&Operation::Pivot {});
-    let mut hook = |plan: &mut Plan, stream, name: &str, log: &str| {
+    let hook = |plan: &mut Plan, stream, name: &str, log: &str| {
         let script = format!("{{ echo -n '{name} '; cat; echo; }} >> {log}");
         let (args, env) = (list(&["sh", "-c", &script]), list(&["PATH=/usr/bin:/bin"]));
         plan.push(
@@ -237,7 +237,6 @@ fn hooks_run_at_their_points_with_the_state_on_standard_input() {
     hook(&mut plan, Stream::Hooks, "prestart", outside);
     hook(&mut plan, Stream::Child, "createContainer", "/tmp/log");
     plan.program(&["true"], true);
-    // The program's stream already holds Exec, so this one goes before the gate.
     hook(&mut plan, Stream::Poststart, "poststart", outside);
     let answer = keeper.create(&bundle, &plan.finish(), 0, &[]);
     let (pid, _) = answer.created();
