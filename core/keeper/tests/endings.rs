@@ -278,10 +278,15 @@ fn executed_processes_are_killed_with_the_container() {
     let (_, init) = answer.created();
     keeper.start().started();
     let many: Vec<Answer> = (0..20)
-        .map(|_| {
+        .map(|number| {
             let mut plan = Plan::default();
             let target = plan.slot();
-            // Not in the container's pid namespace, so only the keeper can end it.
+            // Some in the container's pid namespace, whose init cannot end before they are
+            // reaped; the others outside, so that only the keeper can end them.
+            if number % 2 == 0 {
+                let join = Operation::JoinForChild { kind: join::PID, slot: target };
+                plan.push(Stream::Launch, &join);
+            }
             plan.child(&Operation::JoinProcess { slot: target, kinds: join::MOUNT });
             plan.program(&["sleep", "1000"], false);
             keeper.exec(&plan.finish(), &[init.as_raw_fd()])
