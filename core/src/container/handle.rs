@@ -65,7 +65,7 @@ impl Container {
         super::state_dir::check_id(id)?;
         reclaim(runtime, id)?;
         let dir = runtime.state_dir_of(id)?;
-        let Some(record) = dir.read()? else {
+        let Some(record) = dir.read()?.filter(|record| record.init.is_some()) else {
             return Err(Error::new(Category::Busy, Stage::State, "the container is being created")
                 .of_container(id));
         };
