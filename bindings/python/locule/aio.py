@@ -504,7 +504,7 @@ class Runtime:
         try:
             container = await self.create(
                 args, stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=pass_fds,
-                timeout=timeout, **spec,
+                timeout=timeout, tty=False, **spec,
             )
         except Timeout as error:
             if timeout is None:
