@@ -212,6 +212,15 @@ class Runtime:
         """
         return Events(self, timeout, None)
 
+    def _tell_listeners(self) -> None:
+        """Gives the iterators what has happened, before a handle goes that it hangs on."""
+        if self._hub and not self._handle.inherited:
+            try:
+                with self._handle as runtime:
+                    self._hub.dispatch(runtime)
+            except ValueError:
+                pass  # closed, and so are the iterators
+
     def features(self) -> Dict[str, Any]:
         """The features document of the OCI runtime specification: what can be done here."""
         with self._handle as runtime:

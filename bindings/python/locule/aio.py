@@ -271,7 +271,7 @@ class Process:
                 file.close()
         if self._process.terminal is not None:
             self._process.terminal.close()
-        self._process._handle.close()
+        self._process._close_handle()
 
     async def __aenter__(self) -> "Process":
         return self
