@@ -84,10 +84,21 @@ def bundle(library: None, tmp_path: Path) -> Path:
 def script(text: str, *arguments: str, **options: object) -> "subprocess.CompletedProcess[str]":
     """Runs Python code in another process that has the package."""
     env = {**os.environ, "PYTHONPATH": str(PACKAGE), **options.pop("env", {})}  # type: ignore
+    python = options.pop("python", sys.executable)
     return subprocess.run(
-        [*options.pop("prefix", []), sys.executable, "-W", "error", "-c", text, *arguments],
+        [*options.pop("prefix", []), python, "-W", "error", "-c", text, *arguments],
         env=env, capture_output=True, text=True, timeout=120, **options,  # type: ignore
     )
+
+
+def python_of_others(prefix: "list[str]") -> str:
+    """A Python that works behind `prefix`, for another user: root's may lie in root's home."""
+    for python in (sys.executable, "/usr/bin/python3"):
+        if os.path.exists(python):
+            works = subprocess.run([*prefix, python, "-c", "import ctypes"], capture_output=True)
+            if works.returncode == 0:
+                return python
+    pytest.skip("skipped: a Python that other users can run")
 
 
 def tool(name: str) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
-from conftest import need, script, tool
+from conftest import PACKAGE, python_of_others, script, tool
 
 import locule
 
@@ -177,20 +179,24 @@ def test_a_state_directory_without_room(root: None, tmp_path: Path) -> None:
     assert done.stdout.splitlines() == ["ResourceError 28 state", "[] 0"], done.stderr
 
 
-def test_a_state_directory_that_one_may_not_write(root: None, tmp_path: Path) -> None:
-    need(tool("setpriv"), "setpriv")
-    state = tmp_path / "state"
-    state.mkdir(mode=0o700)
-    for parent in [tmp_path, *tmp_path.parents]:
-        if str(parent) != "/tmp" and str(parent).startswith("/tmp"):
-            parent.chmod(0o755)
-    done = script(
-        "import locule, sys\n"
-        "try:\n"
-        "    locule.Runtime(sys.argv[1]).create(['true'])\n"
-        "except locule.PermissionDenied as error:\n"
-        "    print(error.errno, isinstance(error, PermissionError))\n",
-        str(state),
-        prefix=[tool("setpriv"), "--reuid", "12345", "--regid", "12345", "--clear-groups"],
-    )
+def test_a_state_directory_that_one_may_not_write(root: None) -> None:
+    prefix = [tool("setpriv"), "--reuid", "12345", "--regid", "12345", "--clear-groups"]
+    python = python_of_others(prefix)
+    # Where the other user can read the package and the library, but write nothing.
+    home = Path(tempfile.mkdtemp(prefix="locule-test-", dir="/tmp"))
+    home.chmod(0o755)
+    try:
+        shutil.copytree(PACKAGE / "locule", home / "locule")
+        library = shutil.copy(os.environ["LOCULE_LIBRARY"], home / "liblocule.so.0")
+        done = script(
+            "import locule, sys\n"
+            "try:\n"
+            "    locule.Runtime(sys.argv[1]).create(['true'])\n"
+            "except locule.PermissionDenied as error:\n"
+            "    print(error.errno, isinstance(error, PermissionError))\n",
+            str(home / "state"), prefix=prefix, python=python,
+            env={"PYTHONPATH": str(home), "LOCULE_LIBRARY": str(library)},
+        )
+    finally:
+        shutil.rmtree(home)
     assert done.stdout == "13 True\n", done.stderr
