@@ -520,8 +520,8 @@ func TestErrorsSayWhatAndWhere(t *testing.T) {
 		{"a bad mount", made("", changed(func(s *specs.Spec) {
 			s.Mounts = append([]specs.Mount{{Destination: "/tmp/x", Type: "nosuchfs", Source: "none"}}, s.Mounts...)
 		})), ErrUnsupported, "/mounts/0"},
-		{"a missing program", program("/bin/missing"), ErrProgram, "/process/args/0"},
-		{"a program that cannot be executed", program("/etc"), ErrProgram, "/process/args/0"},
+		{"a missing program", program("/bin/missing"), ErrProgram, "/process/args"},
+		{"a program that cannot be executed", program("/etc"), ErrProgram, "/process/args"},
 		{"an id in use", made(taken.ID(), spec(t, "true")), ErrExists, ""},
 		{"an id with a slash", made("a/b", spec(t, "true")), ErrInvalid, ""},
 		{"an id that is a directory", made("..", spec(t, "true")), ErrInvalid, ""},
