@@ -631,6 +631,29 @@ func cycle(rt *Runtime, s *specs.Spec) error {
 	return errors.Join(err, c.Delete(ctx))
 }
 
+func TestWhatIsCancelledAtAnyInstantLeavesNothing(t *testing.T) {
+	rt := openRuntime(t)
+	s := spec(t, "sh", "-c", "cat")
+	var group sync.WaitGroup
+	for range 4 {
+		group.Go(func() {
+			for i := range 25 {
+				ctx, cancel := context.WithTimeout(context.Background(), time.Duration(i)*500*time.Microsecond)
+				cmd := rt.Command("cat")
+				cmd.Spec = s
+				cmd.Stdin = strings.NewReader("data")
+				out, err := cmd.Output(ctx)
+				if ended := errors.Is(err, context.DeadlineExceeded); !ended && (err != nil || string(out) != "data") {
+					t.Errorf("%q %v", out, err)
+				}
+				cancel()
+			}
+		})
+	}
+	group.Wait()
+	// What is left would be seen by openRuntime's cleanup.
+}
+
 func TestManyCommandsInOneContainer(t *testing.T) {
 	c := sleeper(t, openRuntime(t))
 	var group sync.WaitGroup
