@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -561,6 +563,83 @@ func keeperError(t *testing.T) error {
 }
 
 func second[T any](_ T, err error) error { return err }
+
+func TestEveryParentage(t *testing.T) {
+	ctx := testContext(t)
+	for _, parentage := range []Parentage{ParentageKeeper, ParentageOrphan, ParentageChild} {
+		rt := openRuntime(t)
+		var out bytes.Buffer
+		c := start(t, rt, spec(t, "sh", "-c", "cat; exit 9"), WithStdio(nil, &out, nil), WithStdinPipe(), WithParentage(parentage))
+		if text, err := c.Command("echo", "beside").Output(ctx); err != nil || string(text) != "beside\n" {
+			t.Errorf("%v: %q %v", parentage, text, err)
+		}
+		_, err := io.WriteString(c.Stdin(), "x")
+		check(t, err)
+		check(t, c.Stdin().Close())
+		s, err := c.Wait(ctx)
+		if unknown := parentage == ParentageOrphan && s.Unknown(); err != nil || out.String() != "x" || (s.ExitCode() != 9 && !unknown) {
+			t.Errorf("%v: %v %v %q", parentage, s, err, &out)
+		}
+		check(t, c.Delete(ctx))
+	}
+}
+
+func TestALostKeeperIsNoGuess(t *testing.T) {
+	ctx := testContext(t)
+	c := sleeper(t, openRuntime(t))
+	stat := string(must[[]byte](t)(os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.Pid()))))
+	keeper := must[int](t)(strconv.Atoi(strings.Fields(stat[strings.LastIndex(stat, ")"):])[2]))
+	check(t, syscall.Kill(keeper, syscall.SIGKILL))
+	if s, err := c.Wait(ctx); err != nil || s.Success() || s.ExitCode() >= 0 {
+		t.Error(s, err)
+	}
+	check(t, c.Delete(ctx, ForceDelete))
+}
+
+func TestAnOverlayKeepsTheRootFilesystemAsItIs(t *testing.T) {
+	rt := openRuntime(t)
+	c := start(t, rt, spec(t, "sh", "-c", "echo x >/etc/new; cat /etc/new"), WithOverlay(), WithStdoutPipe())
+	expect(t, c.Stdout(), "x\n")
+	if s, err := c.Wait(testContext(t)); err != nil || !s.Success() {
+		t.Error(s, err)
+	}
+	if _, err := os.Stat(busyboxRootfs(t) + "/etc/new"); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+}
+
+func TestWithoutCgroupsThereIsNoPause(t *testing.T) {
+	ctx := testContext(t)
+	c := sleeper(t, openRuntime(t, WithoutCgroups()))
+	if err := c.Pause(ctx); !errors.Is(err, ErrUnsupported) || !errors.Is(err, errors.ErrUnsupported) {
+		t.Error(err)
+	}
+	check(t, c.Command("true").Run(ctx))
+	check(t, c.Kill(ctx))
+}
+
+func TestRunningOutOfDescriptorsIsAnError(t *testing.T) {
+	rt := openRuntime(t)
+	check(t, command(t, rt, "true").Run(testContext(t)))
+	var limit syscall.Rlimit
+	check(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit))
+	defer func() { _ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit) }()
+	open := len(openFiles())
+	for more := range 30 {
+		cmd := command(t, rt, "true")
+		cmd.Stdin = strings.NewReader("x")
+		low := syscall.Rlimit{Cur: uint64(open + more), Max: limit.Max}
+		check(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &low))
+		err := cmd.Run(testContext(t))
+		check(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit))
+		if err != nil && !errors.Is(err, ErrResource) && !errors.Is(err, syscall.EMFILE) {
+			t.Error(more, err)
+		}
+	}
+	if now := len(openFiles()); now > open {
+		t.Errorf("%d files open before, %d after", open, now)
+	}
+}
 
 func TestAThousandWaitsUseNoThousandThreads(t *testing.T) {
 	ctx := testContext(t)
