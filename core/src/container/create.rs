@@ -1,7 +1,7 @@
 //! Making a container: all or nothing.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use super::stdio::Streams;
 use super::{CreateOptions, OnHostExit, Parentage, Runtime, Source};
 use crate::cgroup::{self, Cgroup, Entry, Location};
 use crate::compile::{ContainerInput, Plan, Slot, compile_container};
-use crate::launch::{Channel, Deadline, Message, Relation, request};
+use crate::launch::{Channel, Deadline, Execution, Message, Relation, memory_file, request};
 use crate::spec::{self, oci};
 use crate::{Category, Error, Result, Stage};
 
@@ -329,7 +329,13 @@ pub(super) fn await_creation(
             Message::Reply(Reply::Created { pid } | Reply::Started { pid }, Some(pidfd)) => {
                 return Ok((Created { pid, pidfd }, terminal));
             }
-            Message::Reply(Reply::Failed(failure), _) => return Err(error_of(&failure)),
+            Message::Reply(Reply::Failed(failure), dead) => {
+                // A first process that was to be this process's own child and is dead.
+                if let Some(dead) = dead {
+                    crate::launch::reap(&dead);
+                }
+                return Err(error_of(&failure));
+            }
             Message::Reply(other, _) => {
                 let message = format!("unexpected answer of the keeper: {other:?}");
                 return Err(Error::new(Category::Keeper, stage, message));
@@ -389,31 +395,8 @@ fn open_namespace(path: &Path, kind: u64) -> Result<OwnedFd> {
 
 /// The plan in a sealed memory file, which the keeper maps.
 pub(super) fn plan_file(plan: &Plan) -> Result<OwnedFd> {
-    let fail = |error: io::Error| Error::io(Stage::Spawn, &error, "put the plan in a memory file");
-    let create = |flags| {
-        // SAFETY: the name is a C string; the result is checked.
-        let fd = unsafe { libc::memfd_create(c"locule-plan".as_ptr(), flags) };
-        // SAFETY: a new descriptor that nobody else owns.
-        if fd < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-        }
-    };
-    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
-    let fd = match create(flags | libc::MFD_NOEXEC_SEAL) {
-        // MFD_NOEXEC_SEAL came with Linux 6.3.
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => create(flags).map_err(fail)?,
-        other => other.map_err(fail)?,
-    };
-    let mut file = std::fs::File::from(fd);
-    io::Write::write_all(&mut file, &plan.bytes).map_err(fail)?;
-    let seals = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
-    // SAFETY: plain integers.
-    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) } != 0 {
-        return Err(fail(io::Error::last_os_error()));
-    }
-    Ok(file.into())
+    memory_file(c"locule-plan", Execution::Forbidden, &plan.bytes)
+        .map_err(|error| Error::io(Stage::Spawn, &error, "put the plan in a memory file"))
 }
 
 fn invent_id() -> Result<String> {
