@@ -411,6 +411,43 @@ func TestAContainerDiesWithItsProcessUnlessDetached(t *testing.T) {
 	}
 }
 
+func TestAHostKilledAtAnyInstantLeavesNothing(t *testing.T) {
+	ctx := testContext(t)
+	rt := openRuntime(t)
+	for i := range 20 {
+		var out bytes.Buffer
+		helper := exec.Command(must[string](t)(os.Executable()))
+		helper.Env = append(os.Environ(), "LOCULE_TEST_HELPER=cycles", "DIR="+rt.StateDir(), "ROOTFS="+busyboxRootfs(t))
+		helper.Stdout, helper.Stderr = &out, &out
+		check(t, helper.Start())
+		time.Sleep(time.Duration(30+7*i) * time.Millisecond)
+		check(t, helper.Process.Kill())
+		_ = helper.Wait()
+		if out.Len() > 0 {
+			t.Errorf("%s", &out)
+		}
+		prefix := fmt.Sprintf("gotest-%d-", helper.Process.Pid)
+		for {
+			left := cgroups(prefix)
+			for _, state := range must[[]specs.State](t)(rt.List(ctx)) {
+				left = append(left, state.ID+" "+string(state.Status))
+			}
+			entries, _ := os.ReadDir(rt.StateDir())
+			for _, entry := range entries {
+				if strings.HasPrefix(entry.Name(), prefix) {
+					left = append(left, entry.Name())
+				}
+			}
+			if len(left) == 0 {
+				break
+			}
+			if time.Sleep(5 * time.Millisecond); ctx.Err() != nil {
+				t.Fatal(left)
+			}
+		}
+	}
+}
+
 // runHelper is what this test binary does when a test runs it again.
 func runHelper(name string) int {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
@@ -448,6 +485,25 @@ var helpers = map[string]func(context.Context) error{
 		s, err := c.Wait(ctx)
 		os.Stdout.WriteString(s.String() + "\n")
 		return err
+	},
+	"cycles": func(ctx context.Context) error {
+		rt, err := Open(WithStateDir(os.Getenv("DIR")))
+		if err != nil {
+			return err
+		}
+		s, err := DefaultSpec(SpecOptions{Args: []string{"sh", "-c", "cat; exit 3"}, Env: []string{"PATH=/bin"}, Rootfs: os.Getenv("ROOTFS")})
+		if err != nil {
+			return err
+		}
+		var group sync.WaitGroup
+		for range 4 {
+			group.Go(func() {
+				for cycle(rt, s) == nil {
+				}
+			})
+		}
+		group.Wait()
+		return errors.New("a cycle failed")
 	},
 	"create": func(ctx context.Context) error {
 		rt, err := Open(WithStateDir(os.Getenv("DIR")))
