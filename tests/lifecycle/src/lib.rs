@@ -1,0 +1,18 @@
+//! What the suites share: bundles, the two faces of the library behind one trait, the search
+//! for leftovers.
+//!
+//! A case is a function that gets a [`Test`]. Each runs in a process of its own, once with
+//! [`RustApi`] and once with [`CAbi`] as its [`Engine`], and must leave nothing behind.
+
+pub mod bundle;
+mod c_abi;
+pub mod engine;
+pub mod leftovers;
+pub mod runner;
+mod rust_api;
+pub mod test;
+
+pub use c_abi::CAbi;
+pub use engine::{Container, Create, Engine, Exec, Failure, Process, Stream, Token};
+pub use rust_api::RustApi;
+pub use test::Test;
