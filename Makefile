@@ -16,10 +16,13 @@ SYMBOLS := ffi/symbols.txt
 LIBS    := $(OUT)/lib/$(SONAME) $(OUT)/lib/liblocule.so $(OUT)/lib/liblocule.a
 KEEPER  := $(OUT)/libexec/locule-keeper
 
-.PHONY: help build lib deps header test-abi install uninstall fmt lint clean FORCE
+.PHONY: help build lib stage demo test test-rust test-python test-go test-invariants bench deps header test-abi install uninstall fmt lint clean FORCE
 .DELETE_ON_ERROR:
 
 help:
+	@echo "make demo       run containers from C, Go and Python programs"
+	@echo "make test       run every test (as root)"
+	@echo "make bench      measure, beside runc and crun; QUICK=1 for a short run"
 	@echo "make deps       install what the build and the tests need (Debian, Ubuntu; as root)"
 	@echo "make build      compile everything"
 	@echo "make lib        liblocule.so, liblocule.a and the keeper, in $(OUT)"
@@ -90,9 +93,10 @@ configure  = sed -e 's|@VERSION@|$(VERSION)|' -e 's|@PREFIX@|$(call relative,$(2
 install: lib
 	install -d $(INCLUDEDIR) $(LIBEXECDIR) $(DOCDIR) $(PCDIR) $(CMAKEDIR)
 	install -m 644 include/locule.h $(INCLUDEDIR)
-	install -m 755 $(OUT)/lib/$(SONAME) $(DESTDIR)$(LIBDIR)
+	install -m 755 -s $(OUT)/lib/$(SONAME) $(DESTDIR)$(LIBDIR)
 	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/liblocule.so
 	install -m 644 $(OUT)/lib/liblocule.a $(DESTDIR)$(LIBDIR)
+	strip --strip-debug $(DESTDIR)$(LIBDIR)/liblocule.a
 	install -m 755 $(KEEPER) $(LIBEXECDIR)
 	$(call configure,locule.pc,$(PCDIR))
 	$(call configure,locule-config.cmake,$(CMAKEDIR))
@@ -104,10 +108,49 @@ uninstall:
 	    $(DESTDIR)$(LIBDIR)/liblocule.so $(DESTDIR)$(LIBDIR)/liblocule.a
 	rm -rf $(LIBEXECDIR) $(DOCDIR) $(CMAKEDIR)
 
+# --- Showing and testing -------------------------------------------------------------------
+
+# What finds the library that has just been built, installed into a folder of the build.
+STAGE  := $(abspath $(OUT)/stage)
+WITH   := PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig LD_LIBRARY_PATH=$(STAGE)/lib
+PYTHON := $(OUT)/venv/bin/python
+
+stage: lib
+	@$(MAKE) -s install PREFIX=$(STAGE) DESTDIR= >/dev/null
+
+# As a user installs it: pip builds a wheel that carries the library.
+$(PYTHON): FORCE | lib
+	@test -x $@ || python3 -m venv $(OUT)/venv
+	@$@ -m pip install -q --disable-pip-version-check --force-reinstall --no-deps ./bindings/python
+
+demo: deps stage $(PYTHON)
+	@echo "=== C ==="
+	@$(WITH) sh -c '$(CC) -o $(OUT)/run bindings/c/examples/run.c $$(pkg-config --cflags --libs locule)'
+	@$(WITH) $(OUT)/run
+	@echo "=== Go ==="
+	@cd bindings/go && $(WITH) go run ./examples/run
+	@echo "=== Python ==="
+	@$(PYTHON) bindings/python/examples/run.py
+
+test: deps lint test-rust test-abi test-python test-go test-invariants
+
+test-rust:
+	$(CARGO) test --workspace
+
+test-python: $(PYTHON)
+	@$(PYTHON) -m pip install -q --disable-pip-version-check pytest mypy
+	$(PYTHON) -m pytest -q bindings/python/tests
+
+test-go: stage
+	cd bindings/go && $(WITH) go vet ./... && $(WITH) go test -race ./...
+
+test-invariants: stage $(PYTHON)
+	$(WITH) PYTHON=$(abspath $(PYTHON)) tests/invariants/run.sh
+
 # --- Working on Locule ---------------------------------------------------------------------
 
 # What the build and the tests take from the system. As fast as nothing if it is all there.
-PACKAGES := gcc g++ make binutils pkg-config libseccomp-dev busybox-static uidmap
+PACKAGES := gcc g++ make binutils pkg-config libseccomp-dev busybox-static uidmap python3-venv
 deps:
 	@command -v $(CARGO) >/dev/null || echo "cargo is missing: see https://rustup.rs"
 	@command -v dpkg-query >/dev/null || { echo "not Debian or Ubuntu: install what there is called $(PACKAGES)"; exit 0; }; \

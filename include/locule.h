@@ -98,7 +98,7 @@ const char *locule_version(void);
 /**
  * Returns 1 if the library that runs has this feature, else 0, also for NULL. In 0.1:
  * "cancel", "container", "detach", "events", "exec", "explain", "parentage", "pass-fds",
- * "rootfs-overlay", "terminal". What this machine can do says locule_runtime_features_json.
+ * "rootfs-overlay", "spec", "terminal". What this machine can do says locule_runtime_features_json.
  *
  * Any thread. Does not block. Since 0.1.
  */
@@ -495,7 +495,7 @@ struct locule_spec_opts {
     const char *const *env;
     /** The working directory in the container. Default: "/". */
     const char *cwd;
-    /** The host name in the container. Default: "locule". */
+    /** The host name in the container; "" for this machine's own. Default: "locule". */
     const char *hostname;
     /** The root filesystem, absolute or from the bundle. Default: "rootfs". */
     const char *rootfs;
@@ -517,7 +517,8 @@ struct locule_spec_opts {
  * given to locule_container_create. NULL for `opts` takes every default. The caller frees
  * it with locule_buf_free.
  *
- * Any thread. Does not block. Fails with LOCULE_E_INVALID, LOCULE_E_UNSUPPORTED. Since 0.1.
+ * Any thread. Does not block. Fails with LOCULE_E_INVALID, LOCULE_E_SPEC,
+ * LOCULE_E_UNSUPPORTED. Since 0.1.
  */
 int locule_spec_generate(const struct locule_spec_opts *opts,
                          locule_buf *out,

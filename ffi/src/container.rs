@@ -71,7 +71,7 @@ pub struct locule_create_opts {
 // SAFETY: `repr(C)`, the size comes first, integers and pointers only, without padding
 // (tests/abi/layout.rs).
 unsafe impl Versioned for locule_create_opts {
-    const NAME: &str = "locule_create_opts";
+    const NAME: &'static str = "locule_create_opts";
     const FIRST_SIZE: usize = 104;
 }
 
@@ -159,7 +159,7 @@ pub struct locule_exec_opts {
 // SAFETY: `repr(C)`, the size comes first, integers and pointers only, without padding
 // (tests/abi/layout.rs).
 unsafe impl Versioned for locule_exec_opts {
-    const NAME: &str = "locule_exec_opts";
+    const NAME: &'static str = "locule_exec_opts";
     const FIRST_SIZE: usize = 88;
 }
 

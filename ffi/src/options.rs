@@ -58,7 +58,7 @@ const MAX_SIZE: usize = 4096;
 /// zeros are a value of it.
 pub(crate) unsafe trait Versioned: Copy {
     /// The name in C.
-    const NAME: &str;
+    const NAME: &'static str;
     /// Its size in the first version that had it; a smaller one never existed.
     const FIRST_SIZE: usize;
 }
@@ -156,7 +156,7 @@ mod tests {
 
     // SAFETY: `repr(C)`, three words, the first is the size.
     unsafe impl Versioned for Sample {
-        const NAME: &str = "sample";
+        const NAME: &'static str = "sample";
         const FIRST_SIZE: usize = 16;
     }
 

@@ -40,7 +40,7 @@ pub struct locule_exit {
 
 // SAFETY: `repr(C)`, the size comes first, integers only, without padding (tests/abi/layout.rs).
 unsafe impl Versioned for locule_exit {
-    const NAME: &str = "locule_exit";
+    const NAME: &'static str = "locule_exit";
     const FIRST_SIZE: usize = 24;
 }
 

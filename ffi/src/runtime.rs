@@ -38,7 +38,7 @@ pub struct locule_runtime_opts {
 // SAFETY: `repr(C)`, the size comes first, integers and pointers only, without padding
 // (tests/abi/layout.rs).
 unsafe impl Versioned for locule_runtime_opts {
-    const NAME: &str = "locule_runtime_opts";
+    const NAME: &'static str = "locule_runtime_opts";
     const FIRST_SIZE: usize = 32;
 }
 

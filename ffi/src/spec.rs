@@ -2,10 +2,12 @@
 
 use std::ffi::{c_char, c_int};
 use std::path::Path;
+use std::ptr;
 
 use locule::Result;
+use locule::spec::{Network, Template};
 
-use crate::argument::{optional_path, optional_strings, optional_text, unsupported};
+use crate::argument::{invalid, optional_path, optional_strings, optional_text};
 use crate::buf::{self, locule_buf};
 use crate::entry::fallible;
 use crate::error::locule_error;
@@ -36,7 +38,7 @@ pub struct locule_spec_opts {
     pub env: *const *const c_char,
     /// The working directory in the container. Default: "/".
     pub cwd: *const c_char,
-    /// The host name in the container. Default: "locule".
+    /// The host name in the container; "" for this machine's own. Default: "locule".
     pub hostname: *const c_char,
     /// The root filesystem, absolute or from the bundle. Default: "rootfs".
     pub rootfs: *const c_char,
@@ -55,27 +57,72 @@ pub struct locule_spec_opts {
 // SAFETY: `repr(C)`, the size comes first, integers and pointers only, without padding
 // (tests/abi/layout.rs).
 unsafe impl Versioned for locule_spec_opts {
-    const NAME: &str = "locule_spec_opts";
+    const NAME: &'static str = "locule_spec_opts";
     const FIRST_SIZE: usize = 80;
 }
 
-/// What the struct says, in Rust types.
-#[allow(dead_code)] // until the core has the template that takes it
-struct Choices<'a> {
-    args: Option<Vec<&'a str>>,
-    env: Option<Vec<&'a str>>,
-    cwd: Option<&'a Path>,
-    hostname: Option<&'a str>,
-    rootfs: Option<&'a Path>,
-    flags: u64,
-    user: (u32, u32),
-    memory_bytes: u64,
-    cpu_milli: u32,
-    pids: u32,
-}
+impl locule_spec_opts {
+    const DEFAULT: locule_spec_opts = locule_spec_opts {
+        size: size_of::<locule_spec_opts>(),
+        flags: 0,
+        args: ptr::null(),
+        env: ptr::null(),
+        cwd: ptr::null(),
+        hostname: ptr::null(),
+        rootfs: ptr::null(),
+        uid: 0,
+        gid: 0,
+        memory_bytes: 0,
+        cpu_milli: 0,
+        pids: 0,
+    };
 
-fn generate(_choices: Choices<'_>) -> Result<Vec<u8>> {
-    Err(unsupported("the default spec is not part of this version yet"))
+    /// # Safety
+    /// The pointers in the struct are as the header asks.
+    unsafe fn template(&self) -> Result<Template> {
+        let known = LOCULE_SPEC_READONLY
+            | LOCULE_SPEC_ROOTLESS_AUTO
+            | LOCULE_SPEC_NETWORK_HOST
+            | LOCULE_SPEC_TERMINAL;
+        check_flags(self.flags, known, "opts.flags")?;
+        let has = |flag: u64| self.flags & flag != 0;
+        // SAFETY: passed on to the caller.
+        let (args, env, cwd, hostname, rootfs) = unsafe {
+            (
+                optional_strings(self.args, "opts.args")?.unwrap_or_else(|| vec!["sh"]),
+                optional_strings(self.env, "opts.env")?.unwrap_or_default(),
+                optional_path(self.cwd),
+                optional_text(self.hostname, "opts.hostname")?,
+                optional_path(self.rootfs).unwrap_or(Path::new("rootfs")),
+            )
+        };
+        if args.is_empty() {
+            return Err(invalid("`opts.args` names no program"));
+        }
+        let mut template = Template::new(rootfs, args);
+        template.env = env.into_iter().map(str::to_owned).collect();
+        if let Some(cwd) = cwd {
+            template.cwd = cwd.to_owned();
+        }
+        if let Some(hostname) = hostname {
+            template.hostname = hostname.to_owned();
+        }
+        template.user = (self.uid, self.gid);
+        template.readonly = has(LOCULE_SPEC_READONLY);
+        if has(LOCULE_SPEC_ROOTLESS_AUTO) {
+            // SAFETY: these two read no memory and cannot fail.
+            let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
+            template.rootless = (uid != 0).then_some((uid, gid));
+        }
+        if has(LOCULE_SPEC_NETWORK_HOST) {
+            template.network = Network::Host;
+        }
+        template.terminal = has(LOCULE_SPEC_TERMINAL);
+        template.memory = (self.memory_bytes != 0).then_some(self.memory_bytes);
+        template.cpus = (self.cpu_milli != 0).then(|| f64::from(self.cpu_milli) / 1000.0);
+        template.pids = (self.pids != 0).then(|| self.pids.into());
+        Ok(template)
+    }
 }
 
 /// Stores in *out a config.json that suits most containers, with these choices: namespaces,
@@ -83,7 +130,8 @@ fn generate(_choices: Choices<'_>) -> Result<Vec<u8>> {
 /// given to locule_container_create. NULL for `opts` takes every default. The caller frees
 /// it with locule_buf_free.
 ///
-/// Any thread. Does not block. Fails with LOCULE_E_INVALID, LOCULE_E_UNSUPPORTED. Since 0.1.
+/// Any thread. Does not block. Fails with LOCULE_E_INVALID, LOCULE_E_SPEC,
+/// LOCULE_E_UNSUPPORTED. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn locule_spec_generate(
     opts: *const locule_spec_opts,
@@ -94,41 +142,11 @@ pub unsafe extern "C" fn locule_spec_generate(
     unsafe {
         fallible(err, || {
             let out = buf::out(out)?;
-            let defaults = locule_spec_opts {
-                size: size_of::<locule_spec_opts>(),
-                flags: 0,
-                args: std::ptr::null(),
-                env: std::ptr::null(),
-                cwd: std::ptr::null(),
-                hostname: std::ptr::null(),
-                rootfs: std::ptr::null(),
-                uid: 0,
-                gid: 0,
-                memory_bytes: 0,
-                cpu_milli: 0,
-                pids: 0,
-            };
             let opts = match opts.is_null() {
-                true => defaults,
+                true => locule_spec_opts::DEFAULT,
                 false => options::read(opts, "opts")?,
             };
-            let known = LOCULE_SPEC_READONLY
-                | LOCULE_SPEC_ROOTLESS_AUTO
-                | LOCULE_SPEC_NETWORK_HOST
-                | LOCULE_SPEC_TERMINAL;
-            check_flags(opts.flags, known, "opts.flags")?;
-            *out = locule_buf::new(generate(Choices {
-                args: optional_strings(opts.args, "opts.args")?,
-                env: optional_strings(opts.env, "opts.env")?,
-                cwd: optional_path(opts.cwd),
-                hostname: optional_text(opts.hostname, "opts.hostname")?,
-                rootfs: optional_path(opts.rootfs),
-                flags: opts.flags,
-                user: (opts.uid, opts.gid),
-                memory_bytes: opts.memory_bytes,
-                cpu_milli: opts.cpu_milli,
-                pids: opts.pids,
-            })?);
+            *out = locule_buf::new(opts.template()?.json()?);
             Ok(0)
         })
     }

@@ -67,6 +67,25 @@ int main(int argc, char **argv)
           strcmp(locule_error_pointer(err), "/ociVersion") == 0);
     locule_error_unref(err);
 
+    /* The default spec, and what would be done with it. */
+    static const char *const args[] = {"/bin/true", NULL};
+    LOCULE_OPTS(locule_spec_opts, choices, .args = args, .rootfs = "/", .memory_bytes = 1 << 26,
+                .flags = LOCULE_SPEC_ROOTLESS_AUTO);
+    CHECK(locule_spec_generate(&choices, &buf, &err) == 0);
+    CHECK(buf.data != NULL && strstr(buf.data, "67108864") != NULL);
+    create.spec_json = buf.data;
+    create.spec_json_len = buf.len;
+    create.flags = LOCULE_CREATE_ROOTFS_OVERLAY;
+    locule_buf plan = {NULL, 0};
+    if (locule_runtime_explain(runtime, &create, LOCULE_EXPLAIN_JSON, &plan, &err) < 0) {
+        printf("explain: %s\n", locule_error_message(err));
+        locule_error_unref(err);
+        failures++;
+    }
+    CHECK(plan.len > 2);
+    locule_buf_free(&plan);
+    locule_buf_free(&buf);
+
     int events = 0;
     CHECK(!readable(locule_runtime_fd(runtime)));
     CHECK(locule_runtime_dispatch(runtime, 0, on_event, &events, &err) == 0);

@@ -139,6 +139,9 @@ static void everything_null(void)
     spec.flags = 0;
     spec.args = not_utf8;
     INVALID(locule_spec_generate(&spec, &buf, &err));
+    const char *const no_program[] = {NULL};
+    spec.args = no_program;
+    INVALID(locule_spec_generate(&spec, &buf, &err));
     CHECK(buf.data == NULL);
 }
 

@@ -137,6 +137,10 @@ leaks() {
     build refusals -fsanitize=leak $(shared) && run $out/refusals
 }
 
+lifecycle() {
+    build lifecycle $(shared) && run timeout 120 $out/lifecycle
+}
+
 old_header() {
     cc -std=c99 $warnings -I$out/include-0.1 -o $out/old $here/consumer.c $(shared) &&
         run $out/old
@@ -204,6 +208,11 @@ check 'loading the library changes nothing in the process' loading_changes_nothi
 check 'the refusals call every function' refusals_name_every_function
 check 'NULL and nonsense are refused' refusals
 check 'refusals leak nothing' leaks
+if [ "$(id -u)" = 0 ]; then
+    check 'a container lives and ends as the header says' lifecycle
+else
+    skip 'a container lives and ends as the header says' root
+fi
 check 'a program built with the first header runs' old_header
 check 'a program linked with the static library runs' static_library
 check 'the static library links beside another Rust library' beside_another_rust_library

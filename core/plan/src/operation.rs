@@ -100,7 +100,9 @@ operations! {
 
     /// Write "0" to the `cgroup.procs` file in `slot`.
     20 EnterCgroup { slot: u32 }
-    /// `setns` to the namespace in `slot`, of `kind` (one `CLONE_NEW*` bit).
+    /// `setns` to the namespace in `slot`, of `kind` (one `CLONE_NEW*` bit). In
+    /// [`Stream::Launch`](crate::Stream) it is an intermediate process that joins, before it
+    /// creates the new one in a new user namespace, which would have no power to join.
     21 JoinNamespace { kind: u64, slot: u32 }
     /// `setns` to the namespaces `kinds` of the process whose pidfd is in `slot`.
     22 JoinProcess { slot: u32, kinds: u64 }

@@ -12,6 +12,7 @@ use super::freeze;
 use super::hierarchy::{Hierarchies, words};
 use super::location::{Location, Place};
 use super::pids;
+use super::remove;
 use crate::error::{Category, Error, Result, Stage};
 
 /// The directories made so far. Dropped without [`Made::keep`], it removes them again.
@@ -62,19 +63,20 @@ pub(super) fn directories(
             Ok(()) => {}
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
                 refuse_used(&directory, &place)?;
-                place.existed = true;
+                if place.is_ours() {
+                    // What a creation left that was killed half way, with limits of its own.
+                    remove::place(&place)?;
+                    make(&directory, &mut outcome.made.0)
+                        .map_err(|error| failed_to_make(&directory, &error))?;
+                } else {
+                    place.existed = true;
+                }
             }
             Err(error) if rootless && is_denial(&error) => {
                 outcome.denied.push(place);
                 continue;
             }
-            Err(error) => {
-                return Err(Error::io(
-                    Stage::Cgroup,
-                    &error,
-                    format!("make the cgroup {directory:?}"),
-                ));
-            }
+            Err(error) => return Err(failed_to_make(&directory, &error)),
         }
         if !place.unified && place.controllers.iter().any(|controller| controller == "cpuset") {
             fill_cpuset(&place.mount_point, &directory)?;
@@ -82,6 +84,10 @@ pub(super) fn directories(
         outcome.location.places.push(place);
     }
     Ok(outcome)
+}
+
+fn failed_to_make(directory: &Path, error: &io::Error) -> Error {
+    Error::io(Stage::Cgroup, error, format!("make the cgroup {directory:?}"))
 }
 
 fn is_denial(error: &io::Error) -> bool {
@@ -146,15 +152,18 @@ fn refuse_used(directory: &Path, place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// Enables the controllers for the place, in every cgroup above it that lacks them. Returns the
-/// first refusal, if there was one.
-pub(super) fn enable_controllers(place: &Place, wanted: &[String]) -> Result<Option<Error>> {
+/// Controllers that could not be enabled, each with the reason.
+pub(super) type Refusals = Vec<(String, Error)>;
+
+/// Enables the controllers for the place, in every cgroup above it that lacks them. A refusal is
+/// no error yet: it matters only to a limit that needs the controller.
+pub(super) fn enable_controllers(place: &Place, wanted: &[String]) -> Result<Refusals> {
     let directory = place.directory();
     let has = words(&file::read(&directory, "cgroup.controllers")?);
     if wanted.iter().all(|controller| has.contains(controller)) {
-        return Ok(None);
+        return Ok(Vec::new());
     }
-    let mut refusal = None;
+    let mut refusals: Refusals = Vec::new();
     let mut above: Vec<&Path> = directory
         .ancestors()
         .skip(1)
@@ -173,13 +182,16 @@ pub(super) fn enable_controllers(place: &Place, wanted: &[String]) -> Result<Opt
         }
         // One controller that cannot be enabled (cpu with real-time processes) fails the
         // others in the same write.
-        for change in &all {
-            if let Err(error) = file::put(ancestor, "cgroup.subtree_control", change) {
-                refusal.get_or_insert_with(|| enabling_failed(ancestor, change, &error));
+        for (name, change) in missing.into_iter().zip(&all) {
+            let done = file::put(ancestor, "cgroup.subtree_control", change);
+            if let Err(error) = done {
+                if !refusals.iter().any(|(refused, _)| refused == name) {
+                    refusals.push((name.clone(), enabling_failed(ancestor, change, &error)));
+                }
             }
         }
     }
-    Ok(refusal)
+    Ok(refusals)
 }
 
 fn enabling_failed(ancestor: &Path, change: &str, error: &io::Error) -> Error {

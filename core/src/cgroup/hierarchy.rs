@@ -10,6 +10,7 @@ use std::sync::Arc;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::{AccessFlags, faccessat};
 
+use super::devices::Cache;
 use crate::error::{Error, Result, Stage};
 
 /// How the machine has its cgroups mounted.
@@ -42,11 +43,13 @@ pub struct Hierarchy {
 }
 
 /// The hierarchies of this machine, as found once by [`Hierarchies::discover`]. Plain facts,
-/// cheap to clone.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// cheap to clone. Clones share the device program that was loaded last, so one value should
+/// serve all containers of a runtime.
+#[derive(Debug, Clone)]
 pub struct Hierarchies {
     mode: Mode,
     all: Arc<[Hierarchy]>,
+    programs: Arc<Cache>,
 }
 
 impl Hierarchies {
@@ -91,12 +94,16 @@ impl Hierarchies {
             (true, true) => Mode::Hybrid,
             (false, true) => Mode::V2,
         };
-        Hierarchies { mode, all: all.into() }
+        Hierarchies { mode, all: all.into(), programs: Arc::default() }
     }
 
     /// How they are mounted.
     pub fn mode(&self) -> Mode {
         self.mode
+    }
+
+    pub(super) fn programs(&self) -> &Cache {
+        &self.programs
     }
 
     /// Every hierarchy, in the order of the mount table.

@@ -34,6 +34,11 @@ impl Place {
     pub fn directory(&self) -> PathBuf {
         self.mount_point.join(&self.path)
     }
+
+    /// Whether the place is below `locule`, where nobody else makes cgroups.
+    pub(super) fn is_ours(&self) -> bool {
+        self.path.parent().is_some_and(|parent| parent.iter().any(|name| name == PARENT))
+    }
 }
 
 /// The container's directories in all hierarchies in use. Goes into the state file.

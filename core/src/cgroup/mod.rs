@@ -76,13 +76,13 @@ impl Cgroup {
             limits::check(resources)?;
         }
         let made = create::directories(hierarchies, location, options.rootless)?;
-        let refusal = enable(&made.location, resources)?;
+        let refusals = enable(&made.location, resources)?;
         if let Some(resources) = resources {
-            let mut writer = limits::Writer::for_create(&made.location, &made.denied, refusal);
+            let mut writer = limits::Writer::for_create(&made.location, &made.denied, refusals);
             limits::apply(resources, &mut writer)?;
         }
         if !options.rootless {
-            devices::apply(&made.location, &rules, true)?;
+            devices::apply(&made.location, &rules, true, hierarchies.programs())?;
         }
         let notes = made.denied.iter().map(|place| {
             let note = format!("no cgroup {:?}: not permitted", place.directory());
@@ -135,10 +135,10 @@ impl Cgroup {
             Some(_) if !options.rootless => Some(devices::rules(Some(resources))?),
             _ => None,
         };
-        let refusal = enable(&self.location, Some(resources))?;
-        let mut writer = limits::Writer::for_update(&self.location, refusal);
+        let refusals = enable(&self.location, Some(resources))?;
+        let mut writer = limits::Writer::for_update(&self.location, refusals, options.rootless);
         let done = limits::apply(resources, &mut writer).and_then(|()| match &rules {
-            Some(rules) => devices::apply(&self.location, rules, false),
+            Some(rules) => devices::apply(&self.location, rules, false, &devices::Cache::default()),
             None => Ok(()),
         });
         if done.is_err() {
@@ -210,9 +210,9 @@ impl Cgroup {
     }
 
     /// Removes the container's directories and those below them. Directories above them stay,
-    /// also `/locule`: it costs nothing, and every next container starts faster for it. A directory that was there before the
-    /// container stays as well. May be called again; waits up to half a second for processes
-    /// that are exiting.
+    /// also `/locule`: it costs nothing, and the next container starts faster for it. A directory
+    /// that was there before the container stays as well. May be called again; waits up to half
+    /// a second for processes that are exiting.
     ///
     /// # Errors
     /// When processes are still in there.
@@ -240,17 +240,16 @@ impl Cgroup {
 }
 
 /// Enables version 2 controllers: all of them where that is the only hierarchy, for the sake of
-/// [`Cgroup::stats`], else those that the resources name. Returns why one could not be enabled,
-/// which matters only to a limit that needs it.
-fn enable(location: &Location, resources: Option<&LinuxResources>) -> Result<Option<crate::Error>> {
-    let Some(place) = location.unified() else { return Ok(None) };
+/// [`Cgroup::stats`], else those that the resources name.
+fn enable(location: &Location, resources: Option<&LinuxResources>) -> Result<create::Refusals> {
+    let Some(place) = location.unified() else { return Ok(Vec::new()) };
     let mut wanted = place.controllers.clone();
     if !location.is_pure_v2() {
         let needed = resources.map(limits::controllers).unwrap_or_default();
         wanted.retain(|controller| needed.contains(controller));
     }
     if wanted.is_empty() {
-        return Ok(None);
+        return Ok(Vec::new());
     }
     create::enable_controllers(place, &wanted)
 }

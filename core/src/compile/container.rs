@@ -204,7 +204,7 @@ fn enter_namespaces(
     if let Some((pointer, slot)) = last {
         out.child(&pointer, &Operation::JoinNamespace { kind: join::USER, slot });
     }
-    if namespaces.is_new(join::USER) || joins_user {
+    if joins_user || namespaces.is_new(join::USER) && maps_root(input.spec) {
         out.child("", &Operation::BecomeRoot {});
     }
     Ok(())
@@ -249,6 +249,14 @@ fn is_single_map(spec: &oci::Spec, facts: &HostFacts) -> bool {
         .into_iter()
         .zip(own)
         .all(|(map, own)| matches!(map, [only] if only.size() == 1 && only.host_id() == own))
+}
+
+/// Whether the container has an id 0. Where it has not, the process keeps its own ids, which
+/// are mapped, and has every capability in the namespace all the same.
+pub(super) fn maps_root(spec: &oci::Spec) -> bool {
+    id_mappings(spec)
+        .into_iter()
+        .all(|map| map.iter().any(|range| range.container_id() == 0 && range.size() > 0))
 }
 
 /// Whether `setgroups` is forbidden in the container: the price of a map that needs no

@@ -2,7 +2,7 @@
 
 use locule_plan::{Operation, Stream, join};
 
-use super::container::{Namespaces, cgroup_entries};
+use super::container::{Namespaces, cgroup_entries, maps_root};
 use super::process::{self, Descriptors, ProcessInput};
 use super::{HostFacts, Plan, SeccompCompiler, Slot, Writer};
 use crate::Result;
@@ -47,7 +47,7 @@ pub(crate) fn compile_exec(input: &ExecInput<'_>) -> Result<Plan> {
     if kinds != 0 {
         out.child("", &Operation::JoinProcess { slot, kinds });
     }
-    if namespaces.has(join::USER) {
+    if namespaces.has(join::USER) && (!namespaces.is_new(join::USER) || maps_root(input.spec)) {
         out.child("", &Operation::BecomeRoot {});
     }
     out.child("", &Operation::NewSession {});

@@ -194,6 +194,18 @@ fn plans_of_another_process_in_the_container() {
 }
 
 #[test]
+fn a_namespace_is_joined_before_a_new_user_namespace_takes_the_power_to() {
+    let mut config = rootless();
+    config["linux"]["namespaces"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({ "type": "network", "path": "/run/netns/blue" }));
+    let text = compile_with(&config, &root_facts(), Rootfs::Direct).unwrap().to_text();
+    let launch = text.split("parent:").next().unwrap();
+    assert!(launch.contains("JoinNamespace"), "{text}");
+}
+
+#[test]
 fn plans_are_the_same_every_time() {
     let plan = || compile_with(&full(), &root_facts(), Rootfs::Direct).unwrap().bytes;
     assert_eq!(plan(), plan());

@@ -89,7 +89,7 @@ fn compile(
         facts: &runtime.0.facts,
         location,
         descriptors: streams.descriptors(options.pass_fds.len()),
-        seccomp: &|profile| runtime.0.seccomp.compile(profile),
+        seccomp: &|profile| runtime.0.seccomp.get(profile),
     })
 }
 

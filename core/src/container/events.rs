@@ -32,6 +32,11 @@ pub(super) struct Events {
     watched: Mutex<Watched>,
 }
 
+/// Ready once, so that one exit is one event, however many threads dispatch.
+fn interest(token: u64) -> EpollEvent {
+    EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT, token)
+}
+
 #[derive(Debug, Default)]
 struct Watched {
     next: u64,
@@ -67,9 +72,8 @@ impl Events {
             watched.processes.insert(token, Arc::downgrade(&process.0));
             token
         };
-        let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT, token);
         self.epoll
-            .add(process.exit_fd(), event)
+            .add(process.exit_fd(), interest(token))
             .map_err(|errno| Error::os(Stage::Control, errno as i32, "epoll_ctl"))
     }
 
@@ -91,25 +95,27 @@ impl Events {
                         .unwrap_or(EpollTimeout::MAX)
                 }
             };
-            let mut ready = [EpollEvent::empty(); 16];
-            let count = match self.epoll.wait(&mut ready, left) {
-                Ok(count) => count,
+            // One at a time, so that an event which is not given stays in the set.
+            let mut ready = [EpollEvent::empty(); 1];
+            match self.epoll.wait(&mut ready, left) {
+                Ok(0) => return Ok(given),
+                Ok(_) => {}
                 Err(Errno::EINTR) => continue,
                 Err(errno) => return Err(Error::os(Stage::Control, errno as i32, "epoll_wait")),
+            }
+            let token = ready[0].data();
+            let process = self.watched().processes.get(&token).and_then(Weak::upgrade);
+            let Some(process) = process.map(Process) else { continue };
+            let Some(exit) = process.wait(Some(Duration::ZERO), None)? else {
+                self.epoll
+                    .modify(process.exit_fd(), &mut interest(token))
+                    .map_err(|errno| Error::os(Stage::Control, errno as i32, "epoll_ctl"))?;
+                continue;
             };
-            if count == 0 {
-                return Ok(given);
-            }
-            for event in &ready[..count] {
-                let process = self.watched().processes.remove(&event.data());
-                let Some(inner) = process.and_then(|process| process.upgrade()) else { continue };
-                let process = Process(inner);
-                if let Some(exit) = process.wait(Some(Duration::ZERO), None)? {
-                    given += 1;
-                    let container_id = process.container_id().to_owned();
-                    callback(Event::Exited { container_id, process, exit })?;
-                }
-            }
+            self.watched().processes.remove(&token);
+            given += 1;
+            let container_id = process.container_id().to_owned();
+            callback(Event::Exited { container_id, process, exit })?;
         }
     }
 }

@@ -33,6 +33,7 @@ impl Drop for OwnKeeper {
 }
 
 pub(super) fn exec(container: &Container, options: &ExecOptions<'_>) -> Result<Process> {
+    container.check_exists()?;
     let deadline = Deadline::within(Some(options.timeout.unwrap_or(PATIENCE)), options.cancel);
     let shared = &*container.0;
     let spec = &shared.spec;
@@ -57,7 +58,7 @@ pub(super) fn exec(container: &Container, options: &ExecOptions<'_>) -> Result<P
         descriptors: streams.descriptors(options.pass_fds.len()),
         keep_groups: denies_setgroups(spec, facts),
         gate: shared.keeper.is_none(),
-        seccomp: &|profile| shared.runtime.0.seccomp.compile(profile),
+        seccomp: &|profile| shared.runtime.0.seccomp.get(profile),
     })?;
     let opened = Opened::open(&plan, |slot| match slot {
         Slot::Stdio(number) => streams.raw(*number),

@@ -94,6 +94,7 @@ impl Container {
     /// Lets the program run; returns once it has been executed. Blocks for as long as
     /// `startContainer` and `poststart` hooks take. Only in status `created`.
     pub fn start(&self, cancel: Option<&Cancel>) -> Result<()> {
+        self.check_exists()?;
         let deadline = Deadline::within(Some(create::PATIENCE), cancel);
         let started = match &self.0.keeper {
             Some(keeper) => start_through_keeper(keeper, &deadline),
@@ -201,8 +202,9 @@ impl Container {
         self.0.cgroup.pids().map_err(|error| error.of_container(self.id()))
     }
 
-    /// The state now.
+    /// The state now. A deleted container is not found.
     pub fn state(&self) -> Result<State> {
+        self.check_exists()?;
         Ok(self.0.record.state(&self.0.spec, self.status()?))
     }
 
@@ -240,7 +242,12 @@ impl Container {
         clean(&self.0.cgroup, &self.0.dir)
     }
 
+    pub(super) fn check_exists(&self) -> Result<()> {
+        if self.0.dir.is_at_its_path() { Ok(()) } else { Err(not_found(self.id())) }
+    }
+
     fn need_running(&self, verb: &str) -> Result<()> {
+        self.check_exists()?;
         let status = self.status()?;
         if matches!(status, Status::Running | Status::Created) {
             return Ok(());

@@ -12,7 +12,8 @@ pub struct RuntimeOptions {
     /// Where containers are kept. Default: `/run/locule` for root, else
     /// `$XDG_RUNTIME_DIR/locule`, else `/tmp/locule-UID`.
     pub state_dir: Option<PathBuf>,
-    /// The keeper executable. Default: the installed one, else the embedded one.
+    /// The keeper executable. Default: the embedded one, from a sealed memory file; where the
+    /// machine does not let a memory file be executed, an installed one of the same build.
     pub keeper: Option<PathBuf>,
     /// Do not touch cgroups at all.
     pub no_cgroups: bool,

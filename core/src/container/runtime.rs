@@ -113,9 +113,17 @@ impl Runtime {
 
     /// The features document of this library on this machine (runtime-spec, features.md).
     pub fn features(&self) -> serde_json::Value {
-        spec::features(&spec::FeatureFacts {
-            last_capability: self.0.facts.last_capability,
-            cgroup_mode: self.0.facts.cgroups.mode(),
+        spec::features::features(&spec::features::Facts {
+            last_capability: Some(self.0.facts.last_capability),
+            missing_mount_options: vec!["idmap", "ridmap"],
+            namespaces: ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"].to_vec(),
+            hooks: ["prestart", "createRuntime", "createContainer", "startContainer", "poststart"]
+                .to_vec(),
+            cgroup: spec::features::Cgroup { v1: true, v2: true, ..Default::default() },
+            seccomp: true,
+            apparmor: true,
+            selinux: true,
+            ..Default::default()
         })
     }
 

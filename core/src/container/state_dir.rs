@@ -113,7 +113,8 @@ impl StateDir {
         }
     }
 
-    fn is_at_its_path(&self) -> bool {
+    /// Whether this still is the directory of that id: not deleted, not another container's.
+    pub(super) fn is_at_its_path(&self) -> bool {
         let here = self.dir.metadata().map(|meta| (meta.dev(), meta.ino())).ok();
         here.is_some() && fs::metadata(&self.path).map(|m| (m.dev(), m.ino())).ok() == here
     }

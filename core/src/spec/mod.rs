@@ -5,28 +5,20 @@
 //! exists) is the compiler's business.
 
 mod document;
-
+pub mod features;
 mod gaps;
 pub mod mount_options;
 mod parse;
-
+mod template;
 mod validate;
 pub mod vocabulary;
+
+/// The version of the specification that is implemented; every 1.x is accepted.
+pub const OCI_VERSION: &str = "1.3.0";
 
 pub use mount_options::MountOptions;
 pub use oci_spec::runtime as oci;
 pub use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Process, Spec};
 pub use parse::{parse, parse_process, parse_process_over, parse_resources, to_json};
-
+pub use template::{Network, Template};
 pub use validate::{validate, validate_process, validate_resources};
-/// stub
-pub const OCI_VERSION: &str = "1.3.0";
-/// stub
-pub struct FeatureFacts {
-    pub last_capability: u32,
-    pub cgroup_mode: crate::cgroup::Mode,
-}
-/// stub
-pub fn features(_: &FeatureFacts) -> serde_json::Value {
-    serde_json::json!({})
-}

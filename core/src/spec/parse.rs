@@ -85,10 +85,18 @@ pub fn parse_resources(json: &[u8]) -> Result<LinuxResources> {
 }
 
 /// Writes a spec as JSON that [`parse`] and other runtimes read.
-pub fn to_json(spec: &Spec) -> Vec<u8> {
-    let json = serde_json::to_string(spec).expect("a spec has string keys only");
+///
+/// # Errors
+///
+/// `Spec` if a path is not UTF-8, which JSON cannot carry; a spec that was parsed has none.
+pub fn to_json(spec: &Spec) -> Result<Vec<u8>> {
+    let json = serde_json::to_string(spec).map_err(|e| {
+        Error::new(Category::Spec, Stage::Validate, format!("write the spec as JSON: {e}"))
+    })?;
     // oci-spec derives a name that the specification does not have.
-    json.replace(vocabulary::OCI_SPEC_DL_OVERRUN, vocabulary::SCHED_FLAG_DL_OVERRUN).into_bytes()
+    Ok(json
+        .replace(vocabulary::OCI_SPEC_DL_OVERRUN, vocabulary::SCHED_FLAG_DL_OVERRUN)
+        .into_bytes())
 }
 
 fn object(json: &[u8]) -> Result<Node<'_>> {

@@ -178,7 +178,7 @@ fn the_scheduler_flag_with_the_odd_name_survives_reading_and_writing() {
            "flags":["SCHED_FLAG_DL_OVERRUN"]}"#,
     );
     let spec = parse(json.as_bytes()).unwrap();
-    let written = to_json(&spec);
+    let written = to_json(&spec).unwrap();
     assert!(std::str::from_utf8(&written).unwrap().contains("\"SCHED_FLAG_DL_OVERRUN\""));
     assert_eq!(parse(&written).unwrap(), spec);
 }
@@ -244,7 +244,7 @@ fn what_engines_write_is_read_and_passes() {
             parse_process(&json).and_then(|process| validate_process(&process))
         } else {
             parse(&json).and_then(|spec| {
-                assert_eq!(parse(&to_json(&spec)).unwrap(), spec, "{name}");
+                assert_eq!(parse(&to_json(&spec).unwrap()).unwrap(), spec, "{name}");
                 validate(&spec)
             })
         };
@@ -252,4 +252,23 @@ fn what_engines_write_is_read_and_passes() {
         read += 1;
     }
     assert!(read > 0);
+}
+
+/// Not a test: prints what reading and checking cost. Run with `--release -- --ignored`.
+#[test]
+#[ignore = "prints times, asserts nothing"]
+fn times() {
+    let document = |path: std::ffi::OsString| std::fs::read(path).unwrap();
+    let own = crate::spec::Template::new("rootfs", ["sh"]).json().unwrap();
+    let json = std::env::var_os("LOCULE_SPEC").map_or(own, document);
+    let mut best = [std::time::Duration::MAX; 2];
+    for _ in 0..2000 {
+        let start = std::time::Instant::now();
+        let spec = parse(&json).unwrap();
+        best[0] = best[0].min(start.elapsed());
+        let start = std::time::Instant::now();
+        validate(&spec).unwrap();
+        best[1] = best[1].min(start.elapsed());
+    }
+    println!("{} bytes: parse {:?}, validate {:?}", json.len(), best[0], best[1]);
 }

@@ -1,13 +1,14 @@
 //! Loading a device program and attaching it to a cgroup, with the raw `bpf(2)`.
 //!
-//! An attached program belongs to the cgroup and goes away with it; no descriptor is kept, and
-//! RLIMIT_MEMLOCK plays no part (programs count against the memory cgroup since Linux 5.11, and
-//! one of this size fits the default limit before).
+//! An attached program belongs to the cgroup and goes away with it, whoever closes what.
+//! RLIMIT_MEMLOCK plays no part: programs count against the memory cgroup since Linux 5.11, and
+//! one of this size fits the default limit before.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Rule;
 use super::program::{Instruction, assemble};
@@ -102,9 +103,33 @@ fn own(fd: i32) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
+/// The program loaded last. The verifier takes four times as long as all the rest of a
+/// version 2 cgroup, and most containers have the same rules.
+#[derive(Debug, Default)]
+pub(in crate::cgroup) struct Cache(Mutex<Option<Loaded>>);
+
+#[derive(Debug)]
+struct Loaded {
+    rules: Vec<Rule>,
+    program: Arc<OwnedFd>,
+}
+
+impl Cache {
+    fn program(&self, rules: &[Rule]) -> io::Result<Arc<OwnedFd>> {
+        // A panic elsewhere cannot leave the cache half written.
+        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(loaded) = lock().as_ref().filter(|loaded| loaded.rules == rules) {
+            return Ok(loaded.program.clone());
+        }
+        let program = Arc::new(load(&assemble(rules))?);
+        *lock() = Some(Loaded { rules: rules.to_vec(), program: program.clone() });
+        Ok(program)
+    }
+}
+
 /// Puts the rules in force in place of those that [`apply`] put there before, in one step.
 /// Programs of others stay.
-pub(super) fn apply(directory: &Path, rules: &[Rule], fresh: bool) -> Result<()> {
+pub(super) fn apply(directory: &Path, rules: &[Rule], fresh: bool, cache: &Cache) -> Result<()> {
     let fail = |step: &'static str| {
         move |error: io::Error| {
             let failed = Error::io(Stage::Cgroup, &error, format!("{step} the device rules (bpf)"));
@@ -117,7 +142,7 @@ pub(super) fn apply(directory: &Path, rules: &[Rule], fresh: bool) -> Result<()>
         }
     };
     let cgroup = File::open(directory).map_err(fail("open the cgroup for"))?;
-    let program = load(&assemble(rules)).map_err(fail("load"))?;
+    let program = cache.program(rules).map_err(fail("load"))?;
     let former = if fresh { None } else { attached(&cgroup).map_err(fail("look for"))? };
     attach(&cgroup, &program, former.as_ref()).map_err(fail("attach"))
 }
@@ -177,7 +202,7 @@ fn attached(cgroup: &File) -> io::Result<Option<OwnedFd>> {
     for id in &ids[..ids.len().min(query.count as usize)] {
         let mut by_id = ById { id: *id, next: 0, open_flags: 0, padding: 0 };
         let program = own(bpf(PROG_GET_FD_BY_ID, &mut by_id)?);
-        if name(std::os::fd::AsFd::as_fd(&program))? == NAME {
+        if name(program.as_fd())? == NAME {
             return Ok(Some(program));
         }
     }

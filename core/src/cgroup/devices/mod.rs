@@ -4,12 +4,13 @@
 //! it names, and a later one overrides an earlier one; the default devices of the spec come last,
 //! so that no rule takes `/dev/null` away. Version 1 has files for this, version 2 a BPF program.
 
-pub(super) mod bpf;
-pub(super) mod program;
-pub(super) mod v1;
+mod bpf;
+mod program;
+mod v1;
 
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, LinuxResources};
 
+pub(super) use self::bpf::Cache;
 use super::location::Location;
 use crate::error::{Category, Error, Result, Stage};
 
@@ -125,7 +126,7 @@ fn read_rule(rule: &LinuxDeviceCgroup, index: usize, into: &mut Vec<Rule>) -> Re
 
 /// Puts the rules in force. `fresh` says that the cgroup is new, so that nothing is there to
 /// take over.
-pub(super) fn apply(location: &Location, rules: &[Rule], fresh: bool) -> Result<()> {
+pub(super) fn apply(location: &Location, rules: &[Rule], fresh: bool, cache: &Cache) -> Result<()> {
     const POINTER: &str = "/linux/resources/devices";
     if let Some(place) = location.controller("devices").filter(|place| !place.unified) {
         return v1::apply(&place.directory(), rules, fresh).map_err(|error| error.at(POINTER));
@@ -133,7 +134,7 @@ pub(super) fn apply(location: &Location, rules: &[Rule], fresh: bool) -> Result<
     match location.unified() {
         Some(place) => {
             let fresh = fresh && !place.existed;
-            bpf::apply(&place.directory(), rules, fresh).map_err(|error| error.at(POINTER))
+            bpf::apply(&place.directory(), rules, fresh, cache).map_err(|error| error.at(POINTER))
         }
         None => Ok(()),
     }

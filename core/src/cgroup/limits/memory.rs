@@ -71,8 +71,10 @@ fn v2(memory: &LinuxMemory, place: &Place, writer: &mut Writer<'_>) -> Result<()
     if let Some(swap) = given(memory.swap()) {
         let value = swap_max(swap, limit, place, writer)?;
         match writer.try_put(place, "memory.swap.max", &value) {
-            // A kernel without swap accounting: fine as long as no swap may be used anyway.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && value == "max" => {}
+            // A kernel without swap keeps both of these by itself, and engines always send one.
+            Err(error)
+                if error.kind() == std::io::ErrorKind::NotFound
+                    && matches!(value.as_str(), "max" | "0") => {}
             Err(error) => {
                 return Err(writer.failed(place, "memory.swap.max", &value, SWAP, &error));
             }

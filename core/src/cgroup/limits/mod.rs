@@ -20,6 +20,7 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::LinuxResources;
 
+use super::create::Refusals;
 use super::file;
 use super::location::{Location, Place};
 use crate::error::{Category, Error, Result, Stage};
@@ -89,8 +90,9 @@ pub(super) struct Writer<'a> {
     location: &'a Location,
     /// Places that a rootless caller could not have.
     denied: &'a [Place],
-    /// Why some version 2 controller could not be enabled.
-    refusal: Option<Error>,
+    refusals: Refusals,
+    /// Without any cgroup, the caller's lack of privilege is the likely reason.
+    rootless: bool,
     /// What the files held before, newest last; kept for an update only.
     journal: Option<Vec<(PathBuf, String, String)>>,
 }
@@ -100,14 +102,14 @@ impl<'a> Writer<'a> {
     pub(super) fn for_create(
         location: &'a Location,
         denied: &'a [Place],
-        refusal: Option<Error>,
+        refusals: Refusals,
     ) -> Self {
-        Writer { location, denied, refusal, journal: None }
+        Writer { location, denied, refusals, rootless: false, journal: None }
     }
 
     /// For one in use, where [`Writer::undo`] brings back the values before.
-    pub(super) fn for_update(location: &'a Location, refusal: Option<Error>) -> Self {
-        Writer { location, denied: &[], refusal, journal: Some(Vec::new()) }
+    pub(super) fn for_update(location: &'a Location, refusals: Refusals, rootless: bool) -> Self {
+        Writer { location, denied: &[], refusals, rootless, journal: Some(Vec::new()) }
     }
 
     /// Whether the cgroup is in use, so that fields not given have values that must stay.
@@ -124,15 +126,16 @@ impl<'a> Writer<'a> {
         if let Some(place) = self.location.places.iter().find(named) {
             return Ok(place);
         }
-        let denied = self.denied.iter().find(named);
-        // With version 1 hidden and the unified hierarchy denied, its list may be empty.
-        Err(match denied {
-            Some(place) => Error::new(
-                Category::Permission,
-                Stage::Cgroup,
-                format!("this user may not make the cgroup {:?}", place.directory()),
-            )
-            .hint(super::DELEGATION),
+        let denied = |message: String| {
+            Error::new(Category::Permission, Stage::Cgroup, message).hint(super::DELEGATION)
+        };
+        Err(match self.denied.iter().find(named) {
+            Some(place) => {
+                denied(format!("this user may not make the cgroup {:?}", place.directory()))
+            }
+            None if self.rootless && self.location.is_empty() => {
+                denied("the container has no cgroup".to_owned())
+            }
             None => unsupported(format!("no cgroup hierarchy here has the {v2} controller")),
         }
         .at(pointer))
@@ -174,19 +177,22 @@ impl<'a> Writer<'a> {
     ) -> Error {
         let directory = place.directory();
         if error.kind() != std_io::ErrorKind::NotFound || !directory.exists() {
-            return file::failed_to_write(&directory, name, value, error).at(pointer);
+            let failed = file::failed_to_write(&directory, name, value, error).at(pointer);
+            return match error.raw_os_error() {
+                // The kernel does not take the value, whoever writes it.
+                Some(libc::EINVAL | libc::ERANGE) => failed.with_category(Category::Spec),
+                _ => failed,
+            };
         }
         // The file is missing: a controller that is off, or a kernel without the feature.
-        match &self.refusal {
-            Some(refusal) if place.unified => {
-                refusal.clone().context(format!("write {value:?} to {name}")).at(pointer)
-            }
-            _ => unsupported(format!(
-                "write {value:?} to {name}: this kernel or cgroup has no such file"
-            ))
-            .with_errno(libc::ENOENT)
-            .at(pointer),
+        let attempt = format!("write {value:?} to {name}");
+        let controller = name.split('.').next().unwrap_or_default();
+        match self.refusals.iter().find(|(refused, _)| refused == controller) {
+            Some((_, refusal)) if place.unified => refusal.clone().context(attempt),
+            _ => unsupported(format!("{attempt}: this kernel or cgroup has no such file"))
+                .with_errno(libc::ENOENT),
         }
+        .at(pointer)
     }
 
     /// Reads a value that a limit depends on.
@@ -225,3 +231,6 @@ fn or_max(value: i64) -> String {
 fn given<T: PartialEq + Default>(value: Option<T>) -> Option<T> {
     value.filter(|value| *value != T::default())
 }
+
+#[cfg(test)]
+mod tests;

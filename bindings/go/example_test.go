@@ -1,0 +1,86 @@
+package locule_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"os"
+	"strings"
+	"time"
+
+	locule "github.com/locule/locule/bindings/go"
+)
+
+func Example() {
+	if os.Getuid() != 0 {
+		fmt.Println("HELLO FROM INSIDE") // this example wants root
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	rt, err := locule.Open()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer rt.Close()
+
+	cmd := rt.Command("tr", "a-z", "A-Z")
+	cmd.Stdin = strings.NewReader("hello from inside\n")
+	out, err := cmd.Output(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Print(string(out))
+	// Output: HELLO FROM INSIDE
+}
+
+// A container's whole life, step by step.
+func ExampleRuntime_Create() {
+	ctx := context.Background()
+	rt, err := locule.Open()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer rt.Close()
+
+	spec, err := locule.DefaultSpec(locule.SpecOptions{
+		Args:        []string{"sleep", "60"},
+		MemoryBytes: 64 << 20,
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	c, err := rt.Create(ctx, "web", spec, locule.HostRootfs())
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	defer c.Delete(context.WithoutCancel(ctx), locule.ForceDelete)
+
+	if err := c.Start(ctx); err != nil {
+		log.Fatal(err)
+	}
+	out, err := c.Command("hostname").Output(ctx)
+	fmt.Printf("%s %v\n", out, err)
+
+	_ = c.Kill(ctx)
+	status, err := c.Wait(ctx)
+	fmt.Println(status, err)
+}
+
+func ExampleError() {
+	rt, err := locule.Open()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer rt.Close()
+	_, err = rt.Create(context.Background(), "web", nil, locule.WithBundle("/some/bundle"))
+	var e *locule.Error
+	switch {
+	case errors.Is(err, locule.ErrExists):
+		fmt.Println("there is one already")
+	case errors.Is(err, locule.ErrSpec) && errors.As(err, &e):
+		fmt.Println("look at", e.Pointer, "in config.json")
+	}
+}

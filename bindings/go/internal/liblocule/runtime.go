@@ -1,0 +1,149 @@
+package liblocule
+
+// #include <locule.h>
+import "C"
+
+import "unsafe"
+
+// Flags and kinds of locule.h.
+const (
+	RuntimeNoCgroups = C.LOCULE_RUNTIME_NO_CGROUPS
+
+	ExplainText = C.LOCULE_EXPLAIN_TEXT
+	ExplainJSON = C.LOCULE_EXPLAIN_JSON
+
+	SpecReadonly     = C.LOCULE_SPEC_READONLY
+	SpecRootlessAuto = C.LOCULE_SPEC_ROOTLESS_AUTO
+	SpecNetworkHost  = C.LOCULE_SPEC_NETWORK_HOST
+	SpecTerminal     = C.LOCULE_SPEC_TERMINAL
+)
+
+// Runtime is a locule_runtime.
+type Runtime struct{ handle }
+
+func (r *Runtime) acquire() (*C.locule_runtime, error) {
+	ptr, err := r.handle.acquire()
+	return (*C.locule_runtime)(ptr), err
+}
+
+// NewRuntime opens a runtime. Empty strings are the defaults.
+func NewRuntime(stateDir, keeper string, flags uint64) (*Runtime, error) {
+	var memory memory
+	defer memory.free()
+	opts := C.struct_locule_runtime_opts{
+		size:        C.sizeof_struct_locule_runtime_opts,
+		flags:       C.uint64_t(flags),
+		state_dir:   memory.string(stateDir),
+		keeper_path: memory.string(keeper),
+	}
+	var ptr *C.locule_runtime
+	var e *C.locule_error
+	if err := failed(C.locule_runtime_new(&opts, &ptr, &e), e); err != nil {
+		return nil, err
+	}
+	r := new(Runtime)
+	r.init(unsafe.Pointer(ptr), func(p unsafe.Pointer) { C.locule_runtime_unref((*C.locule_runtime)(p)) })
+	return r, nil
+}
+
+// StateDir is the directory where containers are kept, or "" of a closed handle.
+func (r *Runtime) StateDir() string {
+	ptr, err := r.acquire()
+	if err != nil {
+		return ""
+	}
+	defer r.release()
+	return C.GoString(C.locule_runtime_state_dir(ptr))
+}
+
+// ListJSON is an array of state documents.
+func (r *Runtime) ListJSON() ([]byte, error) {
+	ptr, err := r.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer r.release()
+	var buf C.locule_buf
+	var e *C.locule_error
+	if err := failed(C.locule_runtime_list_json(ptr, &buf, &e), e); err != nil {
+		return nil, err
+	}
+	return take(&buf), nil
+}
+
+// FeaturesJSON is the features document.
+func (r *Runtime) FeaturesJSON() ([]byte, error) {
+	ptr, err := r.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer r.release()
+	var buf C.locule_buf
+	var e *C.locule_error
+	if err := failed(C.locule_runtime_features_json(ptr, &buf, &e), e); err != nil {
+		return nil, err
+	}
+	return take(&buf), nil
+}
+
+// Explain is the plan of a creation.
+func (r *Runtime) Explain(o *CreateOptions, format uint32) ([]byte, error) {
+	ptr, err := r.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer r.release()
+	var memory memory
+	defer memory.free()
+	opts, done, err := o.lower(&memory)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	var buf C.locule_buf
+	var e *C.locule_error
+	code := C.locule_runtime_explain(ptr, &opts, C.uint32_t(format), &buf, &e)
+	if err := failed(code, e); err != nil {
+		return nil, err
+	}
+	return take(&buf), nil
+}
+
+// SpecOptions are the fields of locule_spec_opts.
+type SpecOptions struct {
+	Flags       uint64
+	Args, Env   []string
+	Cwd         string
+	Hostname    string
+	Rootfs      string
+	UID, GID    uint32
+	MemoryBytes uint64
+	CPUMilli    uint32
+	Pids        uint32
+}
+
+// GenerateSpec is a config.json.
+func GenerateSpec(o *SpecOptions) ([]byte, error) {
+	var memory memory
+	defer memory.free()
+	opts := C.struct_locule_spec_opts{
+		size:         C.sizeof_struct_locule_spec_opts,
+		flags:        C.uint64_t(o.Flags),
+		args:         memory.strings(o.Args),
+		env:          memory.strings(o.Env),
+		cwd:          memory.string(o.Cwd),
+		hostname:     memory.string(o.Hostname),
+		rootfs:       memory.string(o.Rootfs),
+		uid:          C.uint32_t(o.UID),
+		gid:          C.uint32_t(o.GID),
+		memory_bytes: C.uint64_t(o.MemoryBytes),
+		cpu_milli:    C.uint32_t(o.CPUMilli),
+		pids:         C.uint32_t(o.Pids),
+	}
+	var buf C.locule_buf
+	var e *C.locule_error
+	if err := failed(C.locule_spec_generate(&opts, &buf, &e), e); err != nil {
+		return nil, err
+	}
+	return take(&buf), nil
+}

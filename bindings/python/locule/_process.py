@@ -1,0 +1,322 @@
+"""A process in a container, in the shape of subprocess.Popen.
+
+Whatever waits here polls descriptors in Python, in no lock and in no call into the library: a
+signal handler, and with it KeyboardInterrupt, runs at once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import select
+import selectors
+import signal as signals
+import time
+from typing import IO, Any, Dict, List, Optional, Sequence, Tuple, Union
+
+from . import _abi
+from ._errors import KeeperError, NotFound, StateError, TimeoutExpired, call
+from ._handle import Handle, close_with
+from ._stdio import Streams, Terminal, open_stream
+
+Deadline = Optional[float]  # of time.monotonic()
+_CHUNK = 32768
+
+
+def deadline_of(timeout: Optional[float]) -> Deadline:
+    return None if timeout is None else time.monotonic() + timeout
+
+
+def left_until(deadline: Deadline) -> Optional[float]:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+class _Ended:
+    """How a process ended; shared with the finalizer of its Process."""
+
+    returncode: Optional[int] = None
+    unknown = False
+
+
+class Process:
+    """A process in a container: the first one (`Container.init`) or one from `exec`.
+
+    Attributes and methods are those of subprocess.Popen. `returncode` is negative for a
+    signal. As a context manager it closes its streams and waits. Dropping it ends nothing.
+    """
+
+    #: The program and its arguments; None for a container that was opened by its id.
+    args: Optional[Sequence[str]]
+    #: The process id, as this process sees it.
+    pid: int
+    container_id: str
+    #: With PIPE: our ends of the standard streams.
+    stdin: Optional[IO[Any]]
+    stdout: Optional[IO[Any]]
+    stderr: Optional[IO[Any]]
+    #: With a tty: its master, for reading and writing.
+    terminal: Optional[Terminal]
+
+    def __init__(
+        self,
+        pointer: int,
+        container_id: str,
+        args: Optional[Sequence[str]] = None,
+        streams: Optional[Streams] = None,
+        text: bool = False,
+        encoding: Optional[str] = None,
+        errors: Optional[str] = None,
+    ) -> None:
+        # Made by Container only.
+        self._handle = Handle("process", pointer)
+        self._ended = ended = _Ended()
+        self.container_id = container_id
+        self.args = args
+        self.stdin = self.stdout = self.stderr = self.terminal = None
+        self._text = text or encoding is not None or errors is not None
+        self._output: Dict[IO[Any], List[bytes]] = {}
+        self._input: Optional[memoryview] = None
+        self._communicating = False
+        with self._handle as process:
+            self.pid = _abi.library().locule_process_pid(process)
+            self._fd: int = _abi.library().locule_process_fd(process)
+        description = f"process {self.pid} of container {container_id} is still running"
+        close_with(
+            self,
+            self._handle,
+            lambda: description if ended.returncode is None and not ended.unknown else None,
+        )
+        if streams is not None:
+            files = [self._take_pipe(streams, number, encoding, errors) for number in range(3)]
+            self.stdin, self.stdout, self.stderr = files
+            self.terminal = self._take_terminal()
+
+    def _take_pipe(
+        self, streams: Streams, number: int, encoding: Optional[str], errors: Optional[str]
+    ) -> Optional[IO[Any]]:
+        fd = streams.take_shared() if number == 1 else None
+        if fd is None:
+            if not streams.piped[number]:
+                return None
+            try:
+                with self._handle as process:
+                    fd = call("locule_process_take_pipe", process, number)
+            except NotFound:  # a process with a terminal has no pipes
+                return None
+        return open_stream(fd, number, self._text, encoding, errors)
+
+    def _take_terminal(self) -> Optional[Terminal]:
+        try:
+            with self._handle as process:
+                return Terminal(call("locule_process_take_terminal", process))
+        except NotFound:
+            return None
+
+    def __repr__(self) -> str:
+        return f"<locule.Process {self.pid} of {self.container_id}: returncode {self.returncode}>"
+
+    @property
+    def returncode(self) -> Optional[int]:
+        """As subprocess has it: None until `poll` or `wait` saw the end."""
+        return self._ended.returncode
+
+    def fileno(self) -> int:
+        """A descriptor that is readable once the process has ended. Only to be polled."""
+        with self._handle:
+            return self._fd
+
+    def poll(self) -> Optional[int]:
+        """The return code if the process has ended, else None.
+
+        Raises KeeperError if nobody could collect the status.
+        """
+        ended = self._ended
+        if ended.returncode is None:
+            exit = _abi.Exit()
+            if not ended.unknown:
+                with self._handle as process:
+                    if not call("locule_process_wait", process, 0, None, ctypes.byref(exit)):
+                        return None
+            if exit.kind == _abi.EXIT_CODE:
+                ended.returncode = exit.code
+            elif exit.kind == _abi.EXIT_SIGNAL:
+                ended.returncode = -exit.signal
+            else:
+                ended.unknown = True
+                raise KeeperError(
+                    f"process {self.pid} is gone and nobody collected its exit status",
+                    container_id=self.container_id,
+                )
+        return ended.returncode
+
+    def has_ended(self) -> bool:
+        """Whether the process has ended, also if its status was lost."""
+        try:
+            return self.poll() is not None
+        except KeeperError:
+            if self._ended.unknown:
+                return True
+            raise
+
+    def wait(self, timeout: Optional[float] = None) -> int:
+        """Waits for the end and returns the return code, or raises TimeoutExpired."""
+        deadline = deadline_of(timeout)
+        with self._handle:  # so that a close elsewhere cannot give the descriptor away
+            while True:
+                returncode = self.poll()
+                if returncode is not None:
+                    return returncode
+                self._wait_readable(timeout, deadline)
+
+    def _wait_readable(self, timeout: Optional[float], deadline: Deadline) -> None:
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        left = left_until(deadline)
+        # Rounded up: rounded down, the last millisecond would be spent spinning.
+        if not poll.poll(None if left is None else math.ceil(left * 1000)):
+            assert timeout is not None
+            if self.poll() is None:
+                raise TimeoutExpired(self._name, timeout, container_id=self.container_id)
+
+    @property
+    def _name(self) -> Any:
+        return self.args if self.args is not None else f"process {self.pid}"
+
+    def send_signal(self, sig: int) -> None:
+        """Sends a signal; does nothing if the process has ended."""
+        if self.returncode is not None or self._ended.unknown:
+            return
+        try:
+            with self._handle as process:
+                call("locule_process_signal", process, int(sig))
+        except StateError:
+            if self._handle.inherited:
+                raise
+
+    def terminate(self) -> None:
+        """Sends SIGTERM. The first process of a container gets it only if it handles it."""
+        self.send_signal(signals.SIGTERM)
+
+    def kill(self) -> None:
+        """Sends SIGKILL."""
+        self.send_signal(signals.SIGKILL)
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Tells the terminal its size in characters."""
+        with self._handle as process:
+            call("locule_process_resize", process, rows, columns)
+
+    # --- input and output ------------------------------------------------------------------
+
+    def communicate(
+        self, input: Union[bytes, str, None] = None, timeout: Optional[float] = None
+    ) -> Tuple[Any, Any]:
+        """Sends input, reads stdout and stderr to their ends, waits: (stdout, stderr).
+
+        After TimeoutExpired it may be called again, without input, and nothing is lost.
+        """
+        if self._communicating and input is not None:
+            raise ValueError("cannot send input after communication has begun")
+        if not self._communicating:
+            self._begin(input)
+        deadline = deadline_of(timeout)
+        try:
+            self._transfer(deadline)
+            self.wait(left_until(deadline))
+        except TimeoutExpired as error:
+            assert timeout is not None
+            raise TimeoutExpired(
+                self._name, timeout, self._collected(self.stdout), self._collected(self.stderr),
+                container_id=self.container_id,
+            ) from error.__cause__
+        return self._finished(self.stdout), self._finished(self.stderr)
+
+    def _begin(self, input: Union[bytes, str, None]) -> None:
+        self._communicating = True
+        if self.stdin is not None and not self.stdin.closed:
+            try:
+                self.stdin.flush()
+            except BrokenPipeError:
+                pass
+            if isinstance(input, str):
+                encoding = getattr(self.stdin, "encoding", None) or "utf-8"
+                input = input.encode(encoding, getattr(self.stdin, "errors", None) or "strict")
+            if input:
+                self._input = memoryview(input).cast("B")
+            else:
+                _close_quietly(self.stdin)
+        self._output = {file: [] for file in (self.stdout, self.stderr) if file is not None}
+
+    def _transfer(self, deadline: Deadline) -> None:
+        with selectors.PollSelector() as selector:
+            if self.stdin is not None and not self.stdin.closed:
+                selector.register(self.stdin, selectors.EVENT_WRITE)
+            for file in self._output:
+                if not file.closed:
+                    selector.register(file, selectors.EVENT_READ)
+            while selector.get_map():
+                ready = selector.select(left_until(deadline))
+                if not ready and deadline is not None and time.monotonic() >= deadline:
+                    raise TimeoutExpired(self._name, 0)
+                for key, _ in ready:
+                    end: Any = key.fileobj
+                    going_on = self._drain(end) if end in self._output else self._feed(end)
+                    if not going_on:
+                        selector.unregister(end)
+                        _close_quietly(end)
+
+    def _feed(self, file: IO[Any]) -> bool:
+        assert self._input is not None
+        try:
+            # No more than fits for sure: the pipe is one that blocks.
+            sent = os.write(file.fileno(), self._input[: select.PIPE_BUF])
+        except BrokenPipeError:
+            return False
+        self._input = self._input[sent:]
+        return len(self._input) > 0
+
+    def _drain(self, file: IO[Any]) -> bool:
+        data = os.read(file.fileno(), _CHUNK)
+        self._output[file].append(data)
+        return bool(data)
+
+    def _collected(self, file: Optional[IO[Any]]) -> Optional[bytes]:
+        """What came so far: bytes, as with subprocess, for it may end within a character."""
+        return b"".join(self._output[file]) if file in self._output and file else None
+
+    def _finished(self, file: Optional[IO[Any]]) -> Union[bytes, str, None]:
+        data = self._collected(file)
+        if data is None or not self._text:
+            return data
+        text = data.decode(getattr(file, "encoding", "utf-8"), getattr(file, "errors", "strict"))
+        return text.replace("\r\n", "\n").replace("\r", "\n")
+
+    # --- the end ---------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Closes the streams and gives the handle back. The process goes on."""
+        for file in (self.stdin, self.stdout, self.stderr, self.terminal):
+            if file is not None:
+                _close_quietly(file)
+        self._handle.close()
+
+    def __enter__(self) -> "Process":
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        try:
+            for file in (self.stdin, self.stdout, self.stderr, self.terminal):
+                if file is not None:
+                    _close_quietly(file)
+            if not self._handle.closed:
+                self.wait()
+        finally:
+            self.close()
+
+
+def _close_quietly(file: IO[Any]) -> None:
+    try:
+        file.close()
+    except BrokenPipeError:
+        pass  # what was not yet written can no longer be read by anybody

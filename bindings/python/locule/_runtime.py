@@ -1,0 +1,354 @@
+"""The runtime: a place where containers are kept, and what is done there."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import threading
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Union
+
+from . import _abi, _choices
+from ._cancel import Cancel, use
+from ._choices import Args, Choices, Mount, StrPath, Tty, User
+from ._container import (
+    Completed, Container, descriptors, finish, milliseconds, run_streams,
+)
+from ._documents import State, decode
+from ._errors import Invalid, Timeout, TimeoutExpired, call, call_for_bytes
+from ._events import Events, Hub
+from ._handle import Handle, close_with, generation
+from ._process import deadline_of, left_until
+from ._stdio import Stdio, Streams
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ._options import CreateOptions, SpecOptions
+
+_PARENTAGE = {
+    "keeper": _abi.PARENTAGE_KEEPER,
+    "orphan": _abi.PARENTAGE_ORPHAN,
+    "child": _abi.PARENTAGE_CHILD,
+}
+
+
+class Runtime:
+    """Containers in one state directory. Safe to use from any thread.
+
+    state_dir   where they are kept; /run/locule for root, else $XDG_RUNTIME_DIR/locule, else
+                /tmp/locule-UID
+    keeper      the keeper executable; the one that comes with the library
+    cgroups     False: do not touch cgroups at all
+
+    Closing it, or leaving it as a context manager, ends no container. A process forked from
+    this one has to open its own.
+    """
+
+    def __init__(
+        self,
+        state_dir: Optional[StrPath] = None,
+        *,
+        keeper: Optional[StrPath] = None,
+        cgroups: bool = True,
+    ) -> None:
+        opts = _abi.RuntimeOpts(
+            flags=0 if cgroups else _abi.RUNTIME_NO_CGROUPS,
+            state_dir=None if state_dir is None else path_bytes(state_dir),
+            keeper_path=None if keeper is None else path_bytes(keeper),
+        )
+        out = ctypes.c_void_p()
+        call("locule_runtime_new", ctypes.byref(opts), ctypes.byref(out))
+        assert out.value is not None
+        self._handle = Handle("runtime", out.value)
+        self._hub = Hub()
+        close_with(self, self._handle, lambda: "a locule.Runtime was not closed")
+
+    @property
+    def state_dir(self) -> str:
+        """Where the containers are kept."""
+        with self._handle as runtime:
+            return os.fsdecode(_abi.library().locule_runtime_state_dir(runtime))
+
+    def fileno(self) -> int:
+        """A descriptor that is readable while there are events. Only to be polled."""
+        with self._handle as runtime:
+            fd: int = _abi.library().locule_runtime_fd(runtime)
+            return fd
+
+    def create(
+        self,
+        args: Optional[Args] = None,
+        *,
+        rootfs: Optional[StrPath] = None,
+        bundle: Optional[StrPath] = None,
+        spec: Union[Mapping[str, Any], str, bytes, None] = None,
+        overlay: Optional[bool] = None,
+        env: Optional[Mapping[str, str]] = None,
+        cwd: Optional[StrPath] = None,
+        user: Optional[User] = None,
+        hostname: Optional[str] = None,
+        mounts: Sequence[Union[Mount, str]] = (),
+        network: Optional[str] = None,
+        readonly: Optional[bool] = None,
+        memory: Union[int, str, None] = None,
+        cpus: Optional[float] = None,
+        pids: Optional[int] = None,
+        tty: Optional[Tty] = None,
+        id: Optional[str] = None,
+        detach: bool = False,
+        parentage: str = "keeper",
+        stdin: Stdio = None,
+        stdout: Stdio = None,
+        stderr: Stdio = None,
+        text: bool = False,
+        encoding: Optional[str] = None,
+        errors: Optional[str] = None,
+        pass_fds: Sequence[int] = (),
+        timeout: Optional[float] = None,
+        cancel: Optional[Cancel] = None,
+    ) -> Container:
+        """Creates a container; its program waits for `Container.start`.
+
+        Everything up to `pids` is as for `locule.run`, the streams are those of the first
+        process, `Container.init`. Besides:
+
+        tty         a terminal for the program, ``container.init.terminal``, in place of the
+                    streams: True, or (rows, columns)
+        id          letters, digits and any of _+-. ; one is invented
+        detach      let the container live on when this process ends; else it is killed then,
+                    and everything of it removed
+        parentage   whose child the first process is: that of its "keeper", of this process
+                    ("child"), or of the nearest subreaper ("orphan")
+        timeout     how long the creation may take, in seconds: 60
+        cancel      a token that stops it
+        """
+        if parentage not in _PARENTAGE:
+            raise Invalid(f"parentage {parentage!r}: expected one of {[*_PARENTAGE]}")
+        choices = Choices(
+            args, rootfs=rootfs, bundle=bundle, spec=spec, overlay=overlay, env=env, cwd=cwd,
+            user=user, hostname=hostname, mounts=mounts, network=network, readonly=readonly,
+            memory=memory, cpus=cpus, pids=pids, tty=tty,
+        )
+        with ExitStack() as stack:
+            runtime = stack.enter_context(self._handle)
+            opts = _create_opts(choices)
+            opts.flags |= _abi.CREATE_DETACH if detach else 0
+            opts.id = None if id is None else _choices.text_of(id, "id").encode()
+            opts.parentage = _PARENTAGE[parentage]
+            opts.timeout_ms = milliseconds(timeout)
+            opts.pass_fds = descriptors(pass_fds)
+            opts.pass_fd_count = len(pass_fds)
+            opts.cancel = use(cancel, stack)
+            streams = Streams(stdin, stdout, stderr)
+            stack.callback(streams.close)
+            streams.fill(opts)
+            out = ctypes.c_void_p()
+            call("locule_container_create", runtime, ctypes.byref(opts), ctypes.byref(out))
+            assert out.value is not None
+            names = _choices.parse_args(args)
+            return Container(self, out.value, names, streams, text, encoding, errors)
+
+    def run(
+        self,
+        args: Optional[Args] = None,
+        *,
+        input: Union[bytes, str, None] = None,
+        capture_output: bool = False,
+        text: bool = False,
+        encoding: Optional[str] = None,
+        errors: Optional[str] = None,
+        timeout: Optional[float] = None,
+        check: bool = False,
+        stdin: Stdio = None,
+        stdout: Stdio = None,
+        stderr: Stdio = None,
+        pass_fds: Sequence[int] = (),
+        **spec: Unpack[SpecOptions],
+    ) -> Completed:
+        """Runs a program in a new container to its end: see `locule.run`."""
+        stdin, stdout, stderr = run_streams(input, capture_output, stdin, stdout, stderr)
+        deadline = deadline_of(timeout)
+        try:
+            container = self.create(
+                args, stdin=stdin, stdout=stdout, stderr=stderr, text=text, encoding=encoding,
+                errors=errors, pass_fds=pass_fds, timeout=timeout, **spec,
+            )
+        except Timeout as error:
+            if timeout is None:
+                raise
+            raise TimeoutExpired(args, timeout, container_id=error.container_id) from error
+        with container:
+            container.start()
+            try:
+                return finish(container.init, input, left_until(deadline), check)
+            except TimeoutExpired as expired:
+                assert timeout is not None
+                raise TimeoutExpired(
+                    expired.cmd, timeout, expired.output, expired.stderr,
+                    container_id=container.id,
+                ) from None
+
+    def get(self, id: str) -> Container:
+        """Opens the container with this id, whoever created it. NotFound if there is none."""
+        with self._handle as runtime:
+            out = ctypes.c_void_p()
+            name = _choices.text_of(id, "id").encode()
+            call("locule_container_open", runtime, name, ctypes.byref(out))
+        assert out.value is not None
+        return Container(self, out.value)
+
+    def list(self) -> List[State]:
+        """The state of every container in the state directory, whoever created it."""
+        with self._handle as runtime:
+            documents = json.loads(call_for_bytes("locule_runtime_list_json", runtime))
+        return [State.of(document) for document in documents]
+
+    def events(self, timeout: Optional[float] = None) -> Events:
+        """Iterates over what happens to the containers created or opened by this object.
+
+        With a timeout, in seconds, at most that long for each event.
+        """
+        return Events(self, timeout, None)
+
+    def features(self) -> Dict[str, Any]:
+        """The features document of the OCI runtime specification: what can be done here."""
+        with self._handle as runtime:
+            return decode(call_for_bytes("locule_runtime_features_json", runtime))
+
+    def explain(
+        self, args: Optional[Args] = None, *, json: bool = False, **spec: Unpack[CreateOptions]
+    ) -> str:
+        """What `create` would do with the same arguments, step by step, without doing it."""
+        format = _abi.EXPLAIN_JSON if json else _abi.EXPLAIN_TEXT
+        with self._handle as runtime:
+            opts = _create_opts(Choices(args, **spec))
+            text = call_for_bytes("locule_runtime_explain", runtime, ctypes.byref(opts), format)
+            return text.decode()
+
+    def close(self) -> None:
+        """Gives the runtime back. Containers go on, and so do their objects."""
+        self._handle.close()
+
+    def __enter__(self) -> "Runtime":
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+
+def path_bytes(path: StrPath) -> bytes:
+    encoded = os.fsencode(path)
+    if b"\0" in encoded:
+        raise Invalid(f"{path!r} contains a NUL character")
+    return encoded
+
+
+def _create_opts(choices: Choices) -> _abi.CreateOpts:
+    document = choices.document()
+    opts = _abi.CreateOpts(flags=choices.flags)
+    opts.bundle = None if choices.bundle is None else path_bytes(choices.bundle)
+    if document is not None:
+        opts.spec_json = document
+        opts.spec_json_len = len(document)
+    return opts
+
+
+_default: Optional[Runtime] = None
+_default_generation = 0
+_opening = threading.Lock()
+
+
+def default_runtime() -> Runtime:
+    """The runtime that `locule.run` uses, opened at the first call; one for each process."""
+    global _default, _default_generation
+    runtime = _default
+    if runtime is None or _default_generation != generation():
+        with _opening:
+            if _default is None or _default_generation != generation():
+                _default, _default_generation = Runtime(), generation()
+            runtime = _default
+    return runtime
+
+
+def _unlock_in_child() -> None:
+    global _opening
+    _opening = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_unlock_in_child)
+
+
+def run(
+    args: Optional[Args] = None,
+    *,
+    rootfs: Optional[StrPath] = None,
+    bundle: Optional[StrPath] = None,
+    spec: Union[Mapping[str, Any], str, bytes, None] = None,
+    overlay: Optional[bool] = None,
+    input: Union[bytes, str, None] = None,
+    capture_output: bool = False,
+    text: bool = False,
+    encoding: Optional[str] = None,
+    errors: Optional[str] = None,
+    timeout: Optional[float] = None,
+    check: bool = False,
+    env: Optional[Mapping[str, str]] = None,
+    cwd: Optional[StrPath] = None,
+    user: Optional[User] = None,
+    hostname: Optional[str] = None,
+    mounts: Sequence[Union[Mount, str]] = (),
+    network: Optional[str] = None,
+    readonly: Optional[bool] = None,
+    memory: Union[int, str, None] = None,
+    cpus: Optional[float] = None,
+    pids: Optional[int] = None,
+    stdin: Stdio = None,
+    stdout: Stdio = None,
+    stderr: Stdio = None,
+    pass_fds: Sequence[int] = (),
+) -> Completed:
+    """Runs a program in a new container to its end; like subprocess.run.
+
+    Without `rootfs`, `bundle` and `spec` the container sees this machine's files below a
+    private overlay: what it changes vanishes with it. It has no network, and nothing of this
+    process's environment.
+
+    rootfs      a directory with the files of the container
+    bundle      an OCI bundle: a directory with config.json
+    spec        the config.json itself; relative paths in it are taken from `bundle`, else
+                from the current directory
+    overlay     True: write to a private overlay, not to the root's own directory
+
+    The arguments above choose what the container is; those below change it, in a bundle or
+    spec too, where they leave alone what is not given:
+
+    args        the program and its arguments
+    env         the environment, all of it; a PATH is added if there is none
+    cwd         the working directory in the container
+    user        a user id, "uid:gid" or (uid, gid), as in the container
+    hostname    the host name
+    mounts      Mount(source, target, readonly=True) or "source:target[:ro|rw]"
+    network     "none" (the default without a bundle or spec) or "host"
+    readonly    True: the root filesystem is read-only
+    memory      the most memory, in bytes or as in "256M"
+    cpus        the most processors' worth of time, as in 0.5
+    pids        the most processes
+
+    The rest is as in subprocess.run: input, capture_output, text, encoding, errors, check,
+    stdin, stdout, stderr. After `timeout` seconds, the creation of the container included,
+    everything in it is killed and TimeoutExpired raised. `pass_fds` become 3, 4, ... in the
+    program.
+
+    Returns a Completed: args, returncode (negative for a signal), stdout, stderr. Raises
+    LoculeError and its family if there is no container or program to run. Whatever happens,
+    the container is gone when it returns. Any thread.
+    """
+    return default_runtime().run(
+        args, rootfs=rootfs, bundle=bundle, spec=spec, overlay=overlay, input=input,
+        capture_output=capture_output, text=text, encoding=encoding, errors=errors,
+        timeout=timeout, check=check, env=env, cwd=cwd, user=user, hostname=hostname,
+        mounts=mounts, network=network, readonly=readonly, memory=memory, cpus=cpus, pids=pids,
+        stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=pass_fds,
+    )

@@ -1,0 +1,436 @@
+//! The new process: from its first instruction to the program it becomes.
+//!
+//! It carries out the Child stream, waits at the gate, carries out the Start stream. What
+//! goes wrong is told over the gate, and ends it. Everything it holds is closed on exec.
+
+use locule_plan::protocol::{Gate, MAX_DESCRIPTORS, Reply, detail};
+use locule_plan::{Document, Operation, Operations, Step, Stream};
+
+use crate::abi::*;
+use crate::failure::{Error, Result};
+use crate::process::{Interrupts, Mode, Order};
+use crate::program::{self, Found};
+use crate::socket::{self, Descriptors};
+use crate::system::{self, Errno, Fd, Raw};
+use crate::{device, hook, identity, mount, procfs, root, settings, terminal};
+
+pub struct Child {
+    plan: Document<'static>,
+    mode: Mode,
+    gate: Option<Fd>,
+    listener: Option<Fd>,
+    slots: [Raw; MAX_DESCRIPTORS],
+    slot_count: usize,
+    /// The highest descriptor of the program; those up to it are not used for anything else.
+    highest: Raw,
+    root: Option<Fd>,
+    proc: Option<Fd>,
+    /// A null device for hooks, once 0 to 2 are the program's.
+    hook_null: Option<Fd>,
+    /// Whether procfs is needed at a time when it can no longer be mounted.
+    label_follows: bool,
+    /// The host's null device, for masks.
+    pub null: Option<Fd>,
+    /// The empty directory masked directories show.
+    pub mask: Option<Fd>,
+    /// The tmpfs with the layers of an overlaid root.
+    pub scratch: Option<Fd>,
+    /// Whether no mount here is shared with the host.
+    pub isolated: bool,
+    /// Whether the root is moved instead of pivoted.
+    pub move_root: bool,
+    pub program: Found,
+}
+
+/// Goes through the plan; `cgroup` is a cgroup to enter first.
+pub fn run(order: &Order<'_>, gate: Fd, cgroup: Option<Raw>) -> ! {
+    let mut child = Child {
+        plan: order.plan,
+        mode: order.mode,
+        gate: Some(gate),
+        listener: order.listener.and_then(Fd::new),
+        slots: [-1; MAX_DESCRIPTORS],
+        slot_count: order.slots.len().min(MAX_DESCRIPTORS),
+        highest: 2,
+        root: None,
+        proc: None,
+        hook_null: None,
+        label_follows: false,
+        null: None,
+        mask: None,
+        scratch: None,
+        isolated: false,
+        move_root: false,
+        program: Found::new(),
+    };
+    let count = child.slot_count;
+    child.slots[..count].copy_from_slice(&order.slots[..count]);
+    system::set_name(c"locule-init");
+    child.tie_to_keeper();
+    if let Some(cgroup) = cgroup {
+        let entered = system::openat(cgroup, c"cgroup.procs", O_WRONLY, 0)
+            .and_then(|file| system::write(file.raw(), b"0"));
+        if let Err(errno) = entered {
+            child.fail(&Error::from(errno).bare_frame(Stream::Launch));
+        }
+    }
+    if let Err(error) = child.settle() {
+        child.fail(&error.bare_frame(Stream::Child));
+    }
+    if order.plan.stream(Stream::Parent).next().is_some() {
+        child.expect(Gate::Proceed);
+    }
+    // The id maps are written, so nobody needs to open our files in /proc any more.
+    let _ = system::prctl(PR_SET_DUMPABLE, 0, 0);
+    for stream in [Stream::Child, Stream::Start] {
+        let mut operations = order.plan.stream(stream);
+        while let Some(Ok(step)) = operations.next() {
+            if let Err(error) = child.carry_out(&step, stream, operations) {
+                child.fail(&error.frame(stream, &step));
+            }
+        }
+    }
+    // A plan without a program has nothing to run.
+    child.fail(&Error::from(Errno::EINVAL).bare_frame(Stream::Start))
+}
+
+impl Child {
+    /// The root the operations work in: the container's, or that of the namespace joined.
+    pub fn root(&mut self) -> Result<Raw> {
+        match &self.root {
+            Some(root) => Ok(root.raw()),
+            None => {
+                let root = system::openat(AT_FDCWD, c"/", O_PATH | O_DIRECTORY, 0)?;
+                Ok(self.root.insert(root).raw())
+            }
+        }
+    }
+
+    pub fn set_root(&mut self, root: Fd) {
+        self.root = Some(root);
+    }
+
+    /// Closes what leads out of the container.
+    pub fn forget_host(&mut self) {
+        self.null = None;
+        self.mask = None;
+        self.scratch = None;
+        self.root = None;
+    }
+
+    pub fn gate(&self) -> Raw {
+        self.gate.as_ref().map_or(-1, Fd::raw)
+    }
+
+    /// A procfs nobody else can reach.
+    pub fn proc(&mut self) -> Result<Raw> {
+        match &self.proc {
+            Some(proc) => Ok(proc.raw()),
+            None => Ok(self.proc.insert(procfs::private()?).raw()),
+        }
+    }
+
+    fn slot(&self, slot: u32) -> Result<Raw> {
+        match self.slots[..self.slot_count].get(slot as usize) {
+            Some(&raw) if raw >= 0 => Ok(raw),
+            _ => Err(Error::new(detail::MISSING_DESCRIPTOR, Errno::EBADF)),
+        }
+    }
+
+    /// Dies with the keeper. Changes of credentials undo it, so it is said again after them.
+    fn tie_to_keeper(&self) {
+        match self.mode {
+            // The parent is the host, and the signal is about the thread that was it.
+            Mode::Child => {}
+            Mode::Orphan if self.listener.is_none() => {}
+            _ => {
+                let _ = system::prctl(PR_SET_PDEATHSIG, SIGKILL as usize, 0);
+                self.check_keeper();
+            }
+        }
+    }
+
+    /// Ends if the keeper is gone: getppid could not tell from inside a pid namespace.
+    fn check_keeper(&self) {
+        let mut gate = [PollFd::hangup(self.gate())];
+        if system::poll(&mut gate, Some(TimeSpec::ZERO)) != Ok(0) && gate[0].revents & POLLHUP != 0
+        {
+            system::exit(1);
+        }
+    }
+
+    /// Brings the descriptors in order: those the program gets are put where it will find
+    /// them, the plan's others above, and everything else is closed.
+    fn settle(&mut self) -> Result {
+        let plan = self.plan;
+        let operations = || plan.stream(Stream::Child).chain(plan.stream(Stream::Start)).flatten();
+        let mut hooks = false;
+        for step in operations() {
+            match step.operation {
+                Operation::Descriptor { target, .. } => {
+                    self.highest = self.highest.max(target.min(1 << 20) as Raw);
+                }
+                Operation::Hook { .. } => hooks = true,
+                Operation::SecurityLabel { .. } => self.label_follows = true,
+                _ => {}
+            }
+        }
+        let least = self.highest + 1;
+        for held in [&mut self.gate, &mut self.listener] {
+            if let Some(low) = held.as_ref().map(Fd::raw).filter(|&raw| raw < least) {
+                *held = Some(system::duplicate(low, least)?);
+            }
+        }
+        for slot in &mut self.slots[..self.slot_count] {
+            if *slot < least {
+                *slot = system::duplicate(*slot, least)?.into_raw();
+            }
+        }
+        self.close_others();
+        for step in operations() {
+            if let Operation::Descriptor { target, slot } = step.operation
+                && target > 2
+            {
+                system::duplicate_to(self.slot(slot)?, target as Raw, O_CLOEXEC)?;
+            }
+        }
+        if hooks {
+            self.hook_null = Some(system::duplicate(1, least)?);
+        }
+        Ok(())
+    }
+
+    /// Closes what the keeper has open for itself and for other processes.
+    fn close_others(&self) {
+        let kept = |least: Raw| {
+            let own = [self.gate(), self.listener.as_ref().map_or(-1, Fd::raw)];
+            let slots = self.slots[..self.slot_count].iter().copied();
+            own.into_iter().chain(slots).filter(|&raw| raw >= least).min()
+        };
+        let mut first = 3;
+        while let Some(next) = kept(first) {
+            if next > first && system::close_range(first as u32, next as u32 - 1, 0).is_err() {
+                for raw in first..next {
+                    system::close(raw);
+                }
+            }
+            first = next + 1;
+        }
+        crate::reset::close_from(first as u32);
+    }
+
+    /// Closes slots that no later operation names, before anything of the image is looked
+    /// up that could lead to them (CVE-2024-21626).
+    fn close_slots(&mut self, stream: Stream, rest: Operations<'static>) {
+        let start =
+            if stream == Stream::Child { Some(self.plan.stream(Stream::Start)) } else { None };
+        for slot in 0..self.slot_count {
+            let needed = rest.chain(start.into_iter().flatten()).flatten().any(|step| {
+                matches!(step.operation,
+                    Operation::Descriptor { slot: named, .. }
+                    | Operation::EnterCgroup { slot: named }
+                    | Operation::JoinNamespace { slot: named, .. }
+                    | Operation::JoinProcess { slot: named, .. } if named as usize == slot)
+            });
+            if !needed {
+                drop(Fd::new(core::mem::replace(&mut self.slots[slot], -1)));
+            }
+        }
+    }
+
+    /// Waits for a word of the keeper; ends if it does not come.
+    fn expect(&self, word: Gate) {
+        let mut byte = [0];
+        let mut none = Descriptors::none();
+        match socket::receive(self.gate(), &mut byte, &mut none, 0) {
+            Ok(1) if Gate::decode(&byte) == Some(word) => {}
+            _ => system::exit(1),
+        }
+    }
+
+    /// Says that the container is created, and waits until it is started.
+    fn wait_at_gate(&mut self) -> Result {
+        let Some(listener) = self.listener.take() else {
+            socket::say(self.gate(), Gate::Ready, None)?;
+            self.expect(Gate::Open);
+            return Ok(());
+        };
+        // Ids as this process sees them: the user namespace may not know the keeper's, but
+        // then it sees the same stand-in for both.
+        let keeper = system::peer_credentials(self.gate())?.uid;
+        let _ = system::prctl(PR_SET_PDEATHSIG, 0, 0);
+        socket::say(self.gate(), Gate::Ready, None)?;
+        self.gate = None;
+        loop {
+            let connection = match system::accept(listener.raw()) {
+                Ok(connection) => connection,
+                Err(Errno::EINVAL | Errno::EBADF) => system::exit(1),
+                Err(_) => continue,
+            };
+            let known = system::peer_credentials(connection.raw())
+                .is_ok_and(|peer| peer.uid == keeper || peer.uid == 0);
+            let mut byte = [0];
+            let mut none = Descriptors::none();
+            if known
+                && socket::receive(connection.raw(), &mut byte, &mut none, 0) == Ok(1)
+                && Gate::decode(&byte) == Some(Gate::Open)
+            {
+                self.gate = Some(connection);
+                return Ok(());
+            }
+        }
+    }
+
+    /// The last thing before exec: nothing but the program's descriptors survives it.
+    pub fn seal(&mut self) -> Result {
+        for fd in 3..=self.highest {
+            let is_target =
+                self.plan.stream(Stream::Child).chain(self.plan.stream(Stream::Start)).flatten().any(
+                    |step| matches!(step.operation, Operation::Descriptor { target, .. } if target == fd as u32),
+                );
+            if !is_target {
+                let _ = system::fcntl(fd, F_SETFD, 1);
+            }
+        }
+        // Before Linux 5.11 there is no such flag; our own all have been opened so.
+        if system::close_range(self.highest as u32 + 1, u32::MAX, CLOSE_RANGE_CLOEXEC).is_err() {
+            for fd in self.highest + 1..1024 {
+                let _ = system::fcntl(fd, F_SETFD, 1);
+            }
+        }
+        if self.mode == Mode::Keeper {
+            self.tie_to_keeper();
+        } else {
+            let _ = system::prctl(PR_SET_PDEATHSIG, 0, 0);
+        }
+        Ok(())
+    }
+
+    /// Tells why, and ends.
+    fn fail(&self, failure: &locule_plan::protocol::Failure) -> ! {
+        socket::reply(Some(self.gate()), &Reply::Failed(*failure), None);
+        system::exit(127)
+    }
+
+    fn carry_out(
+        &mut self,
+        step: &Step<'static>,
+        stream: Stream,
+        rest: Operations<'static>,
+    ) -> Result {
+        match step.operation {
+            Operation::EnterCgroup { slot } => {
+                system::write(self.slot(slot)?, b"0")?;
+            }
+            Operation::JoinNamespace { kind, slot } => self.join(slot, kind)?,
+            Operation::JoinProcess { slot, kinds } => self.join(slot, kinds)?,
+            Operation::Unshare { flags } => system::unshare(flags)?,
+            Operation::NewTimeNamespace { offsets } => settings::time_namespace(self, offsets)?,
+            Operation::BecomeRoot {} => {
+                identity::become_root()?;
+                self.tie_to_keeper();
+            }
+            Operation::NewSession {} => system::setsid()?,
+            Operation::NewKeyring { name } => settings::keyring(name)?,
+            Operation::LoopbackUp {} => settings::loopback_up()?,
+            Operation::Propagation { flags } => root::propagation(self, flags)?,
+            Operation::Root { path, kind } => root::directory(self, path, kind)?,
+            Operation::OverlayRoot { lower, scratch } => root::overlay(self, lower, scratch)?,
+            Operation::OverlayRootByEntry { scratch } => root::overlay_by_entry(self, scratch)?,
+            Operation::OverlayEntry { name } => root::overlay_entry(self, name)?,
+            Operation::Directory { path, mode } => settings::directory(self, path, mode)?,
+            Operation::Symlink { path, target } => settings::symlink(self, path, target)?,
+            Operation::Mount { .. } => mount::mount(self, &step.operation)?,
+            Operation::Bind { .. } => mount::bind(self, &step.operation)?,
+            Operation::MakeDevice { .. } => device::make(self, &step.operation)?,
+            Operation::ReadonlyPath { path } => device::write_protect(self, path)?,
+            Operation::MaskPath { path } => device::mask(self, path)?,
+            Operation::MountAttributes { path, set, clear } => {
+                mount::change_at(self, path, set, clear)?;
+            }
+            Operation::ReadonlyRoot {} => {
+                mount::change_attributes(self.root()?, MOUNT_ATTR_RDONLY, 0)?;
+            }
+            Operation::Pivot {} => root::pivot(self)?,
+            Operation::RootPropagation { flags } => mount::propagate(self.root()?, flags)?,
+            Operation::Terminal { .. } => terminal::open(self, &step.operation)?,
+            Operation::Descriptor { target, slot } => {
+                if target > 2 {
+                    system::fcntl(target as Raw, F_SETFD, 0)?;
+                } else {
+                    system::duplicate_to(self.slot(slot)?, target as Raw, 0)?;
+                }
+            }
+            Operation::Hostname { name } => system::sethostname(name)?,
+            Operation::Domainname { name } => system::setdomainname(name)?,
+            Operation::Sysctl { name, value } => settings::sysctl(self, name, value)?,
+            Operation::Umask { mask } => {
+                system::umask(mask);
+            }
+            Operation::NoNewPrivileges {} => {
+                system::prctl(PR_SET_NO_NEW_PRIVS, 1, 0)?;
+            }
+            Operation::Seccomp { flags, program } => settings::seccomp(flags, program)?,
+            Operation::BoundingCapabilities { mask } => identity::bounding(mask)?,
+            Operation::User { uid, gid, groups, keep_groups } => {
+                self.prepare_label()?;
+                identity::user(uid, gid, groups, keep_groups == 1)?;
+                self.tie_to_keeper();
+            }
+            Operation::Capabilities { effective, permitted, inheritable, ambient } => {
+                self.prepare_label()?;
+                identity::capabilities(effective, permitted, inheritable, ambient)?;
+            }
+            Operation::WorkingDirectory { path, create } => {
+                self.close_slots(stream, rest);
+                settings::working_directory(path, create == 1)?;
+            }
+            Operation::Program { name, path } => {
+                self.close_slots(stream, rest);
+                program::find(name, path, &mut self.program)?;
+            }
+            Operation::Checkpoint {} => {
+                socket::say(self.gate(), Gate::Checkpoint, None)?;
+                self.expect(Gate::Proceed);
+            }
+            Operation::Gate {} => self.wait_at_gate()?,
+            Operation::Personality { persona } => settings::personality(persona)?,
+            Operation::SecurityLabel { kind, label } => settings::label(self, kind, label)?,
+            Operation::Scheduler { .. } => settings::scheduler(&step.operation)?,
+            Operation::IoPriority { value } => system::ioprio_set(value)?,
+            Operation::Affinity { mask } => settings::affinity(mask)?,
+            Operation::ResourceLimit { resource, soft, hard } => {
+                system::prlimit(0, resource, &[soft, hard])?;
+            }
+            Operation::OomScoreAdj { value } => settings::oom_score(self, value)?,
+            Operation::Hook { .. } => {
+                let null = self.hook_null.as_ref().map_or(1, Fd::raw);
+                let interrupts = Interrupts { reply: self.gate(), ..Interrupts::NONE };
+                hook::run(&step.operation, system::getpid(), null, &interrupts)?;
+            }
+            Operation::Exec { args, env } => program::execute(self, args, env)?,
+            _ => return Err(Errno::EINVAL.into()),
+        }
+        Ok(())
+    }
+
+    /// Mounts procfs while there still is the privilege to.
+    fn prepare_label(&mut self) -> Result {
+        if self.label_follows {
+            self.proc()?;
+        }
+        Ok(())
+    }
+
+    fn join(&mut self, slot: u32, kinds: u64) -> Result {
+        system::setns(self.slot(slot)?, kinds)?;
+        if kinds & CLONE_NEWNS != 0 {
+            self.root = None;
+            self.proc = None;
+        }
+        if kinds & CLONE_NEWUSER != 0 {
+            self.tie_to_keeper();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,133 @@
+//! Device nodes in the root, and what is hidden or write-protected there.
+
+use core::ffi::CStr;
+
+use locule_plan::Operation;
+use locule_plan::protocol::detail;
+
+use crate::abi::*;
+use crate::child::Child;
+use crate::copy::device_number;
+use crate::failure::{During, Error, Result};
+use crate::mount::change_attributes;
+use crate::path::{self, Links, Missing};
+use crate::system::{self, Errno, Fd, Raw};
+
+pub fn make(child: &mut Child, operation: &Operation<'_>) -> Result {
+    let Operation::MakeDevice { path, mode, major, minor, uid, gid } = *operation else {
+        return Ok(());
+    };
+    let root = child.root()?;
+    let (directory, name) = path::parent(root, path).during(detail::TARGET)?;
+    let kind = mode & S_IFMT;
+    let number = if kind == S_IFIFO { 0 } else { device_number(major, minor) };
+    let mask = system::umask(0);
+    let made = system::mknodat(directory.raw(), name, mode, number);
+    system::umask(mask);
+    let same = |stat: &Statx| {
+        stat.kind() == kind
+            && (kind == S_IFIFO || (stat.rdev_major, stat.rdev_minor) == (major, minor))
+    };
+    match made {
+        Ok(()) => {
+            // What the name means now is looked at, not believed: the change of owner must
+            // never hit anything but the new node.
+            let node = system::openat(directory.raw(), name, O_PATH | O_NOFOLLOW, 0)?;
+            if !same(&system::stat(node.raw())?) {
+                return Err(Error::new(detail::MISMATCH, Errno::EEXIST));
+            }
+            if (uid, gid) != (0, 0) {
+                system::fchownat(node.raw(), c"", uid, gid, AT_EMPTY_PATH)?;
+            }
+            Ok(())
+        }
+        Err(Errno::EEXIST) => {
+            let node = system::openat(directory.raw(), name, O_PATH | O_NOFOLLOW, 0)?;
+            if same(&system::stat(node.raw())?) {
+                return Ok(());
+            }
+            Err(Error::new(detail::MISMATCH, Errno::EEXIST))
+        }
+        // A user namespace cannot make devices: show the host's, if it is the right one.
+        Err(Errno::EPERM) if kind != S_IFIFO => {
+            let tree = system::open_tree(AT_FDCWD, path, OPEN_TREE_CLONE).during(detail::SOURCE)?;
+            if !same(&system::stat(tree.raw())?) {
+                return Err(Error::new(detail::MISMATCH, Errno::ENODEV));
+            }
+            let place =
+                path::ensure(root, path, Missing::File, Links::Follow).during(detail::TARGET)?.0;
+            system::move_mount(tree.raw(), place.raw()).during(detail::ATTACH)
+        }
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Opens a path that may be missing.
+fn open_if_there(root: Raw, path: &CStr) -> Result<Option<Fd>> {
+    match path::open(root, path, 0) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+        Err(errno) => Err(Error::new(detail::TARGET, errno)),
+    }
+}
+
+/// Makes a path read-only by a bind of itself.
+pub fn write_protect(child: &mut Child, path: &CStr) -> Result {
+    let Some(place) = open_if_there(child.root()?, path)? else { return Ok(()) };
+    let flags = OPEN_TREE_CLONE | AT_RECURSIVE as u32 | AT_EMPTY_PATH as u32;
+    let tree = system::open_tree(place.raw(), c"", flags)?;
+    let attributes = MountAttr { set: MOUNT_ATTR_RDONLY, ..MountAttr::default() };
+    match system::mount_setattr(tree.raw(), 0, &attributes) {
+        Ok(()) => system::move_mount(tree.raw(), place.raw()).during(detail::ATTACH),
+        Err(Errno::ENOSYS) => {
+            system::move_mount(tree.raw(), place.raw()).during(detail::ATTACH)?;
+            change_attributes(tree.raw(), MOUNT_ATTR_RDONLY, 0).during(detail::ATTRIBUTES)
+        }
+        Err(errno) => Err(Error::new(detail::ATTRIBUTES, errno)),
+    }
+}
+
+/// Hides a path.
+pub fn mask(child: &mut Child, path: &CStr) -> Result {
+    let Some(place) = open_if_there(child.root()?, path)? else { return Ok(()) };
+    let cover = if system::stat(place.raw())?.is_directory() {
+        empty_directory(child)?
+    } else {
+        null_device(child)?
+    };
+    system::move_mount(cover.raw(), place.raw()).during(detail::ATTACH)?;
+    // The first empty directory is kept, to be cloned for the others.
+    if child.mask.is_none() && system::stat(cover.raw())?.is_directory() {
+        child.mask = Some(cover);
+    }
+    Ok(())
+}
+
+/// All masked directories show one read-only tmpfs.
+fn empty_directory(child: &Child) -> Result<Fd> {
+    if let Some(mask) = &child.mask {
+        return Ok(system::open_tree(mask.raw(), c"", OPEN_TREE_CLONE | AT_EMPTY_PATH as u32)?);
+    }
+    let fs = system::fsopen(c"tmpfs")?;
+    system::fsconfig_string(fs.raw(), c"mode", c"0555")?;
+    system::fsconfig_string(fs.raw(), c"nr_inodes", c"1")?;
+    system::fsconfig_flag(fs.raw(), c"ro")?;
+    system::fsconfig_create(fs.raw())?;
+    let attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+    Ok(system::fsmount(fs.raw(), attributes)?)
+}
+
+/// The host's null device, which has to prove that it is one (CVE-2025-31133).
+fn null_device(child: &mut Child) -> Result<Fd> {
+    let null = match &child.null {
+        Some(null) => null.raw(),
+        None => {
+            let null = system::openat(AT_FDCWD, c"/dev/null", O_PATH | O_NOFOLLOW, 0)?;
+            if !system::stat(null.raw())?.is_device(1, 3) {
+                return Err(Error::new(detail::NOT_GENUINE, Errno::ENODEV).about(b"/dev/null"));
+            }
+            child.null.insert(null).raw()
+        }
+    };
+    Ok(system::open_tree(null, c"", OPEN_TREE_CLONE | AT_EMPTY_PATH as u32)?)
+}

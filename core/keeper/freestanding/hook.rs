@@ -1,0 +1,119 @@
+//! Helper programs: hooks, and the setuid writers of id maps. They are waited for with a
+//! deadline, and while one runs, the end of whoever wants the result ends it too.
+
+use core::ffi::CStr;
+
+use locule_plan::protocol::detail;
+use locule_plan::{List, Operation};
+
+use crate::abi::*;
+use crate::failure::{During, Error, Result};
+use crate::process::{Interrupts, wait_status};
+use crate::system::{self, Errno, Fd, Raw};
+use crate::text::PathBuffer;
+
+const ID_MAPPER_TIMEOUT: u64 = 10_000;
+
+/// What a helper is given beside its arguments.
+struct Start<'a> {
+    path: &'a CStr,
+    /// Null-terminated, as `execve` takes them.
+    args: &'a [*const u8],
+    env: &'a [*const u8],
+    stdin: Option<Raw>,
+    /// A null device.
+    null: Raw,
+}
+
+/// Runs a hook. `pid` is the container's as this process knows it.
+pub fn run(operation: &Operation<'_>, pid: i32, null: Raw, interrupts: &Interrupts) -> Result {
+    let Operation::Hook { path, args, env, timeout, state_head, state_tail } = *operation else {
+        return Ok(());
+    };
+    // A file instead of a pipe: the state is there in whole before the hook starts, however
+    // long it is, and a hook that does not read it breaks nothing.
+    let state = system::memfd(c"state")?;
+    let mut number = PathBuffer::<16>::new();
+    number.push_number(pid as u64)?;
+    let text = [state_head.to_bytes(), number.as_bytes(), state_tail.to_bytes()];
+    for part in text {
+        system::write_all(state.raw(), part)?;
+    }
+    system::rewind(state.raw())?;
+    let argv = system::allocate::<*const u8>(args.len() + 1)?;
+    for (place, text) in argv.iter_mut().zip(args.iter()) {
+        *place = text.as_ptr().cast();
+    }
+    let envp = system::allocate::<*const u8>(env.len() + 1)?;
+    for (place, text) in envp.iter_mut().zip(env.iter()) {
+        *place = text.as_ptr().cast();
+    }
+    let start = Start { path, args: argv, env: envp, stdin: Some(state.raw()), null };
+    let deadline = if timeout == 0 { None } else { Some(timeout) };
+    wait_for(&start, deadline, interrupts)
+}
+
+/// Runs `program PID args...`.
+pub fn map_ids(
+    program: &CStr,
+    pid: i32,
+    args: List<'_>,
+    null: Raw,
+    interrupts: &Interrupts,
+) -> Result {
+    let mut number = PathBuffer::<16>::new();
+    number.push_number(pid as u64)?;
+    let argv = system::allocate::<*const u8>(args.len() + 3)?;
+    argv[0] = program.as_ptr().cast();
+    argv[1] = number.as_cstr().as_ptr().cast();
+    for (place, text) in argv[2..].iter_mut().zip(args.iter()) {
+        *place = text.as_ptr().cast();
+    }
+    let env = [core::ptr::null()];
+    let start = Start { path: program, args: argv, env: &env, stdin: None, null };
+    wait_for(&start, Some(ID_MAPPER_TIMEOUT), interrupts)
+}
+
+/// Starts the helper and waits until it has exited with 0.
+fn wait_for(start: &Start<'_>, timeout: Option<u64>, interrupts: &Interrupts) -> Result {
+    let mut pidfd = -1;
+    let pid = system::clone(CLONE_PIDFD | SIGCHLD as u64, &mut pidfd).during(detail::CLONE)?;
+    if pid == 0 {
+        become_helper(start);
+    }
+    let pidfd = Fd::new(pidfd).ok_or(Errno::EBADF)?;
+    let deadline = timeout.map(|timeout| system::now().saturating_add(timeout));
+    let ended = loop {
+        let [host, reply] = interrupts.entries();
+        let mut entries = [PollFd::readable(pidfd.raw()), host, reply];
+        let left = deadline.map(|deadline| deadline.saturating_sub(system::now()));
+        match system::poll(&mut entries, left.map(TimeSpec::from_milliseconds)) {
+            Err(Errno::EINTR) => {}
+            Err(errno) => break Err(Error::from(errno)),
+            Ok(0) => break Err(Error::new(detail::TIMEOUT, Errno(0)).about(start.path.to_bytes())),
+            Ok(_) if entries[0].revents != 0 => break Ok(()),
+            Ok(_) => break Err(Errno::ECANCELED.into()),
+        }
+    };
+    if ended.is_err() {
+        let _ = system::pidfd_send_signal(pidfd.raw(), SIGKILL);
+    }
+    let status = wait_status(&system::waitid(pidfd.raw(), WEXITED)?);
+    ended?;
+    if status != 0 {
+        let failed = Error::new(detail::EXIT_STATUS, Errno(status));
+        return Err(failed.about(start.path.to_bytes()));
+    }
+    Ok(())
+}
+
+fn become_helper(start: &Start<'_>) -> ! {
+    let _ = system::prctl(PR_SET_PDEATHSIG, SIGKILL as usize, 0);
+    let _ = system::duplicate_to(start.stdin.unwrap_or(start.null), 0, 0);
+    let _ = system::duplicate_to(start.null, 1, 0);
+    let _ = system::duplicate_to(start.null, 2, 0);
+    crate::reset::close_from(3);
+    system::umask(0o022);
+    let _ = system::execve(start.path, start.args.as_ptr(), start.env.as_ptr());
+    system::exit(127)
+}

@@ -1,0 +1,61 @@
+//! Who the process is: user, groups and capabilities.
+
+use locule_plan::Numbers;
+
+use crate::abi::*;
+use crate::failure::Result;
+use crate::system::{self, Errno};
+
+/// Groups first, then gid, then uid: each step needs the privilege the next one gives up.
+pub fn user(uid: u32, gid: u32, groups: Numbers<'_>, keep_groups: bool) -> Result {
+    system::prctl(PR_SET_KEEPCAPS, 1, 0)?;
+    if !keep_groups {
+        // An empty list drops the host's groups, which is as important as setting some.
+        let list = if groups.is_empty() { &mut [] } else { system::allocate::<u32>(groups.len())? };
+        for (place, group) in list.iter_mut().zip(groups.iter()) {
+            *place = group;
+        }
+        system::setgroups(list)?;
+    }
+    system::setresgid(gid)?;
+    system::setresuid(uid)?;
+    Ok(())
+}
+
+/// Drops what is not in `mask` from the bounding set.
+pub fn bounding(mask: u64) -> Result {
+    for capability in 0..64 {
+        if mask >> capability & 1 == 1 {
+            continue;
+        }
+        match system::prctl(PR_CAPBSET_DROP, capability, 0) {
+            Ok(_) => {}
+            // Past the last one this kernel has.
+            Err(Errno::EINVAL) => break,
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}
+
+pub fn capabilities(effective: u64, permitted: u64, inheritable: u64, ambient: u64) -> Result {
+    let header = CapabilityHeader { version: CAPABILITY_VERSION_3, pid: 0 };
+    let half = |shift: u32| CapabilityData {
+        effective: (effective >> shift) as u32,
+        permitted: (permitted >> shift) as u32,
+        inheritable: (inheritable >> shift) as u32,
+    };
+    system::capset(&header, &[half(0), half(32)])?;
+    let _ = system::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0);
+    for capability in (0..64).filter(|capability| ambient >> capability & 1 == 1) {
+        let _ = system::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability);
+    }
+    Ok(())
+}
+
+/// Root in the user namespace, with all of its groups' privileges gone where allowed.
+pub fn become_root() -> Result {
+    system::setgid(0)?;
+    system::setuid(0)?;
+    Ok(())
+}

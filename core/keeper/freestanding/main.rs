@@ -1,0 +1,46 @@
+//! The keeper: one small process per container, which carries its plan out.
+//!
+//! It is executed by a host it knows nothing about, with a socket as descriptor 3 and
+//! nothing else to go by. It has no libc, no allocator and one thread, so that it starts in
+//! microseconds, may fork at any time, and costs a few pages while it waits.
+#![no_std]
+#![no_main]
+#![deny(unsafe_op_in_unsafe_fn)]
+
+mod abi;
+mod arch;
+mod child;
+mod cleanup;
+mod copy;
+mod device;
+mod failure;
+mod hook;
+mod identity;
+mod idle;
+mod keeper;
+mod memory;
+mod mount;
+mod path;
+mod process;
+mod procfs;
+mod program;
+mod request;
+mod reset;
+mod root;
+mod settings;
+mod socket;
+mod system;
+mod terminal;
+mod text;
+
+/// Called by the entry point, once, on an empty stack.
+extern "C" fn main() -> ! {
+    reset::inherited();
+    keeper::serve()
+}
+
+/// A bug. The container's processes notice that their keeper is gone.
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    system::exit(134)
+}

@@ -1,0 +1,352 @@
+//! Mounts into the root: new filesystems, binds, and attributes of what is mounted.
+//!
+//! A mount is finished while nobody can see it, then attached to a descriptor of its
+//! target. The target's path is looked up once, in the root.
+
+use core::ffi::CStr;
+
+use locule_plan::protocol::detail;
+use locule_plan::{List, Operation, mount as flag};
+
+use crate::abi::*;
+use crate::child::Child;
+use crate::copy;
+use crate::failure::{During, Error, Result};
+use crate::path::{self, Links, Missing};
+use crate::socket::descriptor_path;
+use crate::system::{self, Errno, Fd, Raw, Sys};
+use crate::text::{PATH_MAX, PathBuffer};
+
+/// The attributes of a mount as an operation lists them.
+struct Wanted {
+    set: u64,
+    clear: u64,
+    recursive_set: u64,
+    recursive_clear: u64,
+}
+
+pub fn mount(child: &mut Child, operation: &Operation<'_>) -> Result {
+    let Operation::Mount {
+        fstype,
+        source,
+        target,
+        options,
+        set,
+        clear,
+        recursive_set,
+        recursive_clear,
+        propagation,
+        flags,
+    } = *operation
+    else {
+        return Ok(());
+    };
+    let (place, existed) = open_target(child, target, flags, false)?;
+    // A tmpfs nobody gave a mode takes that of the directory it hides.
+    let mut mode = PathBuffer::<16>::new();
+    if existed && fstype == c"tmpfs" && !options.iter().any(|o| o.to_bytes().starts_with(b"mode="))
+    {
+        let stat = system::stat(place.raw())?;
+        push_octal(&mut mode, u32::from(stat.mode) & 0o7777)?;
+    }
+    // There is one mount only, so what is asked for the tree is asked for it.
+    let attributes = (set & !recursive_clear) | recursive_set;
+    let made = match new_filesystem(fstype, source, options, mode.as_cstr(), attributes) {
+        Ok(mount) => mount,
+        Err(error) if error.errno == Errno::EPERM.0 && flags & flag::FALL_BACK_TO_BIND != 0 => {
+            let host = host_mount(fstype).ok_or(error)?;
+            let tree = system::open_tree(AT_FDCWD, host, OPEN_TREE_CLONE | AT_RECURSIVE as u32)
+                .during(detail::SOURCE)?;
+            // The host's own attributes may be locked, so nothing is cleared.
+            set_attributes(tree.raw(), AT_RECURSIVE, attributes, 0).during(detail::ATTRIBUTES)?;
+            tree
+        }
+        // The new calls are hidden from us, or an option is too long for them.
+        Err(error)
+            if error.detail == detail::PLAIN && error.errno == Errno::ENOSYS.0
+                || error.detail == detail::OPTION && options.iter().any(is_long) =>
+        {
+            old_mount(place.raw(), fstype, source, options, mode.as_cstr(), attributes)?;
+            let mount = path::open(child.root()?, target, 0).during(detail::TARGET)?;
+            return propagate(mount.raw(), propagation).during(detail::ATTRIBUTES);
+        }
+        Err(error) => return Err(error),
+    };
+    let _ = clear; // A new filesystem has no attribute that could be cleared.
+    if flags & flag::COPY_UP != 0 && existed {
+        copy::directory(place.raw(), made.raw())?;
+    }
+    attach(child, made, place.raw(), target, propagation)
+}
+
+pub fn bind(child: &mut Child, operation: &Operation<'_>) -> Result {
+    let Operation::Bind {
+        source,
+        target,
+        set,
+        clear,
+        recursive_set,
+        recursive_clear,
+        propagation,
+        flags,
+    } = *operation
+    else {
+        return Ok(());
+    };
+    let mut how = OPEN_TREE_CLONE;
+    if flags & flag::RECURSIVE != 0 {
+        how |= AT_RECURSIVE as u32;
+    }
+    if flags & flag::SOURCE_NOFOLLOW != 0 {
+        how |= AT_SYMLINK_NOFOLLOW as u32;
+    }
+    let tree = match system::open_tree(AT_FDCWD, source, how) {
+        Ok(tree) => tree,
+        Err(Errno::ENOENT) if flags & flag::OPTIONAL != 0 => return Ok(()),
+        Err(errno) => return Err(Error::new(detail::SOURCE, errno).about(source.to_bytes())),
+    };
+    let is_file = flags & flag::FILE_TARGET != 0 || !system::stat(tree.raw())?.is_directory();
+    let place = open_target(child, target, flags, is_file)?.0;
+    let wanted = Wanted { set, clear, recursive_set, recursive_clear };
+    match apply(tree.raw(), &wanted) {
+        Err(Errno::ENOSYS) => {
+            // Linux 5.10 and 5.11 can change only a mount that is in place.
+            let mount = tree.raw();
+            system::move_mount(mount, place.raw()).during(detail::ATTACH)?;
+            let all = (set | recursive_set, clear | recursive_clear);
+            remount(mount, all.0, all.1).during(detail::ATTRIBUTES)?;
+            propagate(mount, propagation).during(detail::ATTRIBUTES)
+        }
+        Err(errno) => Err(Error::new(detail::ATTRIBUTES, errno)),
+        Ok(()) => attach(child, tree, place.raw(), target, propagation),
+    }
+}
+
+/// Opens what a mount goes on, creating it if missing.
+fn open_target(child: &mut Child, target: &CStr, flags: u32, file: bool) -> Result<(Fd, bool)> {
+    let root = child.root()?;
+    let strict = flags & flag::STRICT_TARGET != 0;
+    let missing = if file { Missing::File } else { Missing::Directory(0o755) };
+    let links = if strict { Links::Refuse } else { Links::Follow };
+    let found = path::ensure(root, target, missing, links);
+    if strict {
+        // A symlink or a file where /proc belongs is an image that tries something
+        // (CVE-2019-19921, CVE-2023-27561).
+        let directory = match &found {
+            Err(errno) => *errno != Errno::ELOOP && *errno != Errno::ENOTDIR,
+            Ok((place, _)) => system::stat(place.raw())?.is_directory(),
+        };
+        if !directory {
+            return Err(Error::new(detail::MISMATCH, Errno::ENOTDIR));
+        }
+    }
+    found.during(detail::TARGET)
+}
+
+/// A new filesystem, mounted nowhere yet. `mode` is a tmpfs's mode unless empty.
+fn new_filesystem(
+    fstype: &CStr,
+    source: &CStr,
+    options: List<'_>,
+    mode: &CStr,
+    attributes: u64,
+) -> Result<Fd> {
+    let fs = system::fsopen(fstype).map_err(|errno| {
+        let error = Error::from(errno);
+        if errno == Errno::ENODEV { error.about(fstype.to_bytes()) } else { error }
+    })?;
+    if !source.is_empty() {
+        system::fsconfig_string(fs.raw(), c"source", source)
+            .map_err(|errno| Error::new(detail::SOURCE, errno).about(source.to_bytes()))?;
+    }
+    if !mode.is_empty() {
+        let _ = system::fsconfig_string(fs.raw(), c"mode", mode);
+    }
+    for option in options.iter() {
+        set_option(fs.raw(), option)
+            .map_err(|errno| Error::new(detail::OPTION, errno).about(option.to_bytes()))?;
+    }
+    system::fsconfig_create(fs.raw()).map_err(|errno| explain(fs.raw(), errno))?;
+    system::fsmount(fs.raw(), attributes).during(detail::ATTRIBUTES)
+}
+
+/// One option, `key=value` or `flag`.
+pub fn set_option(fs: Raw, option: &CStr) -> Sys {
+    let bytes = option.to_bytes();
+    let Some(equals) = bytes.iter().position(|&byte| byte == b'=') else {
+        return system::fsconfig_flag(fs, option);
+    };
+    let key = PathBuffer::<256>::of(&[&bytes[..equals]])?;
+    let value = &option.to_bytes_with_nul()[equals + 1..];
+    let value = CStr::from_bytes_with_nul(value).map_err(|_| Errno::EINVAL)?;
+    system::fsconfig_string(fs, key.as_cstr(), value)
+}
+
+/// The kernel may have left a sentence about what it did not like.
+fn explain(fs: Raw, errno: Errno) -> Error {
+    let mut line = [0; 200];
+    match system::read(fs, &mut line) {
+        // "e tmpfs: Bad value for 'size'": the letter is the severity.
+        Ok(len) if len > 2 && line[0] == b'e' => {
+            Error::from(errno).about(line[2..len].trim_ascii())
+        }
+        _ => errno.into(),
+    }
+}
+
+fn is_long(option: &CStr) -> bool {
+    option.count_bytes() >= 255
+}
+
+/// `mount(2)`, by the descriptor of the target.
+fn old_mount(
+    place: Raw,
+    fstype: &CStr,
+    source: &CStr,
+    options: List<'_>,
+    mode: &CStr,
+    attributes: u64,
+) -> Result {
+    let mut data = PathBuffer::<PATH_MAX>::new();
+    let mut flags = 0;
+    let mut push = |option: &[u8]| -> Sys {
+        if !data.as_bytes().is_empty() {
+            data.push(b",")?;
+        }
+        data.push(option)
+    };
+    for option in options.iter() {
+        match option.to_bytes() {
+            b"ro" => flags |= MS_RDONLY,
+            b"rw" => {}
+            other => push(other).during(detail::OPTION)?,
+        }
+    }
+    if !mode.is_empty() {
+        let mode = PathBuffer::<32>::of(&[b"mode=", mode.to_bytes()])?;
+        push(mode.as_bytes())?;
+    }
+    let mut target = PathBuffer::new();
+    let target = descriptor_path(place, &mut target)?;
+    Ok(system::mount(source, target, fstype, flags | old_flags(attributes), data.as_cstr())?)
+}
+
+fn host_mount(fstype: &CStr) -> Option<&'static CStr> {
+    Some(match fstype.to_bytes() {
+        b"sysfs" => c"/sys",
+        b"proc" => c"/proc",
+        b"mqueue" => c"/dev/mqueue",
+        b"cgroup2" | b"cgroup" => c"/sys/fs/cgroup",
+        _ => return None,
+    })
+}
+
+/// Attaches a finished mount. A mount over the root itself is the root from then on.
+fn attach(child: &mut Child, mount: Fd, place: Raw, target: &CStr, propagation: u64) -> Result {
+    system::move_mount(mount.raw(), place).during(detail::ATTACH)?;
+    // In place, because a propagation type is about peers, which a detached mount has none.
+    propagate(mount.raw(), propagation).during(detail::ATTRIBUTES)?;
+    if target.to_bytes().iter().all(|&byte| byte == b'/' || byte == b'.') {
+        child.set_root(mount);
+    }
+    Ok(())
+}
+
+fn apply(mount: Raw, wanted: &Wanted) -> Sys {
+    // First the tree, then the exception for its top.
+    if wanted.recursive_set | wanted.recursive_clear != 0 {
+        set_attributes(mount, AT_RECURSIVE, wanted.recursive_set, wanted.recursive_clear)?;
+    }
+    set_attributes(mount, 0, wanted.set, wanted.clear)
+}
+
+fn set_attributes(mount: Raw, flags: i32, set: u64, clear: u64) -> Sys {
+    if set | clear == 0 {
+        return Ok(());
+    }
+    // The access time modes are one field, not bits: to set one, clear the field.
+    let clear = if set & MOUNT_ATTR_ATIME != 0 { clear | MOUNT_ATTR_ATIME } else { clear };
+    system::mount_setattr(mount, flags, &MountAttr { set, clear, ..MountAttr::default() })
+}
+
+/// Sets attributes of an attached mount on any kernel.
+pub fn change_attributes(mount: Raw, set: u64, clear: u64) -> Sys {
+    match set_attributes(mount, 0, set, clear) {
+        Err(Errno::ENOSYS) => remount(mount, set, clear),
+        result => result,
+    }
+}
+
+/// Sets the propagation of an attached mount; `propagation` is `MS_*` bits or 0.
+pub fn propagate(mount: Raw, propagation: u64) -> Sys {
+    if propagation == 0 {
+        return Ok(());
+    }
+    let flags = if propagation & MS_REC != 0 { AT_RECURSIVE } else { 0 };
+    let attributes = MountAttr { propagation: propagation & !MS_REC, ..MountAttr::default() };
+    match system::mount_setattr(mount, flags, &attributes) {
+        Err(Errno::ENOSYS) => {
+            let mut path = PathBuffer::new();
+            system::mount(c"", descriptor_path(mount, &mut path)?, c"", propagation, c"")
+        }
+        result => result,
+    }
+}
+
+/// What `mount_setattr` does, for kernels before 5.12: all flags are given anew, so those
+/// that are there are kept.
+fn remount(mount: Raw, set: u64, clear: u64) -> Sys {
+    if set | clear == 0 {
+        return Ok(());
+    }
+    // The flags of statfs: the low bits are those of mount(2), a few others differ.
+    let now = system::fstatfs(mount)?.0[10];
+    let mut current = now & 0xf;
+    for (here, there) in [
+        (0x400, MOUNT_ATTR_NOATIME),
+        (0x800, MOUNT_ATTR_NODIRATIME),
+        (0x2000, MOUNT_ATTR_NOSYMFOLLOW),
+    ] {
+        if now & here != 0 {
+            current |= there;
+        }
+    }
+    let relative = now & 0x1000 != 0;
+    if !relative && current & MOUNT_ATTR_NOATIME == 0 {
+        current |= MOUNT_ATTR_STRICTATIME;
+    }
+    let clear = if set & MOUNT_ATTR_ATIME != 0 { clear | MOUNT_ATTR_ATIME } else { clear };
+    let flags = MS_REMOUNT | MS_BIND | old_flags((current & !clear) | set);
+    let mut path = PathBuffer::new();
+    system::mount(c"", descriptor_path(mount, &mut path)?, c"", flags, c"")
+}
+
+fn old_flags(attributes: u64) -> u64 {
+    let mut flags = attributes & (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC);
+    flags |= match attributes & MOUNT_ATTR_ATIME {
+        MOUNT_ATTR_NOATIME => MS_NOATIME,
+        MOUNT_ATTR_STRICTATIME => MS_STRICTATIME,
+        _ => MS_RELATIME,
+    };
+    for (new, old) in
+        [(MOUNT_ATTR_NODIRATIME, MS_NODIRATIME), (MOUNT_ATTR_NOSYMFOLLOW, MS_NOSYMFOLLOW)]
+    {
+        if attributes & new != 0 {
+            flags |= old;
+        }
+    }
+    flags
+}
+
+fn push_octal(out: &mut PathBuffer<16>, number: u32) -> Sys {
+    for shift in [9, 6, 3, 0] {
+        out.push(&[b'0' + (number >> shift & 7) as u8])?;
+    }
+    Ok(())
+}
+
+/// Changes the attributes of what is mounted at a path in the root.
+pub fn change_at(child: &mut Child, path: &CStr, set: u64, clear: u64) -> Result {
+    let mount = path::open(child.root()?, path, 0).during(detail::TARGET)?;
+    change_attributes(mount.raw(), set, clear).during(detail::ATTRIBUTES)
+}

@@ -1,0 +1,319 @@
+//! What the keeper is asked to do. `Create` is done while the asker waits; everything else
+//! is begun here and goes on in the event loop.
+
+use locule_plan::Stream;
+use locule_plan::VERSION;
+use locule_plan::protocol::{
+    CONTROL_NAME, GATE_NAME, Gate, Phase, Reply, Request, RequestKind, create as flag, detail,
+};
+
+use crate::abi::*;
+use crate::failure::Error;
+use crate::keeper::{
+    Keeper, Plan, Process, clean_up, died_before_exec, read_plan, refusal, run_hooks,
+};
+use crate::process::{Interrupts, Launched, Mode, Order, Refused, abandon, launch};
+use crate::socket::{self, Descriptors};
+use crate::system::{self, Errno, Fd, Raw};
+
+/// Receives one request and serves it. False when there will be no more.
+pub fn serve(keeper: &mut Keeper, socket: Raw, born: bool) -> bool {
+    let mut bytes = [0; Request::SIZE + 1];
+    let mut descriptors = Descriptors::none();
+    let len = match socket::receive(socket, &mut bytes, &mut descriptors, MSG_DONTWAIT) {
+        Ok(0) => return false,
+        Ok(len) => len,
+        Err(Errno::EAGAIN | Errno::EINVAL) => return true,
+        Err(_) => return false,
+    };
+    let reply = descriptors.take(0);
+    let Some(request) = Request::decode(&bytes[..len]) else {
+        // The other side speaks another version: tell ours, which says enough.
+        hello(reply.as_ref());
+        if keeper.phase().is_none() {
+            system::exit(1);
+        }
+        return true;
+    };
+    match request.kind {
+        RequestKind::Create if born && keeper.phase().is_none() => {
+            create(keeper, request.flags, reply, &mut descriptors);
+        }
+        RequestKind::Start if keeper.phase().is_some() => start(keeper, reply),
+        RequestKind::Exec if keeper.phase().is_some() => exec(keeper, reply, &mut descriptors),
+        RequestKind::Watch if keeper.phase().is_some() => watch(keeper, reply),
+        RequestKind::Shutdown => {
+            keeper.kill_all();
+            send(reply.as_ref(), &Reply::Done, None);
+            system::exit(0);
+        }
+        _ => send(reply.as_ref(), &refusal(detail::WRONG_STATE, Errno::EINVAL), None),
+    }
+    true
+}
+
+fn send(to: Option<&Fd>, reply: &Reply, descriptor: Option<Raw>) {
+    socket::reply(to.map(Fd::raw), reply, descriptor);
+}
+
+fn hello(to: Option<&Fd>) {
+    send(to, &Reply::Hello { version: VERSION, pid: system::getpid() }, None);
+}
+
+/// Why a container could not be created, and who is to blame.
+enum Ending {
+    Refused(Refused),
+    Reply(Reply),
+    /// The host is dead, or does not want it any more.
+    Abandoned,
+}
+
+fn create(keeper: &mut Keeper, flags: u32, reply: Option<Fd>, descriptors: &mut Descriptors) {
+    hello(reply.as_ref());
+    keeper.detached = flags & flag::DETACHED != 0;
+    let mode = match flags {
+        flags if flags & flag::CHILD != 0 => Mode::Child,
+        flags if flags & flag::ORPHAN != 0 => Mode::Orphan,
+        _ => Mode::Keeper,
+    };
+    let plan = descriptors
+        .take(1)
+        .ok_or(refusal(detail::MISSING_DESCRIPTOR, Errno::EBADF))
+        .and_then(|file| read_plan(file.raw()));
+    let ending = match plan {
+        Ok(plan) => match build(keeper, mode, plan, reply.as_ref(), descriptors) {
+            Ok((launched, phase)) => {
+                let created = Reply::Created { pid: launched.pid };
+                send(reply.as_ref(), &created, Some(launched.pidfd.raw()));
+                if mode != Mode::Keeper {
+                    system::exit(0);
+                }
+                if system::geteuid() != 0 {
+                    let _ = system::prctl(PR_SET_DUMPABLE, 0, 0);
+                }
+                keeper.set_phase(phase);
+                let gate = (phase == Phase::Created).then_some(launched.gate);
+                keeper.adopt(
+                    0,
+                    Process {
+                        pid: launched.pid,
+                        pidfd: Some(launched.pidfd),
+                        gate,
+                        answer: None,
+                        plan: Some(plan),
+                    },
+                );
+                if let Some(reply) = reply {
+                    let _ = keeper.add_watcher(reply);
+                }
+                return;
+            }
+            Err(ending) => {
+                if let Ending::Abandoned = ending
+                    && host_died(keeper)
+                {
+                    clean_up(&plan.document, 0);
+                }
+                ending
+            }
+        },
+        Err(reply) => Ending::Reply(reply),
+    };
+    match ending {
+        Ending::Refused(refused) => {
+            let pidfd = refused.pidfd.as_ref().map(Fd::raw);
+            send(reply.as_ref(), &Reply::Failed(refused.failure), pidfd);
+        }
+        Ending::Reply(failure) => send(reply.as_ref(), &failure, None),
+        Ending::Abandoned => {}
+    }
+    // The host, which is alive, undoes what it had made ready.
+    system::exit(1);
+}
+
+/// Whether it is the host that ended, not only its interest.
+fn host_died(keeper: &Keeper) -> bool {
+    let [mut host, _] = keeper.interrupts(-1).entries();
+    host.fd >= 0 && system::poll(core::slice::from_mut(&mut host), Some(TimeSpec::ZERO)) == Ok(1)
+}
+
+/// Creates the first process and brings it to the gate.
+fn build(
+    keeper: &mut Keeper,
+    mode: Mode,
+    plan: Plan,
+    reply: Option<&Fd>,
+    descriptors: &mut Descriptors,
+) -> Result<(Launched, Phase), Ending> {
+    let missing = || Ending::Reply(refusal(detail::MISSING_DESCRIPTOR, Errno::EBADF));
+    let io = |errno| Ending::Reply(refusal(detail::PLAIN, errno));
+    // The host's pidfd is left out, or something else, where it could not be had.
+    let slots = plan.document.slots() as usize;
+    let without = descriptors.len() == slots + 3;
+    if !without && descriptors.len() != slots + 4 {
+        return Err(missing());
+    }
+    if !without {
+        let host = descriptors.take(2).ok_or_else(missing)?;
+        if system::pidfd_send_signal(host.raw(), 0) != Err(Errno::EBADF) {
+            keeper.host = Some(host);
+        }
+    }
+    let state = if without { 2 } else { 3 };
+    let directory = descriptors.take(state).ok_or_else(missing)?;
+    let name = if mode == Mode::Keeper { CONTROL_NAME } else { GATE_NAME };
+    let listener = socket::listen(directory.raw(), name).map_err(io)?;
+    drop(directory);
+    let order = Order {
+        plan: plan.document,
+        slots: descriptors.rest(state + 1),
+        mode,
+        listener: (mode != Mode::Keeper).then(|| listener.raw()),
+    };
+    let interrupts = keeper.interrupts(reply.map_or(-1, Fd::raw));
+    let launched = launch(&order, &interrupts).map_err(Ending::Refused)?;
+    let phase = match escort(&launched, &plan, reply, &interrupts) {
+        Ok(phase) => phase,
+        Err(mut ending) => {
+            let pidfd = abandon(launched, mode);
+            if let Ending::Refused(refused) = &mut ending {
+                refused.pidfd = pidfd;
+            }
+            return Err(ending);
+        }
+    };
+    keeper.settle((mode == Mode::Keeper).then_some(listener));
+    Ok((launched, phase))
+}
+
+/// Serves the process until it is at the gate, or at its program if its plan has no gate.
+fn escort(
+    launched: &Launched,
+    plan: &Plan,
+    reply: Option<&Fd>,
+    interrupts: &Interrupts,
+) -> Result<Phase, Ending> {
+    let gate = launched.gate.raw();
+    let refused = |failure| Ending::Refused(Refused { failure, pidfd: None });
+    loop {
+        let [host, asker] = interrupts.entries();
+        let mut entries = [PollFd::readable(gate), host, asker];
+        match system::poll(&mut entries, None) {
+            Err(Errno::EINTR) => continue,
+            Err(errno) => return Err(Ending::Reply(refusal(detail::PLAIN, errno))),
+            Ok(_) => {}
+        }
+        if entries[0].revents == 0 {
+            return Err(Ending::Abandoned);
+        }
+        let mut buffer = [0; Reply::MAX_SIZE];
+        let mut descriptors = Descriptors::none();
+        let len = socket::receive(gate, &mut buffer, &mut descriptors, 0).unwrap_or(0);
+        if len == 0 {
+            let status = died_before_exec(launched.pidfd.raw(), launched.pid);
+            return match status {
+                None => Ok(Phase::Running),
+                Some(status) => {
+                    let error = Error::new(detail::DIED, Errno(status));
+                    Err(refused(error.bare_frame(Stream::Child)))
+                }
+            };
+        }
+        match Gate::decode(&buffer[..len]) {
+            Some(Gate::Ready) => return Ok(Phase::Created),
+            Some(Gate::Terminal) => {
+                if let Some(master) = descriptors.take(0) {
+                    send(reply, &Reply::Terminal, Some(master.raw()));
+                }
+            }
+            Some(Gate::Checkpoint) => {
+                run_hooks(&plan.document, Stream::Hooks, launched.pid, interrupts).map_err(
+                    |failure| {
+                        // A hook that was stopped because nobody waits is no failure.
+                        if failure.errno == Errno::ECANCELED.0 && failure.detail == detail::PLAIN {
+                            Ending::Abandoned
+                        } else {
+                            refused(failure)
+                        }
+                    },
+                )?;
+                let _ = socket::say(gate, Gate::Proceed, None);
+            }
+            _ => {
+                if let Some(Reply::Failed(failure)) = Reply::decode(&buffer[..len]) {
+                    return Err(refused(failure));
+                }
+            }
+        }
+    }
+}
+
+fn start(keeper: &mut Keeper, reply: Option<Fd>) {
+    let process = &keeper.processes[0];
+    let waiting = keeper.phase() == Some(Phase::Created) && process.answer.is_none();
+    let gate = process.gate.as_ref().map(Fd::raw).filter(|_| waiting);
+    let (Some(gate), Some(reply)) = (gate, reply.as_ref()) else {
+        send(reply.as_ref(), &refusal(detail::WRONG_STATE, Errno::EINVAL), None);
+        return;
+    };
+    let _ = socket::say(gate, Gate::Open, None);
+    if let Ok(answer) = system::duplicate(reply.raw(), 3) {
+        keeper.set_answer(0, answer);
+    }
+}
+
+fn exec(keeper: &mut Keeper, reply: Option<Fd>, descriptors: &mut Descriptors) {
+    let refuse = |what, errno| send(reply.as_ref(), &refusal(what, errno), None);
+    if !matches!(keeper.phase(), Some(Phase::Created | Phase::Running)) {
+        return refuse(detail::WRONG_STATE, Errno::EINVAL);
+    }
+    let Some(place) = keeper.free_place() else {
+        return refuse(detail::TOO_MANY, Errno::EAGAIN);
+    };
+    let Some(file) = descriptors.take(1) else {
+        return refuse(detail::MISSING_DESCRIPTOR, Errno::EBADF);
+    };
+    let plan = match read_plan(file.raw()) {
+        Ok(plan) => plan,
+        Err(failure) => return send(reply.as_ref(), &failure, None),
+    };
+    let slots = descriptors.rest(2);
+    let launched = if slots.len() == plan.document.slots() as usize {
+        let order = Order { plan: plan.document, slots, mode: Mode::Keeper, listener: None };
+        let interrupts = keeper.interrupts(reply.as_ref().map_or(-1, Fd::raw));
+        launch(&order, &interrupts).map_err(|refused| Reply::Failed(refused.failure))
+    } else {
+        Err(refusal(detail::MISSING_DESCRIPTOR, Errno::EBADF))
+    };
+    match launched {
+        Ok(launched) => keeper.adopt(
+            place,
+            Process {
+                pid: launched.pid,
+                pidfd: Some(launched.pidfd),
+                gate: Some(launched.gate),
+                answer: reply,
+                plan: Some(plan),
+            },
+        ),
+        Err(failure) => {
+            send(reply.as_ref(), &failure, None);
+            // SAFETY: the plan was only used by the launch that failed.
+            unsafe { system::unmap(plan.bytes) };
+        }
+    }
+}
+
+fn watch(keeper: &mut Keeper, reply: Option<Fd>) {
+    let Some(reply) = reply else { return };
+    let phase = keeper.phase().unwrap_or(Phase::Stopped);
+    let process = &keeper.processes[0];
+    let state = Reply::State { pid: process.pid, phase };
+    let pidfd = process.pidfd.as_ref().map(Fd::raw).filter(|_| phase != Phase::Stopped);
+    socket::reply(Some(reply.raw()), &state, pidfd);
+    if phase == Phase::Stopped {
+        socket::reply(Some(reply.raw()), &Reply::Exited(keeper.last_exit()), None);
+    } else if let Err(reply) = keeper.add_watcher(reply) {
+        socket::reply(Some(reply.raw()), &refusal(detail::TOO_MANY, Errno::EAGAIN), None);
+    }
+}

@@ -1,0 +1,147 @@
+//! The smaller steps of a new process, each a few lines long.
+
+use core::ffi::CStr;
+
+use locule_plan::protocol::detail;
+use locule_plan::{Numbers, Operation};
+
+use crate::abi::*;
+use crate::child::Child;
+use crate::failure::{During, Error, Result};
+use crate::path::{self, Links, Missing};
+use crate::procfs;
+use crate::system::{self, Errno};
+use crate::text::{PATH_MAX, PathBuffer};
+
+/// The offsets can be written until the first process is in, so: unshare, write, enter.
+pub fn time_namespace(child: &mut Child, offsets: &CStr) -> Result {
+    let proc = child.proc()?;
+    system::unshare(CLONE_NEWTIME)?;
+    if !offsets.is_empty() {
+        procfs::write_own(proc, c"self/timens_offsets", offsets.to_bytes())?;
+    }
+    let namespace = system::openat(proc, c"self/ns/time_for_children", O_RDONLY, 0)?;
+    Ok(system::setns(namespace.raw(), CLONE_NEWTIME)?)
+}
+
+/// A session keyring of its own, or the host's keys stay readable.
+pub fn keyring(name: &CStr) -> Result {
+    match system::join_session_keyring(name) {
+        Ok(()) | Err(Errno::ENOSYS | Errno::EPERM | Errno::EACCES) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+pub fn loopback_up() -> Result {
+    let socket =
+        system::socket(AF_INET, SOCK_DGRAM).or_else(|_| system::socket(AF_UNIX, SOCK_DGRAM))?;
+    let mut request = InterfaceRequest { name: [0; 16], flags: 0, rest: [0; 22] };
+    request.name[..2].copy_from_slice(b"lo");
+    system::ioctl(socket.raw(), SIOCGIFFLAGS, &mut request)?;
+    request.flags |= IFF_UP;
+    system::ioctl(socket.raw(), SIOCSIFFLAGS, &mut request)?;
+    Ok(())
+}
+
+pub fn directory(child: &mut Child, path: &CStr, mode: u32) -> Result {
+    path::ensure(child.root()?, path, Missing::Directory(mode), Links::Follow)
+        .during(detail::TARGET)?;
+    Ok(())
+}
+
+pub fn symlink(child: &mut Child, path: &CStr, target: &CStr) -> Result {
+    let (directory, name) = path::parent(child.root()?, path).during(detail::TARGET)?;
+    match system::symlinkat(target, directory.raw(), name) {
+        Ok(()) | Err(Errno::EEXIST) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+pub fn sysctl(child: &mut Child, name: &CStr, value: &CStr) -> Result {
+    let proc = child.proc()?;
+    if name.to_bytes().split(|&byte| byte == b'/').any(|part| part == b"..") {
+        return Err(Errno::EINVAL.into());
+    }
+    let path = PathBuffer::<512>::of(&[b"sys/", name.to_bytes()])?;
+    let file = procfs::open(proc, path.as_cstr(), O_WRONLY, RESOLVE_NO_SYMLINKS)?;
+    system::write(file.raw(), value.to_bytes())?;
+    Ok(())
+}
+
+pub fn oom_score(child: &mut Child, value: i32) -> Result {
+    let mut text = PathBuffer::<16>::new();
+    text.push_signed(value)?;
+    Ok(procfs::write_own(child.proc()?, c"self/oom_score_adj", text.as_bytes())?)
+}
+
+/// The label of the program to come.
+pub fn label(child: &mut Child, kind: u32, label: &CStr) -> Result {
+    let proc = child.proc()?;
+    if kind == 1 {
+        return Ok(procfs::write_own(proc, c"self/attr/exec", label.to_bytes())?);
+    }
+    let text = PathBuffer::<PATH_MAX>::of(&[b"exec ", label.to_bytes()])?;
+    // With several security modules in one kernel the old file may be another's.
+    match procfs::write_own(proc, c"self/attr/apparmor/exec", text.as_bytes()) {
+        Err(Errno::ENOENT) => Ok(procfs::write_own(proc, c"self/attr/exec", text.as_bytes())?),
+        result => Ok(result?),
+    }
+}
+
+pub fn seccomp(flags: u64, program: &[u8]) -> Result {
+    let len = u16::try_from(program.len() / 8).map_err(|_| Errno::E2BIG)?;
+    system::seccomp(flags, &SockFprog { len, filter: program.as_ptr() })?;
+    Ok(())
+}
+
+pub fn personality(persona: u64) -> Result {
+    system::personality(persona)?;
+    Ok(())
+}
+
+pub fn scheduler(operation: &Operation<'_>) -> Result {
+    let Operation::Scheduler { policy, flags, nice, priority, runtime, deadline, period } =
+        *operation
+    else {
+        return Ok(());
+    };
+    let size = size_of::<SchedAttr>() as u32;
+    Ok(system::sched_setattr(&SchedAttr {
+        size,
+        policy,
+        flags,
+        nice,
+        priority,
+        runtime,
+        deadline,
+        period,
+    })?)
+}
+
+pub fn affinity(mask: Numbers<'_>) -> Result {
+    let mut bytes = [0u8; 1024];
+    for (place, number) in bytes.chunks_exact_mut(4).zip(mask.iter()) {
+        place.copy_from_slice(&number.to_le_bytes());
+    }
+    Ok(system::set_affinity(&bytes)?)
+}
+
+/// Changes to a directory and makes sure that it is one of the container's: a symlink in
+/// the image to a descriptor of ours could have led anywhere (CVE-2024-21626).
+pub fn working_directory(path: &CStr, create: bool) -> Result {
+    match system::chdir(path) {
+        Err(Errno::ENOENT) if create => {
+            let slash = system::openat(AT_FDCWD, c"/", O_PATH | O_DIRECTORY, 0)?;
+            path::ensure(slash.raw(), path, Missing::Directory(0o755), Links::Follow)
+                .during(detail::TARGET)?;
+            system::chdir(path)?;
+        }
+        result => result?,
+    }
+    let mut buffer = [0u8; PATH_MAX];
+    match system::getcwd(&mut buffer) {
+        Ok(_) if buffer[0] == b'/' => Ok(()),
+        Err(errno) if errno != Errno::ENOENT => Err(errno.into()),
+        _ => Err(Error::new(detail::OUTSIDE_ROOT, Errno::ENOENT)),
+    }
+}

@@ -1,0 +1,104 @@
+//! Text of bounded length, put together on the stack.
+
+use core::ffi::CStr;
+
+use crate::system::{Errno, Sys};
+
+/// Bytes with a NUL behind them.
+pub struct PathBuffer<const N: usize> {
+    bytes: [u8; N],
+    len: usize,
+}
+
+/// The longest path the kernel takes.
+pub const PATH_MAX: usize = 4096;
+
+impl<const N: usize> PathBuffer<N> {
+    pub const fn new() -> Self {
+        PathBuffer { bytes: [0; N], len: 0 }
+    }
+
+    /// All of `parts`, one after the other.
+    pub fn of(parts: &[&[u8]]) -> Sys<Self> {
+        let mut out = Self::new();
+        for part in parts {
+            out.push(part)?;
+        }
+        Ok(out)
+    }
+
+    pub fn clear(&mut self) {
+        self.truncate(0);
+    }
+
+    pub fn truncate(&mut self, len: usize) {
+        self.len = len.min(self.len);
+        self.bytes[self.len] = 0;
+    }
+
+    /// Appends bytes, which hold no NUL.
+    pub fn push(&mut self, bytes: &[u8]) -> Sys {
+        let end = self.len + bytes.len();
+        if end >= N {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        self.bytes[self.len..end].copy_from_slice(bytes);
+        self.len = end;
+        self.bytes[end] = 0;
+        Ok(())
+    }
+
+    /// Appends a number in decimal.
+    pub fn push_number(&mut self, number: u64) -> Sys {
+        let mut digits = [0; 20];
+        let mut at = digits.len();
+        let mut rest = number;
+        loop {
+            at -= 1;
+            digits[at] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+            if rest == 0 {
+                return self.push(&digits[at..]);
+            }
+        }
+    }
+
+    /// The same for one that may be negative.
+    pub fn push_signed(&mut self, number: i32) -> Sys {
+        if number < 0 {
+            self.push(b"-")?;
+        }
+        self.push_number(number.unsigned_abs().into())
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    pub fn as_cstr(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.bytes).unwrap_or(c"")
+    }
+
+    /// Room to be filled by the kernel; `set_len` tells how much it was.
+    pub fn space(&mut self) -> &mut [u8] {
+        &mut self.bytes[..N - 1]
+    }
+
+    pub fn set_len(&mut self, len: usize) {
+        self.len = len.min(N - 1);
+        self.bytes[self.len] = 0;
+    }
+}
+
+/// A decimal number at the start of `text`.
+pub fn parse_number(text: &[u8]) -> Option<u32> {
+    let mut number = 0u32;
+    for &byte in text {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        number = number.checked_mul(10)?.checked_add(digit.into())?;
+    }
+    if text.is_empty() { None } else { Some(number) }
+}
