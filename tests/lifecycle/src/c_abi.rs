@@ -277,9 +277,7 @@ impl Engine for CAbi {
     fn open(&self, id: &str) -> Result<Arc<dyn Container>> {
         let id = c_string(id.as_bytes());
         let mut container = ptr::null_mut();
-        call(|err| unsafe {
-            locule_container_open(self.0, id.as_ptr(), &raw mut container, err)
-        })?;
+        call(|err| unsafe { locule_container_open(self.0, id.as_ptr(), &raw mut container, err) })?;
         Ok(Arc::new(CContainer(container)))
     }
 

@@ -12,6 +12,20 @@ pub mod runner;
 mod rust_api;
 pub mod test;
 
+/// What every file of cases uses.
+pub mod prelude {
+    pub use std::sync::Arc;
+    pub use std::time::Duration;
+
+    pub use locule::{Category, Exit, OnHostExit, Parentage, Rootfs, Stage};
+    pub use serde_json::{Value, json};
+
+    pub use crate::engine::{Container, Create, Engine, Exec, Failure, Process, Stream};
+    pub use crate::runner::Case;
+    pub use crate::test::*;
+    pub use crate::{cases, leftovers};
+}
+
 pub use c_abi::CAbi;
 pub use engine::{Container, Create, Engine, Exec, Failure, Process, Stream, Token};
 pub use rust_api::RustApi;

@@ -118,7 +118,7 @@ fn run_all(suites: &[(&str, &[Case])], args: &[String]) -> ExitCode {
     });
     let _ = fs::remove_dir_all(&base);
     let [passed, skipped, bad] = *counts.lock().unwrap();
-    println!("\n{passed} passed, {skipped} skipped, {bad} failed");
+    println!("\n{passed} passed, {bad} failed, {skipped} skipped");
     for name in failed.lock().unwrap().iter() {
         println!("    failed: {name}");
     }
@@ -221,7 +221,7 @@ fn guard(face: &str, name: &str) -> ExitCode {
     };
     if !left.is_empty() {
         sweep(own, &dir, &prefix);
-        for line in &left {
+        for line in left.iter().filter(|_| !failed) {
             println!("left behind: {line}");
         }
     }

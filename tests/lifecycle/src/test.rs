@@ -101,6 +101,26 @@ impl Test {
         }
     }
 
+    /// Ends the case unless the container has a cgroup, as it may not for an ordinary user.
+    pub fn need_cgroup(&self, container: &dyn Container) {
+        if container.pids().is_err() {
+            let _ = container.delete(true);
+            self.skip("a cgroup for the container");
+        }
+    }
+
+    /// Whether this run goes through the C ABI.
+    pub fn is_c(&self) -> bool {
+        self.face == Face::C
+    }
+
+    /// Writes a bundle into the case's directory.
+    pub fn bundle(&self, name: &str, spec: &Value) -> PathBuf {
+        let path = self.dir.join(name);
+        bundle::write(&path, spec).expect("write a bundle");
+        path
+    }
+
     /// An id that is unique to this case.
     pub fn id(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
@@ -273,6 +293,37 @@ pub fn exec(container: &dyn Container, options: &Exec<'_>) -> Output {
 #[track_caller]
 pub fn exec_shell(container: &dyn Container, script: &str) -> String {
     exec(container, &Exec::of(&["/bin/sh", "-c", script])).success()
+}
+
+/// Takes the mount at this place out of a configuration.
+pub fn drop_mount(spec: &mut Value, destination: &str) {
+    let mounts = spec["mounts"].as_array_mut().expect("mounts");
+    mounts.retain(|mount| mount["destination"] != destination);
+}
+
+/// Whether a process is gone, or only has to be reaped.
+pub fn dead(pid: i32) -> bool {
+    matches!(leftovers::state_of(pid), None | Some('Z' | 'X'))
+}
+
+/// The lines that a program prints into a pipe or a terminal.
+pub struct Lines(BufReader<File>);
+
+impl Lines {
+    /// From this descriptor.
+    #[track_caller]
+    pub fn of(fd: Option<OwnedFd>) -> Lines {
+        Lines(BufReader::new(File::from(fd.expect("a descriptor"))))
+    }
+
+    /// The next line; empty at the end.
+    #[allow(clippy::should_implement_trait, reason = "not an iterator: the end is an empty line")]
+    #[track_caller]
+    pub fn next(&mut self) -> String {
+        let mut line = String::new();
+        self.0.read_line(&mut line).expect("read a line");
+        line.trim_end().to_owned()
+    }
 }
 
 /// Asserts an error; the error.
