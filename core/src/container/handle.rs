@@ -111,13 +111,12 @@ impl Container {
 
     /// Says in which state the container is that cannot be started.
     fn start_refused(&self, error: Error) -> Error {
-        match self.status() {
-            Ok(Status::Stopped) => error.context("cannot start a container that has stopped"),
-            Ok(Status::Running | Status::Paused) => {
-                error.context("cannot start an already running container")
-            }
-            _ => error,
-        }
+        let message = match self.status() {
+            Ok(Status::Stopped) => "cannot start a container that has stopped",
+            Ok(Status::Running | Status::Paused) => "cannot start an already running container",
+            _ => return error,
+        };
+        Error::new(Category::State, Stage::Start, message)
     }
 
     fn start_at_gate(&self, deadline: &Deadline<'_>) -> Result<()> {
