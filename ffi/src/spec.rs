@@ -33,8 +33,8 @@ pub struct locule_spec_opts {
     pub flags: u64,
     /// The program and its arguments, ending with NULL. Default: "sh".
     pub args: *const *const c_char,
-    /// The environment as "NAME=value", ending with NULL. Default: a PATH, and TERM with
-    /// LOCULE_SPEC_TERMINAL.
+    /// The environment as "NAME=value", ending with NULL. A usual PATH is added if it has none,
+    /// and with a terminal TERM.
     pub env: *const *const c_char,
     /// The working directory in the container. Default: "/".
     pub cwd: *const c_char,

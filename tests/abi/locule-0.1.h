@@ -489,8 +489,8 @@ struct locule_spec_opts {
     /** The program and its arguments, ending with NULL. Default: "sh". */
     const char *const *args;
     /**
-     * The environment as "NAME=value", ending with NULL. Default: a PATH, and TERM with
-     * LOCULE_SPEC_TERMINAL.
+     * The environment as "NAME=value", ending with NULL. A usual PATH is added if it has none,
+     * and with a terminal TERM.
      */
     const char *const *env;
     /** The working directory in the container. Default: "/". */

@@ -152,7 +152,13 @@ impl Container {
         // belongs to the container.
         let whole = all || (signal == libc::SIGKILL && !self.has_pid_namespace());
         if whole && !self.0.cgroup.location().is_empty() {
-            return self.0.cgroup.signal_all(signal).map_err(|error| error.of_container(self.id()));
+            // What is left of a container without a pid namespace is still reached when its
+            // first process is dead.
+            let stopped = self.0.init.wait(Some(Duration::ZERO), None)?.is_some();
+            if !stopped || !self.pids()?.is_empty() {
+                let sent = self.0.cgroup.signal_all(signal);
+                return sent.map_err(|error| error.of_container(self.id()));
+            }
         }
         self.0.init.signal(signal).map_err(|error| match error.category() {
             Category::State => error.context("container not running"),
@@ -168,7 +174,7 @@ impl Container {
         })
     }
 
-    /// Freezes every process of the container.
+    /// Freezes every process of a running container.
     pub fn pause(&self) -> Result<()> {
         self.need_running("pause")?;
         self.0.cgroup.freeze(PATIENCE).map_err(|error| error.of_container(self.id()))
@@ -193,11 +199,13 @@ impl Container {
 
     /// Resource usage.
     pub fn stats(&self) -> Result<Stats> {
+        self.need_cgroups()?;
         self.0.cgroup.stats().map_err(|error| error.of_container(self.id()))
     }
 
     /// The pids of every process of the container, as this process sees them.
     pub fn pids(&self) -> Result<Vec<i32>> {
+        self.need_cgroups()?;
         self.0.cgroup.pids().map_err(|error| error.of_container(self.id()))
     }
 
@@ -241,6 +249,16 @@ impl Container {
         clean(&self.0.cgroup, &self.0.dir)
     }
 
+    fn need_cgroups(&self) -> Result<()> {
+        if !self.0.cgroup.location().is_empty() {
+            return Ok(());
+        }
+        let message = "the container has no cgroup to ask";
+        Err(Error::new(Category::Unsupported, Stage::Cgroup, message)
+            .hint("cgroups were turned off, or could not be made without privilege")
+            .of_container(self.id()))
+    }
+
     pub(super) fn check_exists(&self) -> Result<()> {
         if self.0.dir.is_at_its_path() { Ok(()) } else { Err(not_found(self.id())) }
     }
@@ -248,7 +266,7 @@ impl Container {
     fn need_running(&self, verb: &str) -> Result<()> {
         self.check_exists()?;
         let status = self.status()?;
-        if matches!(status, Status::Running | Status::Created) {
+        if status == Status::Running {
             return Ok(());
         }
         let message = format!("cannot {verb} a container that is {}", status.name());

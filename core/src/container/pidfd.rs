@@ -16,14 +16,32 @@ pub(super) struct Identity {
     pub start: u64,
 }
 
-impl Identity {
-    pub(super) fn of(pid: i32) -> io::Result<Identity> {
+/// `/proc/PID/stat`.
+struct Stat(String);
+
+impl Stat {
+    fn read(pid: i32) -> io::Result<Stat> {
         let mut stat = [0; 1024];
         let length = File::open(format!("/proc/{pid}/stat"))?.read(&mut stat)?;
         let stat = String::from_utf8_lossy(&stat[..length]);
-        // The command name may hold anything, so count from its closing bracket.
+        // The command name may hold anything, so the fields count from its closing bracket.
         let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
-        let start = fields.split(' ').nth(19).and_then(|field| field.parse().ok());
+        Ok(Stat(fields.trim_end().to_owned()))
+    }
+
+    /// A field by its number in proc_pid_stat(5), from 3 on.
+    fn field<T: std::str::FromStr>(&self, number: usize) -> Option<T> {
+        self.0.split(' ').nth(number - 3)?.parse().ok()
+    }
+
+    fn state(&self) -> Option<&str> {
+        self.0.split(' ').next()
+    }
+}
+
+impl Identity {
+    pub(super) fn of(pid: i32) -> io::Result<Identity> {
+        let start = Stat::read(pid)?.field(22);
         let start = start.ok_or_else(|| io::Error::other("unreadable /proc/PID/stat"))?;
         Ok(Identity { pid, start })
     }
@@ -66,9 +84,29 @@ pub(super) fn send_signal(pidfd: &impl AsFd, signal: i32) -> io::Result<()> {
     if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The exit status of a process that is no child: the kernel remembers it for open pidfds
-/// since Linux 6.15.
-pub(super) fn exit_of_stranger(pidfd: &OwnedFd) -> Exit {
+/// The exit status of a dead process that is no child: from `/proc` until its parent has
+/// collected it, which only shows it to who could trace the process; from the kernel's memory
+/// of it, which open pidfds have since Linux 6.15, ever after.
+pub(super) fn exit_of_stranger(pidfd: &OwnedFd, pid: i32) -> Exit {
+    let status = status_of_zombie(pidfd, pid).or_else(|| status_of_collected(pidfd));
+    let Some(status) = status else { return Exit::Unknown };
+    match status & 0x7f {
+        0 => Exit::Code(status >> 8 & 0xff),
+        signal => Exit::Signal { signal, core_dumped: status & 0x80 != 0 },
+    }
+}
+
+fn status_of_zombie(pidfd: &OwnedFd, pid: i32) -> Option<i32> {
+    let stat = Stat::read(pid).ok()?;
+    let status = stat.field(52)?;
+    // Not collected even now, so what was read was its, not that of a new process of the same
+    // pid. A status of 0 may only mean that we may not know it.
+    let known = status != 0 || nix::unistd::geteuid().is_root();
+    let still_there = send_signal(pidfd, 0).is_ok() && stat.state() == Some("Z");
+    (known && still_there).then_some(status)
+}
+
+fn status_of_collected(pidfd: &OwnedFd) -> Option<i32> {
     #[repr(C)]
     #[derive(Default)]
     struct PidfdInfo {
@@ -84,13 +122,7 @@ pub(super) fn exit_of_stranger(pidfd: &OwnedFd) -> Exit {
     let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
     // SAFETY: the structure has the size that is part of the request number.
     let rc = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO as _, &raw mut info) };
-    if rc != 0 || info.mask & PIDFD_INFO_EXIT == 0 {
-        return Exit::Unknown;
-    }
-    match info.exit_code & 0x7f {
-        0 => Exit::Code(info.exit_code >> 8 & 0xff),
-        signal => Exit::Signal { signal, core_dumped: info.exit_code & 0x80 != 0 },
-    }
+    (rc == 0 && info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code)
 }
 
 /// Collects a child of this process, if it still is there to be collected.
