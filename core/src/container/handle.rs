@@ -95,6 +95,11 @@ impl Container {
     /// `startContainer` and `poststart` hooks take. Only in status `created`.
     pub fn start(&self, cancel: Option<&Cancel>) -> Result<()> {
         self.check_exists()?;
+        // What is frozen does not answer.
+        if self.0.cgroup.is_frozen()? {
+            let message = "cannot start a paused container";
+            return Err(Error::new(Category::State, Stage::Start, message).of_container(self.id()));
+        }
         let deadline = Deadline::within(Some(create::PATIENCE), cancel);
         let started = match &self.0.keeper {
             Some(keeper) => start_through_keeper(keeper, &deadline),
@@ -286,9 +291,9 @@ impl Container {
         };
         Ok(match phase {
             Phase::Creating => Status::Creating,
-            Phase::Created => Status::Created,
             Phase::Stopped => Status::Stopped,
-            Phase::Running if self.0.cgroup.is_frozen()? => Status::Paused,
+            Phase::Created | Phase::Running if self.0.cgroup.is_frozen()? => Status::Paused,
+            Phase::Created => Status::Created,
             Phase::Running => Status::Running,
         })
     }

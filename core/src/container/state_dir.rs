@@ -11,7 +11,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag, openat};
+use nix::sys::stat::Mode;
 
 use super::pidfd::Identity;
 use super::record::Record;
@@ -51,24 +52,34 @@ impl StateDir {
     /// Makes the directory of a new container and locks it. `None` if there is one already.
     pub(super) fn make(root: &Path, id: &str) -> Result<Option<(StateDir, Lock)>> {
         let path = root.join(id);
-        match DirBuilder::new().mode(0o700).create(&path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
-            Err(error) => {
-                let message = format!("create the state directory {path:?}");
-                return Err(Error::io(Stage::State, &error, message));
+        loop {
+            match DirBuilder::new().mode(0o700).create(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
+                Err(error) => {
+                    let message = format!("create the state directory {path:?}");
+                    return Err(Error::io(Stage::State, &error, message));
+                }
+                Ok(()) => {}
             }
-            Ok(()) => {}
+            let made = Self::open(root, id).and_then(|dir| {
+                let lock = dir.lock(Duration::from_secs(1))?;
+                let taken = dir.read()?.is_some();
+                Ok((!taken).then_some((dir, lock)))
+            });
+            match made {
+                // None: between the steps this became the directory of another creator, who
+                // was quicker to lock it.
+                Ok(made) => return Ok(made),
+                // Another call took it for what a crash had left, and removed it: the id is
+                // free, unless that call makes it again first.
+                Err(error) if error.category() == Category::NotFound => continue,
+                Err(error) if error.category() == Category::Busy => return Ok(None),
+                Err(error) => {
+                    let _ = fs::remove_dir(&path);
+                    return Err(error);
+                }
+            }
         }
-        let made = Self::open(root, id).and_then(|dir| {
-            // Nobody else has a reason to hold a lock on a directory this young but a caller
-            // that takes it for a leftover; that one looks again after it got the lock.
-            let lock = dir.lock(Duration::from_secs(1))?;
-            Ok((dir, lock))
-        });
-        if made.is_err() {
-            let _ = fs::remove_dir(&path);
-        }
-        made.map(Some)
     }
 
     /// Opens the directory of an existing container.
@@ -90,9 +101,12 @@ impl StateDir {
     pub(super) fn lock(&self, patience: Duration) -> Result<Lock> {
         let until = Instant::now() + patience;
         loop {
-            let file = File::open(&self.path);
-            let file = file.map_err(|e| Error::io(Stage::State, &e, "open the state directory"))?;
-            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            // By the descriptor: the path may lead to another container's directory by now.
+            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            let file = openat(&self.dir, ".", flags, Mode::empty());
+            let file =
+                file.map_err(|e| Error::os(Stage::State, e as i32, "open the state directory"))?;
+            match Flock::lock(File::from(file), FlockArg::LockExclusiveNonblock) {
                 Ok(lock) => {
                     // The path may lead to a newer directory of the same name by now.
                     return if self.is_at_its_path() {

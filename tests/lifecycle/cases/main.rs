@@ -3,10 +3,15 @@
 //! Every case is a sentence of behaviour and runs twice: through the Rust API and through the
 //! C ABI. Each runs in a process of its own and must leave nothing behind.
 
+mod attach;
 mod exec;
 mod ids;
 mod life;
+mod parentage;
+mod pause;
 mod signals;
+mod stdio;
+mod waiting;
 
 use std::process::ExitCode;
 
@@ -19,7 +24,12 @@ fn main() -> ExitCode {
             ("ids", ids::CASES),
             ("signals", signals::CASES),
             ("exec", exec::CASES),
+            ("pause", pause::CASES),
+            ("stdio", stdio::CASES),
+            ("waiting", waiting::CASES),
+            ("attach", attach::CASES),
+            ("parentage", parentage::CASES),
         ],
-        &[],
+        &[stdio::HELPERS, attach::HELPERS, parentage::HELPERS].concat(),
     )
 }
