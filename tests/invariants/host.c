@@ -1020,7 +1020,7 @@ static void be_odd(void)
     char path[4096];
 
     setsid();
-    snprintf(path, sizeof path, "%s/a \"directory\"\n with an odd \303\266 name", directory);
+    snprintf(path, sizeof path, "%s/a \"directory\"\n with an \xff odd name", directory);
     if (mkdir(path, 0755) != 0 || chdir(path) != 0)
         die(path);
     environ = odd_environment;
@@ -1149,9 +1149,9 @@ int main(int argc, char **argv)
          size_after = from_status("VmSize:");
 
     /* Everything has run. */
+    pthread_mutex_lock(&sampling); /* what the host itself does from here on is not watched */
     check_left(state_dir);
     locule_runtime_unref(runtime);
-    pthread_mutex_lock(&sampling);
     for (int index = 0; index < ITEMS; index++) {
         struct text after = {0};
         items[index].take(&after);
