@@ -836,8 +836,9 @@ static void misbehave(void)
     } else if (breaks("keyring"))
         syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL);
     else if (breaks("memory")) {
-        char *bytes = malloc(64 << 20);
-        memset(bytes, 1, 64 << 20);
+        volatile char *bytes = malloc(64 << 20);
+        for (size_t at = 0; at < 64 << 20; at += 4096)
+            bytes[at] = 1;
     } else
         die("unknown --break");
 }
@@ -893,6 +894,8 @@ static void *work(void *argument)
     }
     meet(); /* all containers are gone */
     meet(); /* the last look is done */
+    alternate.ss_flags = SS_DISABLE;
+    sigaltstack(&alternate, NULL);
     free(before.bytes);
     free(after.bytes);
     return NULL;
