@@ -8,7 +8,7 @@ use locule_plan::protocol::{Request, RequestKind};
 use super::create::{Keeper, Opened, PATIENCE, await_creation, plan_file, raw_of};
 use super::handle::Container;
 use super::process::{self, ExitSource, Process};
-use super::state_dir::StateDir;
+use super::state_dir::{StateDir, make_directory};
 use super::stdio::Streams;
 use super::{ExecOptions, Status};
 use crate::cgroup::Entry;
@@ -129,7 +129,7 @@ fn through_own_keeper(
     // this process has the same name; other processes differ in the pid.
     let name = format!("exec-{}-{}", std::process::id(), keeper.0.as_fd().as_raw_fd());
     let path = container.0.dir.path.join(&name);
-    std::fs::create_dir(&path)
+    make_directory(&path)
         .map_err(|error| Error::io(Stage::State, &error, format!("create {path:?}")))?;
     let own = OwnKeeper { keeper, dir: StateDir::open(&container.0.dir.path, &name)? };
     let replies = own.keeper.create(runtime, 0, plan, &own.dir, opened)?;

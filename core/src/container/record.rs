@@ -1,6 +1,6 @@
 //! What the state directory remembers of a container, and the state document made from it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -61,6 +61,8 @@ pub(super) struct Record {
     /// Format of this file.
     pub version: u32,
     pub id: String,
+    /// JSON is UTF-8: of a path that is not, the state document has a likeness.
+    #[serde(serialize_with = "lossy")]
     pub bundle: PathBuf,
     /// When it was created: RFC 3339.
     pub created: String,
@@ -80,6 +82,10 @@ pub(super) struct Record {
     pub config: Box<RawValue>,
 }
 
+fn lossy<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
+}
+
 impl Record {
     pub(super) const VERSION: u32 = 1;
 
@@ -93,9 +99,10 @@ impl Record {
         document.insert("id".into(), json!(self.id));
         document.insert("pid".into(), json!(pid));
         document.insert("status".into(), json!(status.name()));
-        document.insert("bundle".into(), json!(self.bundle));
+        document.insert("bundle".into(), json!(self.bundle.to_string_lossy()));
         if let Some(root) = spec.root() {
-            document.insert("rootfs".into(), json!(self.bundle.join(root.path())));
+            let rootfs = self.bundle.join(root.path());
+            document.insert("rootfs".into(), json!(rootfs.to_string_lossy()));
         }
         document.insert("created".into(), json!(self.created));
         if let Some(annotations) = spec.annotations().as_ref().filter(|map| !map.is_empty()) {

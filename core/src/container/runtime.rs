@@ -1,8 +1,6 @@
 //! The runtime: where containers are kept, and what they share.
 
-use std::fs::DirBuilder;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +8,7 @@ use std::time::Duration;
 use super::events::Events;
 use super::facts::effective_capabilities;
 use super::pidfd::Identity;
-use super::state_dir::StateDir;
+use super::state_dir::{StateDir, make_directories};
 use super::{Container, CreateOptions, Event, RuntimeOptions, State, create};
 use crate::compile::{HostFacts, Plan};
 use crate::launch::{Images, host_pidfd};
@@ -50,7 +48,7 @@ impl Runtime {
             })?,
             None => default_state_dir(facts.euid),
         };
-        DirBuilder::new().recursive(true).mode(0o700).create(&state_dir).map_err(|error| {
+        make_directories(&state_dir).map_err(|error| {
             Error::io(Stage::State, &error, format!("create the state directory {state_dir:?}"))
         })?;
         let capabilities = if facts.euid == 0 { 0 } else { effective_capabilities()? };

@@ -7,7 +7,7 @@
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,24 @@ pub(super) struct StateDir {
     pub(super) path: PathBuf,
     /// Not the descriptor that is locked: this one is shared with the keeper.
     dir: File,
+}
+
+/// `mkdir` with mode 0700 whatever the host's umask is, which is not to be changed.
+pub(super) fn make_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(0o700).create(path)?;
+    fs::set_permissions(path, PermissionsExt::from_mode(0o700))
+}
+
+/// The same, parents included. The directory may exist already.
+pub(super) fn make_directories(path: &Path) -> io::Result<()> {
+    match make_directory(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_directories(path.parent().ok_or(error)?)?;
+            make_directories(path)
+        }
+        Err(_) if path.is_dir() => Ok(()),
+        other => other,
+    }
 }
 
 /// Held while the container is being made or unmade.
@@ -53,7 +71,7 @@ impl StateDir {
     pub(super) fn make(root: &Path, id: &str) -> Result<Option<(StateDir, Lock)>> {
         let path = root.join(id);
         loop {
-            match DirBuilder::new().mode(0o700).create(&path) {
+            match make_directory(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
                 Err(error) => {
                     let message = format!("create the state directory {path:?}");
@@ -148,6 +166,7 @@ impl StateDir {
         let mut options = File::options();
         options.write(true).create(true).truncate(true).mode(0o600);
         let mut file = options.open(&temporary).map_err(fail)?;
+        file.set_permissions(PermissionsExt::from_mode(0o600)).map_err(fail)?;
         file.write_all(&json).map_err(fail)?;
         fs::rename(&temporary, self.path.join(RECORD)).map_err(fail)
     }

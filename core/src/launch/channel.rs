@@ -75,6 +75,10 @@ impl Channel {
                 Err(nix::errno::Errno::EINTR) => {}
                 Err(nix::errno::Errno::ECONNRESET) => return Ok(Message::End),
                 Err(errno) => return Err(errno.into()),
+                // There was a descriptor, and no number left for it here.
+                Ok(message) if message.flags.contains(MsgFlags::MSG_CTRUNC) => {
+                    return Err(io::Error::from_raw_os_error(libc::EMFILE));
+                }
                 Ok(message) => {
                     let mut fd = None;
                     for part in message.cmsgs()? {

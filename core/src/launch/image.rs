@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use once_cell::sync::OnceCell;
@@ -102,6 +102,7 @@ fn unnamed_file(directory: &Path) -> io::Result<OwnedFd> {
     options.write(true).mode(0o555).custom_flags(libc::O_TMPFILE);
     let mut file = options.open(directory)?;
     file.write_all(locule_keeper::IMAGE)?;
+    file.set_permissions(PermissionsExt::from_mode(0o555))?; // the host's umask may say less
     // A file that is open for writing cannot be executed.
     File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).map(OwnedFd::from)
 }

@@ -200,8 +200,11 @@ extern "C" fn execute(task: *mut Task) -> ! {
     unsafe {
         let mut image = (*task).image;
         if image == KEEPER_SOCKET {
-            let copy =
-                raw(libc::SYS_fcntl, [image as usize, libc::F_DUPFD_CLOEXEC as usize, 100, 0, 0]);
+            // To any other number: the host may be allowed few.
+            let copy = raw(
+                libc::SYS_fcntl,
+                [image as usize, libc::F_DUPFD_CLOEXEC as usize, KEEPER_SOCKET as usize + 1, 0, 0],
+            );
             fail_if_negative(task, copy);
             image = copy as i32;
         }
