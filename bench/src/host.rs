@@ -59,7 +59,8 @@ impl Host {
         match operation {
             "start" => (0..count).map(|_| self.start().map(|phases| phases.iter().sum())).collect(),
             "phases" => {
-                let phases: Vec<[f64; 4]> = (0..count).map(|_| self.start()).collect::<Result<_>>()?;
+                let phases: Vec<[f64; 4]> =
+                    (0..count).map(|_| self.start()).collect::<Result<_>>()?;
                 Ok(phases.concat())
             }
             "exec" => (0..count).map(|_| self.exec()).collect(),

@@ -61,8 +61,7 @@ pub fn let_everybody_raise_the_memlock_limit() -> io::Result<bool> {
     ];
     let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     // SAFETY: the program lives through the call.
-    let rc = unsafe {
-        libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter)
-    };
+    let rc =
+        unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) };
     if rc == 0 { Ok(true) } else { Err(io::Error::last_os_error()) }
 }

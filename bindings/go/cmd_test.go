@@ -171,6 +171,7 @@ func TestFilesBecomeTheStreamsThemselves(t *testing.T) {
 		defer out.Close()
 		cmd := command("sh", "-c", "cat; echo -n , and errors >&2")
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = in, out, out
+		check(t, command("true").Run(testContext(t))) // opens what the runtime keeps
 		before := len(openFiles())
 		check(t, cmd.Start(testContext(t)))
 		if len(cmd.stdio.copies) != 0 {

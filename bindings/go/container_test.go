@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -409,6 +411,43 @@ func TestAContainerDiesWithItsProcessUnlessDetached(t *testing.T) {
 	}
 }
 
+func TestAHostKilledAtAnyInstantLeavesNothing(t *testing.T) {
+	ctx := testContext(t)
+	rt := openRuntime(t)
+	for i := range 20 {
+		var out bytes.Buffer
+		helper := exec.Command(must[string](t)(os.Executable()))
+		helper.Env = append(os.Environ(), "LOCULE_TEST_HELPER=cycles", "DIR="+rt.StateDir(), "ROOTFS="+busyboxRootfs(t))
+		helper.Stdout, helper.Stderr = &out, &out
+		check(t, helper.Start())
+		time.Sleep(time.Duration(30+7*i) * time.Millisecond)
+		check(t, helper.Process.Kill())
+		_ = helper.Wait()
+		if out.Len() > 0 {
+			t.Errorf("%s", &out)
+		}
+		prefix := fmt.Sprintf("gotest-%d-", helper.Process.Pid)
+		for {
+			left := cgroups(prefix)
+			for _, state := range must[[]specs.State](t)(rt.List(ctx)) {
+				left = append(left, state.ID+" "+string(state.Status))
+			}
+			entries, _ := os.ReadDir(rt.StateDir())
+			for _, entry := range entries {
+				if strings.HasPrefix(entry.Name(), prefix) {
+					left = append(left, entry.Name())
+				}
+			}
+			if len(left) == 0 {
+				break
+			}
+			if time.Sleep(5 * time.Millisecond); ctx.Err() != nil {
+				t.Fatal(left)
+			}
+		}
+	}
+}
+
 // runHelper is what this test binary does when a test runs it again.
 func runHelper(name string) int {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
@@ -446,6 +485,25 @@ var helpers = map[string]func(context.Context) error{
 		s, err := c.Wait(ctx)
 		os.Stdout.WriteString(s.String() + "\n")
 		return err
+	},
+	"cycles": func(ctx context.Context) error {
+		rt, err := Open(WithStateDir(os.Getenv("DIR")))
+		if err != nil {
+			return err
+		}
+		s, err := DefaultSpec(SpecOptions{Args: []string{"sh", "-c", "cat; exit 3"}, Env: []string{"PATH=/bin"}, Rootfs: os.Getenv("ROOTFS")})
+		if err != nil {
+			return err
+		}
+		var group sync.WaitGroup
+		for range 4 {
+			group.Go(func() {
+				for cycle(rt, s) == nil {
+				}
+			})
+		}
+		group.Wait()
+		return errors.New("a cycle failed")
 	},
 	"create": func(ctx context.Context) error {
 		rt, err := Open(WithStateDir(os.Getenv("DIR")))
@@ -520,8 +578,8 @@ func TestErrorsSayWhatAndWhere(t *testing.T) {
 		{"a bad mount", made("", changed(func(s *specs.Spec) {
 			s.Mounts = append([]specs.Mount{{Destination: "/tmp/x", Type: "nosuchfs", Source: "none"}}, s.Mounts...)
 		})), ErrUnsupported, "/mounts/0"},
-		{"a missing program", program("/bin/missing"), ErrProgram, "/process/args/0"},
-		{"a program that cannot be executed", program("/etc"), ErrProgram, "/process/args/0"},
+		{"a missing program", program("/bin/missing"), ErrProgram, "/process/args"},
+		{"a program that cannot be executed", program("/etc"), ErrProgram, "/process/args"},
 		{"an id in use", made(taken.ID(), spec(t, "true")), ErrExists, ""},
 		{"an id with a slash", made("a/b", spec(t, "true")), ErrInvalid, ""},
 		{"an id that is a directory", made("..", spec(t, "true")), ErrInvalid, ""},
@@ -561,6 +619,83 @@ func keeperError(t *testing.T) error {
 }
 
 func second[T any](_ T, err error) error { return err }
+
+func TestEveryParentage(t *testing.T) {
+	ctx := testContext(t)
+	for _, parentage := range []Parentage{ParentageKeeper, ParentageOrphan, ParentageChild} {
+		rt := openRuntime(t)
+		var out bytes.Buffer
+		c := start(t, rt, spec(t, "sh", "-c", "cat; exit 9"), WithStdio(nil, &out, nil), WithStdinPipe(), WithParentage(parentage))
+		if text, err := c.Command("echo", "beside").Output(ctx); err != nil || string(text) != "beside\n" {
+			t.Errorf("%v: %q %v", parentage, text, err)
+		}
+		_, err := io.WriteString(c.Stdin(), "x")
+		check(t, err)
+		check(t, c.Stdin().Close())
+		s, err := c.Wait(ctx)
+		if unknown := parentage == ParentageOrphan && s.Unknown(); err != nil || out.String() != "x" || (s.ExitCode() != 9 && !unknown) {
+			t.Errorf("%v: %v %v %q", parentage, s, err, &out)
+		}
+		check(t, c.Delete(ctx))
+	}
+}
+
+func TestALostKeeperIsNoGuess(t *testing.T) {
+	ctx := testContext(t)
+	c := sleeper(t, openRuntime(t))
+	stat := string(must[[]byte](t)(os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.Pid()))))
+	keeper := must[int](t)(strconv.Atoi(strings.Fields(stat[strings.LastIndex(stat, ")"):])[2]))
+	check(t, syscall.Kill(keeper, syscall.SIGKILL))
+	if s, err := c.Wait(ctx); err != nil || s.Success() || s.ExitCode() >= 0 {
+		t.Error(s, err)
+	}
+	check(t, c.Delete(ctx, ForceDelete))
+}
+
+func TestAnOverlayKeepsTheRootFilesystemAsItIs(t *testing.T) {
+	rt := openRuntime(t)
+	c := start(t, rt, spec(t, "sh", "-c", "echo x >/etc/new; cat /etc/new"), WithOverlay(), WithStdoutPipe())
+	expect(t, c.Stdout(), "x\n")
+	if s, err := c.Wait(testContext(t)); err != nil || !s.Success() {
+		t.Error(s, err)
+	}
+	if _, err := os.Stat(busyboxRootfs(t) + "/etc/new"); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+}
+
+func TestWithoutCgroupsThereIsNoPause(t *testing.T) {
+	ctx := testContext(t)
+	c := sleeper(t, openRuntime(t, WithoutCgroups()))
+	if err := c.Pause(ctx); !errors.Is(err, ErrUnsupported) || !errors.Is(err, errors.ErrUnsupported) {
+		t.Error(err)
+	}
+	check(t, c.Command("true").Run(ctx))
+	check(t, c.Kill(ctx))
+}
+
+func TestRunningOutOfDescriptorsIsAnError(t *testing.T) {
+	rt := openRuntime(t)
+	check(t, command(t, rt, "true").Run(testContext(t)))
+	var limit syscall.Rlimit
+	check(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit))
+	defer func() { _ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit) }()
+	open := len(openFiles())
+	for more := range 30 {
+		cmd := command(t, rt, "true")
+		cmd.Stdin = strings.NewReader("x")
+		low := syscall.Rlimit{Cur: uint64(open + more), Max: limit.Max}
+		check(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &low))
+		err := cmd.Run(testContext(t))
+		check(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit))
+		if err != nil && !errors.Is(err, ErrResource) && !errors.Is(err, syscall.EMFILE) {
+			t.Error(more, err)
+		}
+	}
+	if now := len(openFiles()); now > open {
+		t.Errorf("%d files open before, %d after", open, now)
+	}
+}
 
 func TestAThousandWaitsUseNoThousandThreads(t *testing.T) {
 	ctx := testContext(t)
@@ -629,6 +764,29 @@ func cycle(rt *Runtime, s *specs.Spec) error {
 		err = errors.New(status.String() + ": " + out.String())
 	}
 	return errors.Join(err, c.Delete(ctx))
+}
+
+func TestWhatIsCancelledAtAnyInstantLeavesNothing(t *testing.T) {
+	rt := openRuntime(t)
+	s := spec(t, "sh", "-c", "cat")
+	var group sync.WaitGroup
+	for range 4 {
+		group.Go(func() {
+			for i := range 25 {
+				ctx, cancel := context.WithTimeout(context.Background(), time.Duration(i)*500*time.Microsecond)
+				cmd := rt.Command("cat")
+				cmd.Spec = s
+				cmd.Stdin = strings.NewReader("data")
+				out, err := cmd.Output(ctx)
+				if ended := errors.Is(err, context.DeadlineExceeded); !ended && (err != nil || string(out) != "data") {
+					t.Errorf("%q %v", out, err)
+				}
+				cancel()
+			}
+		})
+	}
+	group.Wait()
+	// What is left would be seen by openRuntime's cleanup.
 }
 
 func TestManyCommandsInOneContainer(t *testing.T) {

@@ -106,7 +106,7 @@ type Error struct {
 	cause error
 }
 
-// Error is the operation, the container and the message.
+// Error is the operation, the container, the message and the hint.
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString("locule: ")
@@ -120,6 +120,9 @@ func (e *Error) Error() string {
 	b.WriteString(e.Msg)
 	if e.cause != nil {
 		b.WriteString(": " + e.cause.Error())
+	}
+	if e.Hint != "" {
+		b.WriteString(" (" + e.Hint + ")")
 	}
 	return b.String()
 }

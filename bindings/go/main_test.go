@@ -59,18 +59,26 @@ func leftovers(before map[string]bool) string {
 			fmt.Fprintln(&left, "watched processes:", len(watcher.set.watched))
 		}
 		watcher.mu.Unlock()
-		_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, entry fs.DirEntry, err error) error {
-			if err == nil && entry.IsDir() && strings.Contains(entry.Name(), idPrefix()) {
-				fmt.Fprintln(&left, "cgroup", path)
-			}
-			return nil
-		})
+		for _, path := range cgroups(idPrefix()) {
+			fmt.Fprintln(&left, "cgroup", path)
+		}
 		if left.Len() == 0 {
 			return ""
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
 	return left.String()
+}
+
+// cgroups are those with this in their names.
+func cgroups(name string) (paths []string) {
+	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.IsDir() && strings.Contains(entry.Name(), name) {
+			paths = append(paths, path)
+		}
+		return nil
+	})
+	return paths
 }
 
 func openFiles() map[string]bool {

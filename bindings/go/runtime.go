@@ -34,8 +34,8 @@ func WithStateDir(path string) Option {
 	return func(c *openConfig) { c.stateDir = path }
 }
 
-// WithKeeper uses this keeper executable. The default is the installed one, else the one
-// inside the library.
+// WithKeeper uses this keeper executable. The default is the one inside the library, else an
+// installed one.
 func WithKeeper(path string) Option {
 	return func(c *openConfig) { c.keeper = path }
 }

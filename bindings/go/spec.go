@@ -15,7 +15,8 @@ import (
 type SpecOptions struct {
 	// Args is the program and its arguments. Default: "sh".
 	Args []string
-	// Env is the environment as "NAME=value". Default: a PATH, and TERM with Terminal.
+	// Env is the environment as "NAME=value". A PATH, and TERM with Terminal, are added if they
+	// are not in it.
 	Env []string
 	// Cwd is the working directory in the container. Default: "/".
 	Cwd string

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -119,7 +120,7 @@ func TestTheDefaultSpecHasTheChoices(t *testing.T) {
 	})
 	check(t, err)
 	p := s.Process
-	if fmt.Sprint(p.Args, p.Env, p.Cwd, p.User.UID, p.User.GID, p.Terminal) != "[a b c] [X=1] /tmp 5 6 true" {
+	if fmt.Sprintf("%v %v %v %v %v", p.Args, p.Cwd, p.User.UID, p.User.GID, p.Terminal) != "[a b c] /tmp 5 6 true" || !slices.Contains(p.Env, "X=1") {
 		t.Errorf("%+v", p)
 	}
 	if s.Hostname != "box" || s.Root.Path != "/r" || !s.Root.Readonly {

@@ -11,7 +11,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Distribution, setup
 from setuptools.command.build_py import build_py
 
 try:
@@ -60,16 +60,22 @@ class BuildWithLibrary(build_py):
         shutil.copyfile(library(), target)
 
 
-class PlatformWheel(bdist_wheel):
-    """For any Python, but for one machine."""
+class WithLibrary(Distribution):
+    """A package for one machine, as one with extension modules would be."""
 
-    def finalize_options(self) -> None:
-        super().finalize_options()
-        self.root_is_pure = False
+    def has_ext_modules(self) -> bool:
+        return True
+
+
+class WheelForAnyPython(bdist_wheel):
+    """The library does not know of Python, so one wheel serves every version."""
 
     def get_tag(self) -> "tuple[str, str, str]":
         platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
         return "py3", "none", platform
 
 
-setup(cmdclass={"build_py": BuildWithLibrary, "bdist_wheel": PlatformWheel})
+setup(
+    distclass=WithLibrary,
+    cmdclass={"build_py": BuildWithLibrary, "bdist_wheel": WheelForAnyPython},
+)

@@ -2,7 +2,8 @@
 """Runs a container from Python, the whole way round.
 
     python3 run.py              this machine's files, below a private overlay
-    python3 run.py BUNDLE       an OCI bundle: a directory with config.json and its files
+    python3 run.py BUNDLE       an OCI bundle: a directory with config.json and its files,
+                                among them a shell
 
 Root is not needed where user namespaces are allowed. If only a command is to be run,
 
@@ -24,8 +25,7 @@ def main() -> int:
     with locule.Runtime() as runtime:
         # Everything is set up, and the program waits. Leaving the block kills and deletes it.
         with runtime.create(
-            PROGRAM, bundle=bundle, hostname="inside", stdin=locule.PIPE, stdout=locule.PIPE,
-            text=True,
+            PROGRAM, bundle=bundle, tty=False, stdin=locule.PIPE, stdout=locule.PIPE, text=True
         ) as container:
             container.start()
             print("container ", container.id, "is", container.state().status)
@@ -40,7 +40,7 @@ def main() -> int:
 
             # The first process is a Popen in all but name.
             output, _ = container.init.communicate("and this was written outside\n", timeout=10)
-            print("it said   ", *output.splitlines(), sep="\n    ")
+            print("it said   ", " / ".join(output.splitlines()))
             print("it ended   with", container.init.returncode)
 
         print("left over ", [state.id for state in runtime.list() if state.id == container.id])

@@ -163,9 +163,12 @@ def process_document(
     user: Optional[User],
     tty: Optional[Tty],
 ) -> bytes:
-    """The `process` object for an exec: what is absent is as for the first process."""
+    """The `process` object for an exec: what is absent is as for the first process.
+
+    But for the terminal: a second process has one only if it is asked for.
+    """
     process: Dict[str, Any] = {"args": parse_args(args)}
-    _change_process(process, parse_env(env), cwd, parse_user(user), tty)
+    _change_process(process, parse_env(env), cwd, parse_user(user), tty or False)
     return json.dumps(process).encode()
 
 
@@ -258,10 +261,14 @@ class Choices:
         else:
             text = json.dumps(self.spec).encode()
         try:
-            document = json.loads(text)
+            document = json.loads(text, object_pairs_hook=_without_duplicates)
         except ValueError:
             return text
-        return json.dumps(document).encode() if self._change(document) else text
+        before = json.dumps(document)
+        if not self._change(document):
+            return text
+        after = json.dumps(document)
+        return text if after == before else after.encode()
 
     def _changes(self) -> bool:
         given = (
@@ -310,9 +317,11 @@ class Choices:
                 # What the specification requires and a bundle without a process lacks.
                 process = document.setdefault("process", {"cwd": "/"})
                 process["args"] = self._args
-            if any(value is not None for value in (self._env, self.cwd, self._user, self.tty)):
+            if any(value is not None for value in (self._env, self.cwd, self._user)) or self.tty:
                 process = document["process"]
                 _change_process(process, self._env, self.cwd, self._user, self.tty)
+            elif self.tty is not None and document.get("process", {}).get("terminal"):
+                document["process"]["terminal"] = False
             if self.hostname is not None:
                 document["hostname"] = self.hostname
             if self.readonly is not None:
@@ -341,6 +350,13 @@ class Choices:
         if self.pids is not None:
             limits.append(("pids", {"limit": self.pids}))
         return limits
+
+
+def _without_duplicates(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        raise ValueError("a key appears twice")
+    return document
 
 
 def _strings(values: Optional[List[str]]) -> Any:

@@ -74,6 +74,7 @@ class Container:
             call("locule_container_init", container, ctypes.byref(out))
         assert out.value is not None
         self.init = Process(out.value, self.id, args, streams, text, encoding, errors)
+        self.init._before_close = runtime._tell_listeners
 
     def __repr__(self) -> str:
         return f"<locule.Container {self.id}>"
@@ -132,7 +133,9 @@ class Container:
                 call("locule_container_exec", container, ctypes.byref(opts), ctypes.byref(out))
             assert out.value is not None
             names = _choices.parse_args(args)
-            return Process(out.value, self.id, names, streams, text, encoding, errors)
+            process = Process(out.value, self.id, names, streams, text, encoding, errors)
+            process._before_close = self._runtime._tell_listeners
+            return process
         finally:
             streams.close()
 

@@ -50,6 +50,9 @@ class Hub:
         self._lock = threading.Lock()
         self._listeners: "weakref.WeakSet[Events]" = weakref.WeakSet()
 
+    def __bool__(self) -> bool:
+        return len(self._listeners) > 0
+
     def add(self, listener: "Events") -> None:
         with self._lock:
             self._listeners.add(listener)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, List, Mapping, Optional, Sequence, TypedDict, Union
+from typing import Any, Mapping, Optional, Sequence, TypedDict, Union
 
 from ._choices import Mount, StrPath, Tty, User
 from ._stdio import Stdio
@@ -47,6 +47,3 @@ class RunOptions(SpecOptions, total=False):
     stdout: Stdio
     stderr: Stdio
     pass_fds: Sequence[int]
-
-
-SPEC_OPTIONS: List[str] = list(SpecOptions.__annotations__)

@@ -13,7 +13,7 @@ import select
 import selectors
 import signal as signals
 import time
-from typing import IO, Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import IO, Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 from . import _abi
 from ._errors import KeeperError, NotFound, StateError, TimeoutExpired, call
@@ -78,6 +78,9 @@ class Process:
         self._output: Dict[IO[Any], List[bytes]] = {}
         self._input: Optional[memoryview] = None
         self._communicating = False
+        # The library reports the end of a process only while somebody holds a handle to it:
+        # called before this one is given back.
+        self._before_close: Callable[[], None] = lambda: None
         with self._handle as process:
             self.pid = _abi.library().locule_process_pid(process)
             self._fd: int = _abi.library().locule_process_fd(process)
@@ -131,13 +134,18 @@ class Process:
 
         Raises KeeperError if nobody could collect the status.
         """
+        if self._ended.returncode is not None or self._ended.unknown:
+            return self._look(None)
+        with self._handle as process:
+            return self._look(process)
+
+    def _look(self, process: Optional[int]) -> Optional[int]:
         ended = self._ended
         if ended.returncode is None:
             exit = _abi.Exit()
             if not ended.unknown:
-                with self._handle as process:
-                    if not call("locule_process_wait", process, 0, None, ctypes.byref(exit)):
-                        return None
+                if not call("locule_process_wait", process, 0, None, ctypes.byref(exit)):
+                    return None
             if exit.kind == _abi.EXIT_CODE:
                 ended.returncode = exit.code
             elif exit.kind == _abi.EXIT_SIGNAL:
@@ -161,23 +169,22 @@ class Process:
 
     def wait(self, timeout: Optional[float] = None) -> int:
         """Waits for the end and returns the return code, or raises TimeoutExpired."""
+        if self.returncode is not None:
+            return self.returncode
         deadline = deadline_of(timeout)
-        with self._handle:  # so that a close elsewhere cannot give the descriptor away
-            while True:
-                returncode = self.poll()
-                if returncode is not None:
-                    return returncode
-                self._wait_readable(timeout, deadline)
-
-    def _wait_readable(self, timeout: Optional[float], deadline: Deadline) -> None:
         poll = select.poll()
         poll.register(self._fd, select.POLLIN)
-        left = left_until(deadline)
-        # Rounded up: rounded down, the last millisecond would be spent spinning.
-        if not poll.poll(None if left is None else math.ceil(left * 1000)):
-            assert timeout is not None
-            if self.poll() is None:
-                raise TimeoutExpired(self._name, timeout, container_id=self.container_id)
+        with self._handle as process:  # keeps the descriptor open, whoever closes the handle
+            while True:
+                returncode = self._look(process)
+                if returncode is not None:
+                    return returncode
+                left = left_until(deadline)
+                if left == 0:
+                    assert timeout is not None
+                    raise TimeoutExpired(self._name, timeout, container_id=self.container_id)
+                # Rounded up: rounded down, the last millisecond would be spent spinning.
+                poll.poll(None if left is None else math.ceil(left * 1000))
 
     @property
     def _name(self) -> Any:
@@ -299,6 +306,11 @@ class Process:
         for file in (self.stdin, self.stdout, self.stderr, self.terminal):
             if file is not None:
                 _close_quietly(file)
+        self._close_handle()
+
+    def _close_handle(self) -> None:
+        if not self._handle.closed:
+            self._before_close()
         self._handle.close()
 
     def __enter__(self) -> "Process":

@@ -173,7 +173,7 @@ class Runtime:
         try:
             container = self.create(
                 args, stdin=stdin, stdout=stdout, stderr=stderr, text=text, encoding=encoding,
-                errors=errors, pass_fds=pass_fds, timeout=timeout, **spec,
+                errors=errors, pass_fds=pass_fds, timeout=timeout, tty=False, **spec,
             )
         except Timeout as error:
             if timeout is None:
@@ -211,6 +211,15 @@ class Runtime:
         With a timeout, in seconds, at most that long for each event.
         """
         return Events(self, timeout, None)
+
+    def _tell_listeners(self) -> None:
+        """Gives the iterators what has happened, before a handle goes that it hangs on."""
+        if self._hub and not self._handle.inherited:
+            try:
+                with self._handle as runtime:
+                    self._hub.dispatch(runtime)
+            except ValueError:
+                pass  # closed, and so are the iterators
 
     def features(self) -> Dict[str, Any]:
         """The features document of the OCI runtime specification: what can be done here."""
@@ -336,7 +345,8 @@ def run(
     cpus        the most processors' worth of time, as in 0.5
     pids        the most processes
 
-    The rest is as in subprocess.run: input, capture_output, text, encoding, errors, check,
+    A bundle's or spec's own terminal is left out: `run` is about streams. The rest is as in
+    subprocess.run: input, capture_output, text, encoding, errors, check,
     stdin, stdout, stderr. After `timeout` seconds, the creation of the container included,
     everything in it is killed and TimeoutExpired raised. `pass_fds` become 3, 4, ... in the
     program.

@@ -271,7 +271,7 @@ class Process:
                 file.close()
         if self._process.terminal is not None:
             self._process.terminal.close()
-        self._process._handle.close()
+        self._process._close_handle()
 
     async def __aenter__(self) -> "Process":
         return self
@@ -504,7 +504,7 @@ class Runtime:
         try:
             container = await self.create(
                 args, stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=pass_fds,
-                timeout=timeout, **spec,
+                timeout=timeout, tty=False, **spec,
             )
         except Timeout as error:
             if timeout is None:

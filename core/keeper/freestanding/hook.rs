@@ -40,15 +40,15 @@ pub fn run(operation: &Operation<'_>, pid: i32, null: Raw, interrupts: &Interrup
         system::write_all(state.raw(), part)?;
     }
     system::rewind(state.raw())?;
-    let argv = system::allocate::<*const u8>(args.len() + 1)?;
+    let mut argv = system::allocate::<*const u8>(args.len() + 1)?;
     for (place, text) in argv.iter_mut().zip(args.iter()) {
         *place = text.as_ptr().cast();
     }
-    let envp = system::allocate::<*const u8>(env.len() + 1)?;
+    let mut envp = system::allocate::<*const u8>(env.len() + 1)?;
     for (place, text) in envp.iter_mut().zip(env.iter()) {
         *place = text.as_ptr().cast();
     }
-    let start = Start { path, args: argv, env: envp, stdin: Some(state.raw()), null };
+    let start = Start { path, args: &argv, env: &envp, stdin: Some(state.raw()), null };
     let deadline = if timeout == 0 { None } else { Some(timeout) };
     wait_for(&start, deadline, interrupts)
 }
@@ -63,14 +63,14 @@ pub fn map_ids(
 ) -> Result {
     let mut number = PathBuffer::<16>::new();
     number.push_number(pid as u64)?;
-    let argv = system::allocate::<*const u8>(args.len() + 3)?;
+    let mut argv = system::allocate::<*const u8>(args.len() + 3)?;
     argv[0] = program.as_ptr().cast();
     argv[1] = number.as_cstr().as_ptr().cast();
     for (place, text) in argv[2..].iter_mut().zip(args.iter()) {
         *place = text.as_ptr().cast();
     }
     let env = [core::ptr::null()];
-    let start = Start { path: program, args: argv, env: &env, stdin: None, null };
+    let start = Start { path: program, args: &argv, env: &env, stdin: None, null };
     wait_for(&start, Some(ID_MAPPER_TIMEOUT), interrupts)
 }
 

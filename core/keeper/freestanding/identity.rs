@@ -11,11 +11,11 @@ pub fn user(uid: u32, gid: u32, groups: Numbers<'_>, keep_groups: bool) -> Resul
     system::prctl(PR_SET_KEEPCAPS, 1, 0)?;
     if !keep_groups {
         // An empty list drops the host's groups, which is as important as setting some.
-        let list = if groups.is_empty() { &mut [] } else { system::allocate::<u32>(groups.len())? };
+        let mut list = system::allocate::<u32>(groups.len())?;
         for (place, group) in list.iter_mut().zip(groups.iter()) {
             *place = group;
         }
-        system::setgroups(list)?;
+        system::setgroups(&list)?;
     }
     system::setresgid(gid)?;
     system::setresuid(uid)?;

@@ -394,7 +394,9 @@ impl Keeper {
                 let _ = system::pidfd_send_signal(pidfd.raw(), SIGKILL);
             }
         }
-        for index in 0..PROCESSES {
+        // The first process last: if it is the init of a pid namespace, it cannot end before
+        // the others in there have been reaped, which only their parent, the keeper, can do.
+        for index in (0..PROCESSES).rev() {
             let Some(pidfd) = self.processes[index].pidfd.as_ref().map(Fd::raw) else { continue };
             // A process in uninterruptible sleep must not hold the others up for ever.
             let mut entry = [PollFd::readable(pidfd)];

@@ -6,6 +6,8 @@
 #![no_std]
 #![no_main]
 #![deny(unsafe_op_in_unsafe_fn)]
+#![allow(clippy::result_large_err)] // There is no allocator a failure frame could be boxed in.
+#![allow(clippy::large_enum_variant)] // For the same reason.
 
 mod abi;
 mod arch;

@@ -123,7 +123,7 @@ fn create(root: Raw, whole: &mut PathBuffer<PATH_MAX>, missing: Missing, resolve
 }
 
 /// The directory `path` lies in, created if missing, and the last name.
-pub fn parent<'a>(root: Raw, path: &'a CStr) -> Sys<(Fd, &'a CStr)> {
+pub fn parent(root: Raw, path: &CStr) -> Sys<(Fd, &CStr)> {
     let bytes = path.to_bytes_with_nul();
     let text = path.to_bytes();
     if text.is_empty() || text.ends_with(b"/") || text.ends_with(b"/..") {

@@ -73,11 +73,11 @@ pub fn execute(child: &mut Child, args: List<'_>, env: List<'_>) -> Result {
         home.push(b"HOME=")?;
         home_directory(&mut home)?;
     }
-    let argv = system::allocate::<*const u8>(args.len() + 1)?;
+    let mut argv = system::allocate::<*const u8>(args.len() + 1)?;
     for (place, text) in argv.iter_mut().zip(args.iter()) {
         *place = text.as_ptr().cast();
     }
-    let envp = system::allocate::<*const u8>(env.len() + 2)?;
+    let mut envp = system::allocate::<*const u8>(env.len() + 2)?;
     let kept = env.iter().filter(|entry| has_home || !entry.to_bytes().starts_with(b"HOME="));
     let mut last = 0;
     for (place, text) in envp.iter_mut().zip(kept) {

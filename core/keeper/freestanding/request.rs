@@ -80,6 +80,7 @@ fn create(keeper: &mut Keeper, flags: u32, reply: Option<Fd>, descriptors: &mut 
         .take(1)
         .ok_or(refusal(detail::MISSING_DESCRIPTOR, Errno::EBADF))
         .and_then(|file| read_plan(file.raw()));
+    let known = plan.as_ref().ok().copied();
     let ending = match plan {
         Ok(plan) => match build(keeper, mode, plan, reply.as_ref(), descriptors) {
             Ok((launched, phase)) => {
@@ -108,33 +109,41 @@ fn create(keeper: &mut Keeper, flags: u32, reply: Option<Fd>, descriptors: &mut 
                 }
                 return;
             }
-            Err(ending) => {
-                if let Ending::Abandoned = ending
-                    && host_died(keeper)
-                {
-                    clean_up(&plan.document, 0);
-                }
-                ending
-            }
+            Err(ending) => ending,
         },
         Err(reply) => Ending::Reply(reply),
     };
+    // What was broken off because someone ended, rather than failed.
+    let mut ended = matches!(ending, Ending::Abandoned);
     match ending {
         Ending::Refused(refused) => {
+            ended |= refused.failure.errno == Errno::ECANCELED.0;
             let pidfd = refused.pidfd.as_ref().map(Fd::raw);
             send(reply.as_ref(), &Reply::Failed(refused.failure), pidfd);
         }
         Ending::Reply(failure) => send(reply.as_ref(), &failure, None),
         Ending::Abandoned => {}
     }
-    // The host, which is alive, undoes what it had made ready.
+    drop(reply);
+    // A host that is alive undoes what it had made ready. One that dies closes its sockets
+    // before its end can be seen, so after an end of the former kind the latter gets time.
+    let patience = if ended { HOST_ENDS } else { 0 };
+    if let Some(plan) = known
+        && host_died(keeper, patience)
+    {
+        clean_up(&plan.document, 0);
+    }
     system::exit(1);
 }
 
-/// Whether it is the host that ended, not only its interest.
-fn host_died(keeper: &Keeper) -> bool {
+/// How long a process may take from closing its sockets to being dead, in milliseconds.
+const HOST_ENDS: u64 = 300;
+
+/// Whether the host is dead, or will be in a moment.
+fn host_died(keeper: &Keeper, patience: u64) -> bool {
     let [mut host, _] = keeper.interrupts(-1).entries();
-    host.fd >= 0 && system::poll(core::slice::from_mut(&mut host), Some(TimeSpec::ZERO)) == Ok(1)
+    let patience = TimeSpec::from_milliseconds(patience);
+    host.fd >= 0 && system::poll(core::slice::from_mut(&mut host), Some(patience)) == Ok(1)
 }
 
 /// Creates the first process and brings it to the gate.

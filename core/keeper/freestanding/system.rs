@@ -594,24 +594,43 @@ pub unsafe fn unmap(bytes: &'static [u8]) {
     let _ = call!(nr::MUNMAP, bytes.as_ptr(), bytes.len());
 }
 
-/// Zeroed memory for `count` values, for as long as this process lives.
-pub fn allocate<T: Copy>(count: usize) -> Sys<&'static mut [T]>
-where
-    T: Zeroable,
-{
+/// Zeroed memory, given back when dropped.
+pub struct Block<T: Zeroable + 'static>(&'static mut [T]);
+
+/// Zeroed memory for `count` values.
+pub fn allocate<T: Zeroable>(count: usize) -> Sys<Block<T>> {
     let len = count.checked_mul(size_of::<T>()).ok_or(Errno::ENOMEM)?.max(1);
     let protection = PROT_READ | PROT_WRITE;
     let address = call!(nr::MMAP, 0, len, protection, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)?;
     // SAFETY: fresh, page-aligned, zeroed memory of that length, which nobody else has; all
     // zeroes are a valid `T`.
-    Ok(unsafe { core::slice::from_raw_parts_mut(address as *mut T, count) })
+    Ok(Block(unsafe { core::slice::from_raw_parts_mut(address as *mut T, count) }))
+}
+
+impl<T: Zeroable> core::ops::Deref for Block<T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        self.0
+    }
+}
+
+impl<T: Zeroable> core::ops::DerefMut for Block<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        self.0
+    }
+}
+
+impl<T: Zeroable> Drop for Block<T> {
+    fn drop(&mut self) {
+        let _ = call!(nr::MUNMAP, self.0.as_ptr(), size_of_val(&*self.0).max(1));
+    }
 }
 
 /// Types for which all zeroes are a value.
 ///
 /// # Safety
 /// Exactly that.
-pub unsafe trait Zeroable {}
+pub unsafe trait Zeroable: Copy {}
 // SAFETY: a plain number.
 unsafe impl Zeroable for u8 {}
 // SAFETY: a plain number.

@@ -218,7 +218,7 @@ fn hooks_run_at_their_points_with_the_state_on_standard_input() {
     plan.namespaces(0).filesystems(&bundle);
     plan.bind(&c(bundle.path("")), c"/tmp", 0, 0);
     plan.child(&Operation::Checkpoint {}).child(&Operation::Pivot {});
-    let mut hook = |plan: &mut Plan, stream, name: &str, log: &str| {
+    let hook = |plan: &mut Plan, stream, name: &str, log: &str| {
         let script = format!("{{ echo -n '{name} '; cat; echo; }} >> {log}");
         let (args, env) = (list(&["sh", "-c", &script]), list(&["PATH=/usr/bin:/bin"]));
         plan.push(
@@ -237,7 +237,6 @@ fn hooks_run_at_their_points_with_the_state_on_standard_input() {
     hook(&mut plan, Stream::Hooks, "prestart", outside);
     hook(&mut plan, Stream::Child, "createContainer", "/tmp/log");
     plan.program(&["true"], true);
-    // The program's stream already holds Exec, so this one goes before the gate.
     hook(&mut plan, Stream::Poststart, "poststart", outside);
     let answer = keeper.create(&bundle, &plan.finish(), 0, &[]);
     let (pid, _) = answer.created();
@@ -279,10 +278,15 @@ fn executed_processes_are_killed_with_the_container() {
     let (_, init) = answer.created();
     keeper.start().started();
     let many: Vec<Answer> = (0..20)
-        .map(|_| {
+        .map(|number| {
             let mut plan = Plan::default();
             let target = plan.slot();
-            // Not in the container's pid namespace, so only the keeper can end it.
+            // Some in the container's pid namespace, whose init cannot end before they are
+            // reaped; the others outside, so that only the keeper can end them.
+            if number % 2 == 0 {
+                let join = Operation::JoinForChild { kind: join::PID, slot: target };
+                plan.push(Stream::Launch, &join);
+            }
             plan.child(&Operation::JoinProcess { slot: target, kinds: join::MOUNT });
             plan.program(&["sleep", "1000"], false);
             keeper.exec(&plan.finish(), &[init.as_raw_fd()])
@@ -295,4 +299,89 @@ fn executed_processes_are_killed_with_the_container() {
     for exec in &many {
         assert_eq!(exec.exited().signal, libc::SIGKILL);
     }
+}
+
+#[test]
+fn the_cgroup_of_a_dead_host_is_emptied_and_removed() {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let hierarchy = mounts.lines().find(|line| line.contains(" - cgroup2 "));
+    let Some(hierarchy) = hierarchy.and_then(|line| line.split(' ').nth(4)) else {
+        println!("skipped: cgroup v2");
+        return;
+    };
+    let Some(bundle) = Bundle::new() else { return };
+    let cgroup =
+        std::path::Path::new(hierarchy).join(format!("locule-test-{}", std::process::id()));
+    if std::fs::create_dir(&cgroup).is_err() {
+        println!("skipped: a writable cgroup v2");
+        return;
+    }
+    let folder = std::fs::File::open(&cgroup).unwrap();
+    for who in [As::Root, As::Sandboxed] {
+        let _ = std::fs::create_dir(&cgroup);
+        let mut keeper = Keeper::new(who);
+        let mut host = Command::new("sleep").arg("1000").spawn().unwrap();
+        let host_pidfd = pidfd(host.id() as i32);
+        let mut plan = Plan::default();
+        let slot = plan.slot();
+        plan.namespaces(0).push(Stream::Launch, &Operation::IntoCgroup { slot });
+        plan.filesystems(&bundle).child(&Operation::Pivot {}).output();
+        plan.program(&["sh", "-c", "cat /proc/self/cgroup; sleep 1000 & sleep 1000"], true);
+        let path = c(&cgroup);
+        plan.push(Stream::Cleanup, &Operation::KillCgroup { path: &path });
+        plan.push(Stream::Cleanup, &Operation::RemoveCgroup { path: &path });
+        let (mut output, input) = pipe();
+        let folder = std::fs::File::open(&cgroup).unwrap();
+        let fds = [folder.as_raw_fd(), input.as_raw_fd()];
+        let answer = keeper.create_for(&bundle, &plan.finish(), 0, &fds, &host_pidfd);
+        drop(input);
+        answer.created();
+        keeper.start().started();
+        let mut text = String::new();
+        let mut byte = [0];
+        let name = cgroup.file_name().unwrap().to_str().unwrap();
+        while !text.contains(name) && std::io::Read::read(&mut output, &mut byte).unwrap() == 1 {
+            text.push(byte[0] as char);
+        }
+        assert!(text.contains(name), "{text}");
+        host.kill().unwrap();
+        host.wait().unwrap();
+        keeper.process.wait().unwrap();
+        assert!(!cgroup.exists());
+        let _ = std::fs::remove_file(bundle.state().join("control"));
+    }
+    drop(folder);
+}
+
+#[test]
+fn a_host_whose_sockets_close_before_it_is_dead_leaves_nothing() {
+    let Some(bundle) = Bundle::new() else { return };
+    let mut keeper = Keeper::new(As::Root);
+    let mut host = Command::new("sleep").arg("1000").spawn().unwrap();
+    let host_pidfd = pidfd(host.id() as i32);
+    let mut plan = Plan::default();
+    // Nobody ever lets it go on, and its plan has no gate.
+    plan.namespaces(0).filesystems(&bundle);
+    plan.program(&["sleep", "1000"], false);
+    let (args, env) = (list(&["sleep", "1000"]), list(&[]));
+    plan.push(
+        Stream::Parent,
+        &Operation::Hook {
+            path: c"/bin/sleep",
+            args: args.as_list(),
+            env: env.as_list(),
+            timeout: 0,
+            state_head: c"",
+            state_tail: c"",
+        },
+    );
+    let state = c(bundle.state());
+    plan.push(Stream::Cleanup, &Operation::RemoveState { path: &state });
+    let answer = keeper.create_for(&bundle, &plan.finish(), 0, &[], &host_pidfd);
+    assert!(matches!(answer.reply(), Reply::Hello { .. }));
+    drop(answer);
+    host.kill().unwrap();
+    host.wait().unwrap();
+    keeper.process.wait().unwrap();
+    assert!(!bundle.state().exists());
 }

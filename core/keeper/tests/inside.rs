@@ -25,6 +25,15 @@ fn run(who: As, bundle: &Bundle, plan: Plan) -> String {
 
 #[test]
 fn mounts_devices_masks_and_names_are_as_planned() {
+    everything(As::Root);
+}
+
+#[test]
+fn newer_system_calls_may_be_hidden() {
+    everything(As::Sandboxed);
+}
+
+fn everything(who: As) {
     let Some(bundle) = Bundle::new() else { return };
     std::fs::create_dir(bundle.path("data")).unwrap();
     std::fs::write(bundle.path("data/file"), "from the host").unwrap();
@@ -68,7 +77,7 @@ fn mounts_devices_masks_and_names_are_as_planned() {
         ls /proc/self/fd | wc -l; readlink /dev/ptmx; echo $HOME";
     std::os::unix::fs::symlink("busybox", bundle.root().join("bin/cut")).unwrap();
     plan.program(&["sh", "-c", script], true);
-    let text = run(As::Root, &bundle, plan);
+    let text = run(who, &bundle, plan);
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
     assert_eq!(
         lines,
@@ -309,4 +318,161 @@ fn a_user_without_privilege_has_containers_too() {
     std::fs::create_dir(bundle.path("scratch")).unwrap();
     assert_eq!(std::fs::read_to_string(bundle.root().join("etc/changed")).unwrap(), "y\n");
     assert_eq!(run(As::User(id), &bundle, base(Some(bundle.path("scratch")))), expected);
+}
+
+#[test]
+fn a_user_without_privilege_executes_in_a_container() {
+    let Some(bundle) = Bundle::new() else { return };
+    let Ok(Some(user)) = nix::unistd::User::from_name("tester") else {
+        println!("skipped: user tester");
+        return;
+    };
+    let id = user.uid.as_raw();
+    bundle.give_to(id);
+    let map = std::ffi::CString::new(format!("0 {id} 1\n")).unwrap();
+    let mut plan = Plan::default();
+    plan.namespaces(join::USER);
+    plan.push(Stream::Parent, &Operation::DenySetgroups {});
+    plan.push(Stream::Parent, &Operation::UidMap { map: &map });
+    plan.push(Stream::Parent, &Operation::GidMap { map: &map });
+    plan.child(&Operation::BecomeRoot {});
+    plan.filesystems(&bundle).child(&Operation::Pivot {}).program(&["sleep", "1000"], true);
+    let keeper = Keeper::new(As::User(id));
+    let answer = keeper.create(&bundle, &plan.finish(), 0, &[]);
+    let (_, init) = answer.created();
+    keeper.start().started();
+
+    let mut plan = Plan::default();
+    let target = plan.slot();
+    let kinds = join::PID | join::MOUNT | join::UTS | join::IPC | join::NETWORK;
+    plan.push(Stream::Launch, &Operation::ThroughUserNamespace { slot: target, kinds });
+    plan.child(&Operation::BecomeRoot {}).output();
+    plan.program(&["sh", "-c", "id -u; cat /proc/1/comm; test $$ != 1 && exit 4"], false);
+    let (output, input) = pipe();
+    let exec = keeper.exec(&plan.finish(), &[init.as_raw_fd(), input.as_raw_fd()]);
+    drop(input);
+    exec.started();
+    assert_eq!(read_all(output), "0\nsleep\n");
+    assert_eq!(exec.exited().code, 4);
+    keeper.shut_down();
+}
+
+#[test]
+fn the_hosts_root_is_overlaid_name_by_name() {
+    for user in [false, true] {
+        let Some(bundle) = Bundle::new() else { return };
+        let mut plan = Plan::default();
+        let mut who = As::Root;
+        plan.namespaces(if user { join::USER } else { 0 });
+        if user {
+            let Ok(Some(user)) = nix::unistd::User::from_name("tester") else {
+                println!("skipped: user tester");
+                return;
+            };
+            let id = user.uid.as_raw();
+            who = As::User(id);
+            bundle.give_to(id);
+            let map = std::ffi::CString::new(format!("0 {id} 1\n")).unwrap();
+            plan.push(Stream::Parent, &Operation::DenySetgroups {});
+            plan.push(Stream::Parent, &Operation::UidMap { map: &map });
+            plan.push(Stream::Parent, &Operation::GidMap { map: &map });
+            plan.child(&Operation::BecomeRoot {});
+        }
+        let scratch = bundle.path("scratch");
+        std::fs::create_dir(&scratch).unwrap();
+        let scratch = c(scratch);
+        plan.child(&Operation::Propagation { flags: libc::MS_REC | libc::MS_SLAVE });
+        plan.child(&Operation::OverlayRootByEntry { scratch: &scratch });
+        for entry in std::fs::read_dir("/").unwrap() {
+            let entry = entry.unwrap();
+            let path = c(entry.path());
+            let name = entry.file_name();
+            if ["proc", "dev", "sys"].iter().any(|special| name == *special) {
+                continue;
+            }
+            match std::fs::read_link(entry.path()) {
+                Ok(target) => {
+                    plan.child(&Operation::Symlink { path: &path, target: &c(target) });
+                }
+                Err(_) => {
+                    plan.child(&Operation::OverlayEntry { name: &path });
+                }
+            }
+        }
+        plan.usual().child(&Operation::Pivot {}).output();
+        let script = "id -u; test -d /upper || echo hidden; echo x > /newfile && echo new; \
+            test -x /bin/busybox && cd /usr && ls -d bin; \
+            if test -w /usr; then echo y > /usr/changed && cat /usr/changed; else echo y; fi";
+        plan.program(&["sh", "-c", script], true);
+        assert_eq!(run(who, &bundle, plan), "0\nhidden\nnew\nbin\ny\n");
+        assert!(!std::path::Path::new("/usr/changed").exists());
+        assert!(!std::path::Path::new("/newfile").exists());
+    }
+}
+
+#[test]
+fn a_time_namespace_has_its_offsets() {
+    let Some(bundle) = Bundle::new() else { return };
+    let mut plan = Plan::default();
+    plan.namespaces(0);
+    plan.child(&Operation::NewTimeNamespace { offsets: c"boottime 864000000 0\n" });
+    plan.filesystems(&bundle).child(&Operation::Pivot {}).output();
+    plan.program(
+        &["sh", "-c", "read up rest < /proc/uptime; test ${up%.*} -gt 864000000 && echo later"],
+        true,
+    );
+    assert_eq!(run(As::Root, &bundle, plan), "later\n");
+}
+
+#[test]
+fn a_seccomp_filter_is_installed_last() {
+    let Some(bundle) = Bundle::new() else { return };
+    let mut plan = Plan::default();
+    plan.namespaces(0).filesystems(&bundle).child(&Operation::Pivot {}).output();
+    // mkdir(2) answers EDOM.
+    let filter: Vec<u8> = [
+        (0x20u16, 0u8, 0u8, 0u32),
+        (0x15, 0, 1, libc::SYS_mkdir as u32),
+        (0x06, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EDOM as u32),
+        (0x06, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ]
+    .into_iter()
+    .flat_map(|(code, jt, jf, k)| {
+        let mut bytes = code.to_le_bytes().to_vec();
+        bytes.extend([jt, jf]);
+        bytes.extend(k.to_le_bytes());
+        bytes
+    })
+    .collect();
+    plan.child(&Operation::NoNewPrivileges {});
+    plan.child(&Operation::Seccomp { flags: 0, program: &filter });
+    plan.program(&["sh", "-c", "mkdir /tmp/x 2>&1 | grep -o 'Numerical.*'"], true);
+    let text = run(As::Root, &bundle, plan);
+    assert!(text.contains("Numerical argument out of domain"), "{text}");
+}
+
+#[test]
+fn root_gives_a_container_ids_of_its_own() {
+    let Some(bundle) = Bundle::new() else { return };
+    bundle.give_to(100_000);
+    let map = c"0 100000 65536\n";
+    let mut plan = Plan::default();
+    plan.namespaces(join::USER);
+    plan.push(Stream::Parent, &Operation::UidMap { map });
+    plan.push(Stream::Parent, &Operation::GidMap { map });
+    plan.push(Stream::Parent, &Operation::OomScoreAdj { value: 10 });
+    plan.child(&Operation::BecomeRoot {});
+    plan.child(&Operation::NewTimeNamespace { offsets: c"boottime 864000000 0\n" });
+    plan.filesystems(&bundle).child(&Operation::Pivot {});
+    plan.child(&Operation::OomScoreAdj { value: 20 });
+    plan.child(&Operation::Sysctl { name: c"net/ipv4/ip_forward", value: c"1" });
+    plan.output();
+    let groups: OwnedNumbers = [5].into_iter().collect();
+    let groups = groups.as_numbers();
+    plan.child(&Operation::User { uid: 7, gid: 8, groups, keep_groups: 0 });
+    let script = "id -u; id -G; cat /proc/self/oom_score_adj /proc/sys/net/ipv4/ip_forward; \
+        read up rest < /proc/uptime; test ${up%.*} -gt 864000000 && echo later; \
+        stat -c %u /bin/sh; touch /bin/x 2>/dev/null || echo refused";
+    plan.program(&["sh", "-c", script], true);
+    assert_eq!(run(As::Root, &bundle, plan), "7\n8 5\n20\n1\nlater\n0\nrefused\n");
 }

@@ -221,6 +221,7 @@ impl core::fmt::Debug for Text {
 }
 
 /// A reply.
+#[allow(clippy::large_enum_variant, reason = "nothing to box with; lives on the stack only")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reply {
     /// The keeper is there. Sent first, with its protocol version, whatever the request's.

@@ -1,7 +1,7 @@
 //! Making a container: all or nothing.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use super::stdio::Streams;
 use super::{CreateOptions, OnHostExit, Parentage, Runtime, Source};
 use crate::cgroup::{self, Cgroup, Entry, Location};
 use crate::compile::{ContainerInput, Plan, Slot, compile_container};
-use crate::launch::{Channel, Deadline, Message, Relation, request};
+use crate::launch::{Channel, Deadline, Execution, Message, Relation, memory_file, reap, request};
 use crate::spec::{self, oci};
 use crate::{Category, Error, Result, Stage};
 
@@ -123,7 +123,12 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
     let mut streams = Streams::open(&options.stdio)?;
 
     let (dir, _lock) = reserve(runtime, id)?;
-    let mut begun = Begun { dir: Some(dir), cgroup: None, keeper: None };
+    let mut begun = Begun { dir: Some(dir), cgroup: None, keeper: None, leaving: None };
+    // First of all, so that it gets ready while this thread does its part.
+    let relation =
+        if options.parentage == Parentage::Child { Relation::Child } else { Relation::Silent };
+    let (keeper, leaving) = Keeper::spawn(runtime, relation)?;
+    (begun.keeper, begun.leaving) = (Some(keeper), leaving);
     let keeper_stays = options.parentage == Parentage::Keeper;
     let mut record = Record {
         version: Record::VERSION,
@@ -162,22 +167,18 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
         Parentage::Orphan => protocol::create::ORPHAN,
         Parentage::Child => protocol::create::CHILD,
     } | if record.detached { protocol::create::DETACHED } else { 0 };
-    let relation =
-        if options.parentage == Parentage::Child { Relation::Child } else { Relation::Silent };
-    let (keeper, leaving) = Keeper::spawn(runtime, relation)?;
-    let keeper = begun.keeper.insert(keeper);
-    let dir = begun.dir.as_ref().expect("there from the beginning to the end");
+    let (Some(dir), Some(keeper)) = (&begun.dir, &begun.keeper) else { unreachable!("made above") };
     let replies = keeper.create(runtime, flags, &plan, dir, &descriptors)?;
     let (created, terminal) = await_creation(&replies, &deadline, Stage::Spawn)?;
-    if let Some(leaving) = leaving {
-        crate::launch::reap(&leaving);
+    if let Some(leaving) = begun.leaving.take() {
+        reap(&leaving);
     }
 
     let init = Identity::of(created.pid).map_err(|error| {
         Error::io(Stage::State, &error, format!("read /proc/{}/stat", created.pid))
     })?;
+    dir.write_init(init)?;
     record.init = Some(init);
-    dir.write(&record)?;
 
     let process = Process(Arc::new(process::Inner {
         container_id: id.to_owned(),
@@ -214,6 +215,8 @@ struct Begun {
     dir: Option<StateDir>,
     cgroup: Option<Cgroup>,
     keeper: Option<Keeper>,
+    /// A keeper that is a child of this process, to be reaped.
+    leaving: Option<OwnedFd>,
 }
 
 /// What a finished container consists of.
@@ -241,6 +244,11 @@ impl Drop for Begun {
     fn drop(&mut self) {
         if let Some(keeper) = &self.keeper {
             keeper.dismiss();
+        }
+        if let Some(leaving) = &self.leaving {
+            // Without its socket it leaves even if it never understood a request.
+            self.keeper = None;
+            reap(leaving);
         }
         if let Some(cgroup) = &self.cgroup {
             let _ = cgroup.kill(super::handle::PATIENCE);
@@ -287,14 +295,18 @@ impl Keeper {
             .map_err(|error| Error::io(Stage::Spawn, &error, "send the plan to the keeper"))
     }
 
-    /// Makes it kill what it has and leave, and waits until it has left.
+    /// Makes it kill what it has and leave, and waits until all that is dead.
     pub(super) fn dismiss(&self) {
         let shutdown = Request { kind: RequestKind::Shutdown, flags: 0 };
         // It may have left already; the end of its socket is the end of it.
         let replies = request(&self.0, shutdown, &[]);
         let deadline = Deadline::within(Some(Duration::from_secs(10)), None);
         if let Ok(replies) = &replies {
-            while let Ok(Message::Reply(..)) = replies.next(&deadline, Stage::Delete) {}
+            while let Ok(Message::Reply(reply, _)) = replies.next(&deadline, Stage::Delete) {
+                if reply == Reply::Done {
+                    break;
+                }
+            }
         }
     }
 }
@@ -329,7 +341,13 @@ pub(super) fn await_creation(
             Message::Reply(Reply::Created { pid } | Reply::Started { pid }, Some(pidfd)) => {
                 return Ok((Created { pid, pidfd }, terminal));
             }
-            Message::Reply(Reply::Failed(failure), _) => return Err(error_of(&failure)),
+            Message::Reply(Reply::Failed(failure), dead) => {
+                // A first process that was to be this process's own child and is dead.
+                if let Some(dead) = dead {
+                    reap(&dead);
+                }
+                return Err(error_of(&failure));
+            }
             Message::Reply(other, _) => {
                 let message = format!("unexpected answer of the keeper: {other:?}");
                 return Err(Error::new(Category::Keeper, stage, message));
@@ -389,31 +407,8 @@ fn open_namespace(path: &Path, kind: u64) -> Result<OwnedFd> {
 
 /// The plan in a sealed memory file, which the keeper maps.
 pub(super) fn plan_file(plan: &Plan) -> Result<OwnedFd> {
-    let fail = |error: io::Error| Error::io(Stage::Spawn, &error, "put the plan in a memory file");
-    let create = |flags| {
-        // SAFETY: the name is a C string; the result is checked.
-        let fd = unsafe { libc::memfd_create(c"locule-plan".as_ptr(), flags) };
-        // SAFETY: a new descriptor that nobody else owns.
-        if fd < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-        }
-    };
-    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
-    let fd = match create(flags | libc::MFD_NOEXEC_SEAL) {
-        // MFD_NOEXEC_SEAL came with Linux 6.3.
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => create(flags).map_err(fail)?,
-        other => other.map_err(fail)?,
-    };
-    let mut file = std::fs::File::from(fd);
-    io::Write::write_all(&mut file, &plan.bytes).map_err(fail)?;
-    let seals = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
-    // SAFETY: plain integers.
-    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) } != 0 {
-        return Err(fail(io::Error::last_os_error()));
-    }
-    Ok(file.into())
+    memory_file(c"locule-plan", Execution::Forbidden, &plan.bytes)
+        .map_err(|error| Error::io(Stage::Spawn, &error, "put the plan in a memory file"))
 }
 
 fn invent_id() -> Result<String> {

@@ -65,7 +65,7 @@ impl Container {
         super::state_dir::check_id(id)?;
         reclaim(runtime, id)?;
         let dir = runtime.state_dir_of(id)?;
-        let Some(record) = dir.read()? else {
+        let Some(record) = dir.read()?.filter(|record| record.init.is_some()) else {
             return Err(Error::new(Category::Busy, Stage::State, "the container is being created")
                 .of_container(id));
         };
@@ -111,13 +111,12 @@ impl Container {
 
     /// Says in which state the container is that cannot be started.
     fn start_refused(&self, error: Error) -> Error {
-        match self.status() {
-            Ok(Status::Stopped) => error.context("cannot start a container that has stopped"),
-            Ok(Status::Running | Status::Paused) => {
-                error.context("cannot start an already running container")
-            }
-            _ => error,
-        }
+        let message = match self.status() {
+            Ok(Status::Stopped) => "cannot start a container that has stopped",
+            Ok(Status::Running | Status::Paused) => "cannot start an already running container",
+            _ => return error,
+        };
+        Error::new(Category::State, Stage::Start, message)
     }
 
     fn start_at_gate(&self, deadline: &Deadline<'_>) -> Result<()> {

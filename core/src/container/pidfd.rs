@@ -1,6 +1,7 @@
 //! Processes by descriptor and by pid with start time; never by a bare pid.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
@@ -17,7 +18,9 @@ pub(super) struct Identity {
 
 impl Identity {
     pub(super) fn of(pid: i32) -> io::Result<Identity> {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let mut stat = [0; 1024];
+        let length = File::open(format!("/proc/{pid}/stat"))?.read(&mut stat)?;
+        let stat = String::from_utf8_lossy(&stat[..length]);
         // The command name may hold anything, so count from its closing bracket.
         let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
         let start = fields.split(' ').nth(19).and_then(|field| field.parse().ok());

@@ -54,8 +54,8 @@ pub struct State {
     pub document: Value,
 }
 
-/// `state.json`. Written when the container is begun, so that whoever comes after a crash knows
-/// what to clean up, and again when it is created.
+/// `state.json`: written when the container is begun, so that whoever comes after a crash knows
+/// what to clean up.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Record {
     /// Format of this file.
@@ -72,7 +72,8 @@ pub(super) struct Record {
     pub detached: bool,
     /// Whether a keeper stays with it.
     pub keeper: bool,
-    /// The first process; absent until the container is created.
+    /// The first process; absent until the container is created. In a file of its own.
+    #[serde(skip)]
     pub init: Option<Identity>,
     pub cgroup: Location,
     /// The configuration as it was given: later changes to config.json do not matter.

@@ -116,7 +116,8 @@ impl Runtime {
         spec::features::features(&spec::features::Facts {
             last_capability: Some(self.0.facts.last_capability),
             missing_mount_options: vec!["idmap", "ridmap"],
-            namespaces: ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"].to_vec(),
+            namespaces: ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"]
+                .to_vec(),
             hooks: ["prestart", "createRuntime", "createContainer", "startContainer", "poststart"]
                 .to_vec(),
             cgroup: spec::features::Cgroup { v1: true, v2: true, ..Default::default() },

@@ -1,4 +1,4 @@
-//! A container's directory: `state.json`, the keeper's sockets, and the lock.
+//! A container's directory: `state.json`, `init`, the keeper's sockets, and the lock.
 //!
 //! Whoever creates, starts to delete or cleans up a container holds an exclusive `flock` on
 //! its directory. The kernel drops the lock of a dead process, so a directory that nobody has
@@ -13,10 +13,14 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 
+use super::pidfd::Identity;
 use super::record::Record;
 use crate::{Category, Error, Result, Stage};
 
 const RECORD: &str = "state.json";
+/// The first process, once there is one. Its own file, because a rename over an existing one
+/// makes journalling filesystems wait for the disk.
+const INIT: &str = "init";
 
 /// The directory of one container.
 #[derive(Debug)]
@@ -134,6 +138,23 @@ impl StateDir {
         fs::rename(&temporary, self.path.join(RECORD)).map_err(fail)
     }
 
+    /// Completes the record.
+    pub(super) fn write_init(&self, init: Identity) -> Result<()> {
+        let path = self.path.join(INIT);
+        let mut options = File::options();
+        options.write(true).create_new(true).mode(0o600);
+        let text = format!("{} {}\n", init.pid, init.start);
+        // One short write: readers find all of it or nothing.
+        let written = options.open(&path).and_then(|mut file| file.write_all(text.as_bytes()));
+        written.map_err(|error| Error::io(Stage::State, &error, format!("write {path:?}")))
+    }
+
+    fn read_init(&self) -> Option<Identity> {
+        let text = fs::read_to_string(self.path.join(INIT)).ok()?;
+        let (pid, start) = text.strip_suffix('\n')?.split_once(' ')?;
+        Some(Identity { pid: pid.parse().ok()?, start: start.parse().ok()? })
+    }
+
     /// The record; `None` if the container's creation did not come that far.
     pub(super) fn read(&self) -> Result<Option<Record>> {
         let path = self.path.join(RECORD);
@@ -142,7 +163,7 @@ impl StateDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::io(Stage::State, &error, format!("read {path:?}"))),
         };
-        let record: Record = serde_json::from_slice(&json).map_err(|error| {
+        let mut record: Record = serde_json::from_slice(&json).map_err(|error| {
             Error::new(Category::System, Stage::State, format!("{path:?} is damaged: {error}"))
         })?;
         if record.version != Record::VERSION {
@@ -152,6 +173,7 @@ impl StateDir {
                 format!("{path:?} was written by another version of Locule"),
             ));
         }
+        record.init = self.read_init();
         Ok(Some(record))
     }
 

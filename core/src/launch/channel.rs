@@ -19,6 +19,7 @@ use crate::{Cancel, Category, Error, Result, Stage};
 pub(crate) struct Channel(OwnedFd);
 
 /// A datagram that came in.
+#[allow(clippy::large_enum_variant, reason = "lives on the stack only, and not for long")]
 pub(crate) enum Message {
     /// A reply, and the descriptor that came with it.
     Reply(Reply, Option<OwnedFd>),

@@ -3,11 +3,12 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use once_cell::sync::OnceCell;
 
+use super::memory_file::{Execution, memory_file};
 use super::spawn::{Relation, spawn};
 use crate::{Category, Error, Result, Stage};
 
@@ -42,13 +43,14 @@ impl Images {
                 .map_err(|error| Error::io(Stage::Spawn, &error, "execute the keeper"));
         }
         type Source<'a> = (&'a str, &'a dyn Fn() -> io::Result<OwnedFd>);
+        let in_memory = || memory_file(c"locule-keeper", Execution::Allowed, locule_keeper::IMAGE);
         let explicit = || File::open(self.explicit.as_ref().unwrap()).map(OwnedFd::from);
         let unnamed = || unnamed_file(&self.state_dir);
         let sources: &[Source<'_>] = if self.explicit.is_some() {
             &[("the given path", &explicit)]
         } else {
             &[
-                ("a memory file", &memory_file),
+                ("a memory file", &in_memory),
                 ("an installed file", &installed),
                 ("an unnamed file in the state directory", &unnamed),
             ]
@@ -80,34 +82,6 @@ impl Images {
         }
         Err(error)
     }
-}
-
-fn memory_file() -> io::Result<OwnedFd> {
-    let create = |flags: libc::c_uint| {
-        // SAFETY: the name is a C string; the result is checked.
-        let fd = unsafe { libc::memfd_create(c"locule-keeper".as_ptr(), flags) };
-        // SAFETY: a new descriptor that nobody else owns.
-        if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(unsafe { File::from_raw_fd(fd) }) }
-    };
-    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
-    // Before Linux 6.3 there is no MFD_EXEC, and every memory file may be executed.
-    let mut file = match create(flags | libc::MFD_EXEC) {
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => create(flags)?,
-        other => other?,
-    };
-    file.write_all(locule_keeper::IMAGE)?;
-    file.set_permissions(PermissionsExt::from_mode(0o555))?;
-    let seals = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
-    const F_SEAL_EXEC: libc::c_int = 0x20; // since Linux 6.3
-    // SAFETY: plain integers.
-    unsafe {
-        if libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals | F_SEAL_EXEC) != 0
-            && libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) != 0
-        {
-            return Err(io::Error::last_os_error());
-        }
-    }
-    Ok(file.into())
 }
 
 fn installed() -> io::Result<OwnedFd> {

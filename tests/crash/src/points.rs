@@ -272,6 +272,7 @@ fn attempt(bench: &Bench, scenario: &Scenario, point: Point) -> Result<bool, Str
     let mut tracer = Tracer::spawn(command, Some((point.victim, point.at, scenario.deed)));
     let has_end = scenario.steps.contains(&"delete");
     tracer.until(|tracer| tracer.hit.is_some() || !has_end && tracer.host_is_gone());
+    tracer.disarm();
     let hit = tracer.hit;
     let outcome = match scenario.deed {
         Deed::Kill => after_death(&subject, scenario, point.victim, way, &mut tracer, before),

@@ -180,6 +180,13 @@ impl Tracer {
         let _ = request(how, pid, 0, signal as usize);
     }
 
+    /// From now on nobody is harmed.
+    pub fn disarm(&mut self) {
+        if let Some((_, at, _)) = &mut self.victim {
+            *at = 0;
+        }
+    }
+
     /// Lets a paused victim go on.
     pub fn go_on(&mut self) {
         if let Some((pid, _)) = self.hit {

@@ -1,6 +1,5 @@
 package liblocule
 
-// #include <stdlib.h>
 // #include <locule.h>
 import "C"
 
@@ -47,11 +46,7 @@ type CreateOptions struct {
 // lower writes the options for C. The struct is Go memory, but all its pointers lead to C
 // memory or to what m has pinned.
 func (o *CreateOptions) lower(m *memory) (C.struct_locule_create_opts, func(), error) {
-	cancel, done, err := o.Cancel.lend()
-	if err != nil {
-		return C.struct_locule_create_opts{}, nil, err
-	}
-	return C.struct_locule_create_opts{
+	opts := C.struct_locule_create_opts{
 		size:          C.sizeof_struct_locule_create_opts,
 		flags:         C.uint64_t(o.Flags),
 		id:            m.string(o.ID),
@@ -63,8 +58,13 @@ func (o *CreateOptions) lower(m *memory) (C.struct_locule_create_opts, func(), e
 		timeout_ms:    C.uint32_t(o.TimeoutMS),
 		pass_fds:      m.ints(o.PassFDs),
 		pass_fd_count: C.size_t(len(o.PassFDs)),
-		cancel:        cancel,
-	}, done, nil
+	}
+	if err := m.check(); err != nil {
+		return opts, nil, err
+	}
+	cancel, done, err := o.Cancel.lend()
+	opts.cancel = cancel
+	return opts, done, err
 }
 
 // ExecOptions are the fields of locule_exec_opts.
@@ -119,8 +119,12 @@ func (r *Runtime) Open(id string) (*Container, error) {
 		return nil, err
 	}
 	defer r.release()
-	name := C.CString(id) // not NULL for ""
-	defer C.free(unsafe.Pointer(name))
+	var memory memory
+	defer memory.free()
+	name := memory.copy(id) // not NULL for ""
+	if err := memory.check(); err != nil {
+		return nil, err
+	}
 	var ptr *C.locule_container
 	var e *C.locule_error
 	if err := failed(C.locule_container_open(runtime, name, &ptr, &e), e); err != nil {

@@ -12,6 +12,7 @@ import "C"
 import (
 	"errors"
 	"runtime"
+	"strings"
 	"sync"
 	"unsafe"
 )
@@ -66,7 +67,8 @@ func Version() string { return C.GoString(C.locule_version()) }
 func Has(feature string) bool {
 	var memory memory
 	defer memory.free()
-	return C.locule_has(memory.string(feature)) != 0
+	name := memory.string(feature)
+	return memory.check() == nil && C.locule_has(name) != 0
 }
 
 // handle is a counted C object. The C reference is given back once: after Close and the end of
@@ -129,6 +131,7 @@ func (h *handle) drop() {
 type memory struct {
 	blocks []unsafe.Pointer
 	pinner runtime.Pinner
+	nul    bool
 }
 
 // string returns a C string, or NULL for "".
@@ -136,9 +139,27 @@ func (m *memory) string(s string) *C.char {
 	if s == "" {
 		return nil
 	}
+	return m.copy(s)
+}
+
+func (m *memory) copy(s string) *C.char {
+	m.nul = m.nul || strings.IndexByte(s, 0) >= 0
 	p := C.CString(s)
 	m.blocks = append(m.blocks, unsafe.Pointer(p))
 	return p
+}
+
+// check must come before the call: C would see less than the whole of a string with a NUL.
+func (m *memory) check() error {
+	if m.nul {
+		return &Error{
+			Code:      C.LOCULE_E_INVALID,
+			Stage:     C.LOCULE_STAGE_ARGUMENTS,
+			StageName: "arguments",
+			Message:   "a string contains a NUL byte",
+		}
+	}
+	return nil
 }
 
 // strings returns an array of C strings that ends with NULL, or NULL for nil.
@@ -151,9 +172,7 @@ func (m *memory) strings(list []string) **C.char {
 	m.blocks = append(m.blocks, p)
 	array := unsafe.Slice((**C.char)(p), len(list)+1)
 	for i, s := range list {
-		c := C.CString(s)
-		m.blocks = append(m.blocks, unsafe.Pointer(c))
-		array[i] = c
+		array[i] = m.copy(s)
 	}
 	array[len(list)] = nil
 	return &array[0]

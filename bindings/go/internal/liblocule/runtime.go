@@ -36,6 +36,9 @@ func NewRuntime(stateDir, keeper string, flags uint64) (*Runtime, error) {
 		state_dir:   memory.string(stateDir),
 		keeper_path: memory.string(keeper),
 	}
+	if err := memory.check(); err != nil {
+		return nil, err
+	}
 	var ptr *C.locule_runtime
 	var e *C.locule_error
 	if err := failed(C.locule_runtime_new(&opts, &ptr, &e), e); err != nil {
@@ -139,6 +142,9 @@ func GenerateSpec(o *SpecOptions) ([]byte, error) {
 		memory_bytes: C.uint64_t(o.MemoryBytes),
 		cpu_milli:    C.uint32_t(o.CPUMilli),
 		pids:         C.uint32_t(o.Pids),
+	}
+	if err := memory.check(); err != nil {
+		return nil, err
 	}
 	var buf C.locule_buf
 	var e *C.locule_error

@@ -1,0 +1,210 @@
+"""Keyword arguments become config.json. No library is needed for this."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+
+import pytest
+
+import locule
+from locule import aio
+from locule._choices import (
+    DEFAULT_PATH, Choices, Mount, parse_args, parse_cpus, parse_env, parse_memory, parse_user,
+    process_document,
+)
+from locule._options import CreateOptions, RunOptions, SpecOptions
+
+
+@pytest.mark.parametrize("given, expected", [
+    (None, None), (1, 1), ("4096", 4096), ("1K", 1024), ("256M", 256 << 20), ("256m", 256 << 20),
+    ("1.5G", 3 << 29), ("2GiB", 2 << 30), ("64 MB", 64 << 20), ("1T", 1 << 40),
+])
+def test_memory_is_bytes_or_a_number_with_a_unit(given, expected) -> None:
+    assert parse_memory(given) == expected
+
+
+@pytest.mark.parametrize("wrong", [0, -1, "", "M", "12X", "-1M", "inf", "nan", True])
+def test_memory_of_another_form_is_refused(wrong) -> None:
+    with pytest.raises(locule.Invalid, match="memory"):
+        parse_memory(wrong)
+
+
+@pytest.mark.parametrize("given, expected", [
+    (None, None), (0, (0, 0)), (1000, (1000, 1000)), ("1000", (1000, 1000)), ("1:2", (1, 2)),
+    ((3, 4), (3, 4)),
+])
+def test_user_is_a_number_a_pair_or_text(given, expected) -> None:
+    assert parse_user(given) == expected
+
+
+@pytest.mark.parametrize("wrong", [-1, "root", "1:", "1:2:3", (1, 2, 3), "", 2**32])
+def test_a_user_of_another_form_is_refused(wrong) -> None:
+    with pytest.raises(locule.Invalid, match="user"):
+        parse_user(wrong)
+
+
+def test_cpus_are_a_fraction_of_processors() -> None:
+    assert (parse_cpus(None), parse_cpus(0.5), parse_cpus(2)) == (None, 500, 2000)
+    for wrong in (0, -1, 0.001, float("nan"), float("inf")):
+        with pytest.raises(locule.Invalid, match="cpus"):
+            parse_cpus(wrong)
+
+
+def test_mounts_are_read_only_unless_said_otherwise() -> None:
+    assert Mount.parse("/a:/b") == Mount("/a", "/b")
+    assert Mount.parse("/a:/b:ro").readonly
+    assert not Mount.parse("/a:/b:rw").readonly
+    assert "rro" in Mount("/a", "/b").to_spec()["options"]
+    assert "rw" in Mount("/a", "/b", readonly=False).to_spec()["options"]
+
+
+def test_a_mount_source_may_be_relative_and_a_path(monkeypatch, tmp_path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Mount(Path("data"), "/data").to_spec()["source"] == str(tmp_path / "data")
+
+
+@pytest.mark.parametrize("wrong", ["", "/a", "/a:/b:rx", ":/b", "/a:", "/a:/b:ro:x"])
+def test_mounts_of_another_form_are_refused(wrong) -> None:
+    with pytest.raises(locule.Invalid, match="mount"):
+        Mount.parse(wrong)
+
+
+def test_a_mount_target_is_absolute() -> None:
+    with pytest.raises(locule.Invalid, match="target"):
+        Mount("/a", "b").to_spec()
+
+
+def test_mounts_are_a_sequence_not_one_string() -> None:
+    with pytest.raises(TypeError):
+        Choices(mounts="/a:/b")  # type: ignore[arg-type]
+
+
+def test_args_may_be_one_program_and_hold_paths() -> None:
+    assert parse_args("true") == ["true"]
+    assert parse_args(["cat", Path("/etc/os-release")]) == ["cat", "/etc/os-release"]
+    assert parse_args(Path("/bin/true")) == ["/bin/true"]
+    for wrong in ([], ["a\0b"], ["\udcff"]):
+        with pytest.raises(locule.Invalid):
+            parse_args(wrong)
+    with pytest.raises(TypeError):
+        parse_args(["sleep", 1])  # type: ignore[list-item]
+
+
+def test_env_is_the_whole_environment_but_for_a_path() -> None:
+    assert parse_env(None) is None
+    assert parse_env({}) == [f"PATH={DEFAULT_PATH}"]
+    assert parse_env({"A": "b", "PATH": "/x"}) == ["A=b", "PATH=/x"]
+    for wrong in ({"": "x"}, {"A=B": "x"}, {"A": "x\0"}):
+        with pytest.raises(locule.Invalid):
+            parse_env(wrong)
+
+
+def test_network_is_none_or_host() -> None:
+    with pytest.raises(locule.Invalid, match="network"):
+        Choices(network="bridge")
+
+
+def test_the_hosts_root_is_only_used_below_an_overlay() -> None:
+    assert Choices().flags == 1
+    assert Choices(rootfs="/x").flags == 0
+    assert Choices(rootfs="/x", overlay=True).flags == 1
+    with pytest.raises(locule.Invalid, match="overlay"):
+        Choices(overlay=False).flags
+    with pytest.raises(locule.Invalid, match="rootfs"):
+        Choices(rootfs="/x", bundle="/y")
+
+
+SPEC = {
+    "ociVersion": "1.2.0",
+    "process": {"cwd": "/", "args": ["sh"], "env": ["A=b"], "user": {"uid": 0, "gid": 0}},
+    "root": {"path": "rootfs"},
+    "linux": {"namespaces": [{"type": "pid"}], "resources": {"memory": {"swap": 5}}},
+    "x-unknown": [1, 2],
+}
+
+
+def changed(**choices):
+    return json.loads(Choices(spec=SPEC, **choices).document())
+
+
+def test_a_spec_without_changes_goes_as_it_is(tmp_path) -> None:
+    assert changed() == SPEC
+    text = b'{ "ociVersion" : "1.2.0" }'
+    assert Choices(spec=text).document() == text
+    assert Choices(spec=text.decode()).document() == text
+    assert Choices(bundle=tmp_path).document() is None
+
+
+def test_arguments_change_a_spec_and_nothing_else_in_it() -> None:
+    document = changed(
+        args=["true"], env={"X": "y", "PATH": "/"}, cwd="/tmp", user="1:2", hostname="h",
+        mounts=["/a:/b"], network="none", memory="1K", cpus=0.5, pids=7, readonly=True,
+    )
+    assert document["process"] == {
+        "cwd": "/tmp", "args": ["true"], "env": ["X=y", "PATH=/"], "user": {"uid": 1, "gid": 2},
+    }
+    assert document["hostname"] == "h"
+    assert document["root"] == {"path": "rootfs", "readonly": True}
+    assert [mount["destination"] for mount in document["mounts"]] == ["/b"]
+    assert document["linux"]["namespaces"] == [{"type": "pid"}, {"type": "network"}]
+    assert document["linux"]["resources"] == {
+        "memory": {"swap": 5, "limit": 1024},
+        "cpu": {"quota": 50000, "period": 100000},
+        "pids": {"limit": 7},
+    }
+    assert document["x-unknown"] == [1, 2]
+    assert "hostname" not in SPEC, "the caller's own document stays as it was"
+
+
+def test_a_terminal_of_the_spec_is_left_out_for_a_run() -> None:
+    terminal = json.dumps({**SPEC, "process": {**SPEC["process"], "terminal": True}})
+    assert json.loads(Choices(spec=terminal, tty=False).document())["process"]["terminal"] is False
+    text = json.dumps(SPEC).encode()
+    assert Choices(spec=text, tty=False).document() == text
+
+
+def test_a_document_that_cannot_be_changed_goes_to_the_library_as_it_is() -> None:
+    for text in (b"{", b"[]", b'{"process": 5}', b'{"process": {}, "process": {}}'):
+        assert Choices(["true"], spec=text).document() == text
+
+
+def test_a_second_process_has_a_terminal_only_if_asked() -> None:
+    assert json.loads(process_document("true", None, None, None, None)) == {
+        "args": ["true"], "terminal": False,
+    }
+    assert json.loads(process_document("true", None, None, None, (24, 80)))["consoleSize"] == {
+        "height": 24, "width": 80,
+    }
+
+
+# --- signatures ------------------------------------------------------------------------------
+
+def keywords(function) -> "set[str]":
+    parameters = inspect.signature(function).parameters.values()
+    return {one.name for one in parameters if one.kind is one.KEYWORD_ONLY}
+
+
+SPEC_NAMES = set(SpecOptions.__annotations__)
+
+
+def test_run_takes_what_it_passes_on() -> None:
+    assert keywords(locule.run) == set(RunOptions.__annotations__)
+    assert keywords(locule.Runtime.run) | SPEC_NAMES == keywords(locule.run)
+    assert keywords(aio.run) == keywords(locule.Runtime.run)
+    assert keywords(aio.Runtime.run) == keywords(locule.Runtime.run)
+
+
+def test_create_takes_every_choice() -> None:
+    fields = set(Choices.__dataclass_fields__) - {"args"}
+    assert set(CreateOptions.__annotations__) == fields
+    assert fields <= keywords(locule.Runtime.create)
+
+
+def test_aio_has_the_same_names() -> None:
+    assert set(locule.__all__) - set(aio.__all__) == {"Events"}
+    for name in ("Runtime", "Container", "Process"):
+        public = {one for one in vars(getattr(locule, name)) if not one.startswith("_")}
+        asynchronous = {one for one in dir(getattr(aio, name)) if not one.startswith("_")}
+        assert public - asynchronous <= {"has_ended"}, name
