@@ -15,11 +15,9 @@ class Cancel:
     """Given to any number of calls, `trigger` makes them raise Cancelled, now or later."""
 
     def __init__(self) -> None:
-        out = ctypes.c_void_p()
-        call("locule_cancel_new", ctypes.byref(out))
-        assert out.value is not None
-        self._handle = Handle("cancel", out.value)
+        self._handle = Handle("cancel")
         close_with(self, self._handle)
+        call("locule_cancel_new", ctypes.byref(self._handle.out))
 
     def trigger(self) -> None:
         """Stops the calls. It cannot be undone. Any thread."""

@@ -50,16 +50,13 @@ class Container:
     def __init__(
         self,
         runtime: "Runtime",
-        pointer: int,
+        handle: Handle,
         args: Optional[Sequence[str]] = None,
         streams: Optional[Streams] = None,
-        text: bool = False,
-        encoding: Optional[str] = None,
-        errors: Optional[str] = None,
     ) -> None:
         # Made by Runtime only.
         self._runtime = runtime
-        self._handle = Handle("container", pointer)
+        self._handle = handle
         self._fate = fate = _Fate()
         with self._handle as container:
             self.id = _abi.library().locule_container_id(container).decode()
@@ -70,10 +67,13 @@ class Container:
                 self._handle,
                 lambda: description if created and not fate.deleted else None,
             )
-            out = ctypes.c_void_p()
-            call("locule_container_init", container, ctypes.byref(out))
-        assert out.value is not None
-        self.init = Process(out.value, self.id, args, streams, text, encoding, errors)
+            init = Handle("process")
+            call("locule_container_init", container, ctypes.byref(init.out))
+        try:
+            self.init = Process(init, self.id, args, streams)
+        except BaseException:
+            init.close()
+            raise
         self.init._before_close = runtime._tell_listeners
 
     def __repr__(self) -> str:
@@ -116,7 +116,9 @@ class Container:
         start alone.
         """
         document = _choices.process_document(args, env, cwd, user, tty)
-        streams = Streams(stdin, stdout, stderr)
+        names = _choices.parse_args(args)
+        streams = Streams(stdin, stdout, stderr, text, encoding, errors)
+        handle = Handle("process")
         try:
             with ExitStack() as stack:
                 container = stack.enter_context(self._handle)
@@ -129,13 +131,18 @@ class Container:
                     cancel=use(cancel, stack),
                 )
                 streams.fill(opts)
-                out = ctypes.c_void_p()
-                call("locule_container_exec", container, ctypes.byref(opts), ctypes.byref(out))
-            assert out.value is not None
-            names = _choices.parse_args(args)
-            process = Process(out.value, self.id, names, streams, text, encoding, errors)
+                out = ctypes.byref(handle.out)
+                call("locule_container_exec", container, ctypes.byref(opts), out)
+            process = Process(handle, self.id, names, streams)
             process._before_close = self._runtime._tell_listeners
             return process
+        except BaseException:
+            # KeyboardInterrupt, above all: a process that nobody has must not run on.
+            if handle.made and not handle.closed:
+                with handle as pointer:
+                    _abi.library().locule_process_signal(pointer, signals.SIGKILL, None)
+                handle.close()
+            raise
         finally:
             streams.close()
 
@@ -266,7 +273,7 @@ class Container:
 
 def milliseconds(timeout: Optional[float]) -> int:
     """A timeout for the library, where 0 is the default."""
-    return 0 if timeout is None else min(max(1, round(timeout * 1000)), 2**31 - 1)
+    return 0 if timeout is None else max(1, round(min(timeout, 1e6) * 1000))
 
 
 def descriptors(fds: Sequence[int]) -> Any:

@@ -7,6 +7,7 @@ gives none back: the objects behind them are the parent's.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 import warnings
@@ -36,18 +37,25 @@ def generation() -> int:
 class Handle:
     """A reference to a runtime, container, process or cancel token.
 
+    ``handle.out`` is where a function of the library stores it; the handle is there before, so
+    that a KeyboardInterrupt on the way back from that function loses nothing.
     ``with handle as pointer:`` is how it is used for one call.
     """
 
-    __slots__ = ("_kind", "_pointer", "_lock", "_users", "_closed", "_generation")
+    __slots__ = ("_kind", "out", "_lock", "_users", "_closed", "_generation")
 
-    def __init__(self, kind: str, pointer: int) -> None:
+    def __init__(self, kind: str) -> None:
         self._kind = kind
-        self._pointer = pointer
+        self.out = ctypes.c_void_p()
         self._lock = threading.Lock()
         self._users = 0
         self._closed = False
         self._generation = _generation
+
+    @property
+    def made(self) -> bool:
+        """Whether the library has stored something in `out`."""
+        return self.out.value is not None
 
     @property
     def closed(self) -> bool:
@@ -67,8 +75,9 @@ class Handle:
         with self._lock:
             if self._closed:
                 raise ValueError(f"the {self._kind} is closed")
+            assert self.out.value is not None, "used before it was made"
             self._users += 1
-        return self._pointer
+            return self.out.value
 
     def __exit__(self, *_exception: object) -> None:
         with self._lock:
@@ -88,7 +97,7 @@ class Handle:
             self._unref()
 
     def _unref(self) -> None:
-        getattr(_abi.library(), f"locule_{self._kind}_unref")(self._pointer)
+        getattr(_abi.library(), f"locule_{self._kind}_unref")(self.out)
 
 
 def close_with(

@@ -18,7 +18,7 @@ from typing import IO, Any, Callable, Dict, List, Optional, Sequence, Tuple, Uni
 from . import _abi
 from ._errors import KeeperError, NotFound, StateError, TimeoutExpired, call
 from ._handle import Handle, close_with
-from ._stdio import Streams, Terminal, open_stream
+from ._stdio import Streams, Terminal
 
 Deadline = Optional[float]  # of time.monotonic()
 _CHUNK = 32768
@@ -29,7 +29,8 @@ def deadline_of(timeout: Optional[float]) -> Deadline:
 
 
 def left_until(deadline: Deadline) -> Optional[float]:
-    return None if deadline is None else max(0.0, deadline - time.monotonic())
+    """Seconds; not more than poll(2) can count, so who waits has to look again."""
+    return None if deadline is None else min(max(0.0, deadline - time.monotonic()), 1e6)
 
 
 class _Ended:
@@ -60,21 +61,18 @@ class Process:
 
     def __init__(
         self,
-        pointer: int,
+        handle: Handle,
         container_id: str,
         args: Optional[Sequence[str]] = None,
         streams: Optional[Streams] = None,
-        text: bool = False,
-        encoding: Optional[str] = None,
-        errors: Optional[str] = None,
     ) -> None:
         # Made by Container only.
-        self._handle = Handle("process", pointer)
+        self._handle = handle
         self._ended = ended = _Ended()
         self.container_id = container_id
         self.args = args
         self.stdin = self.stdout = self.stderr = self.terminal = None
-        self._text = text or encoding is not None or errors is not None
+        self._text = streams is not None and streams.text
         self._output: Dict[IO[Any], List[bytes]] = {}
         self._input: Optional[memoryview] = None
         self._communicating = False
@@ -91,13 +89,16 @@ class Process:
             lambda: description if ended.returncode is None and not ended.unknown else None,
         )
         if streams is not None:
-            files = [self._take_pipe(streams, number, encoding, errors) for number in range(3)]
-            self.stdin, self.stdout, self.stderr = files
-            self.terminal = self._take_terminal()
+            try:
+                self.stdin = self._take_pipe(streams, 0)
+                self.stdout = self._take_pipe(streams, 1)
+                self.stderr = self._take_pipe(streams, 2)
+                self.terminal = self._take_terminal()
+            except BaseException:
+                self._close_files()
+                raise
 
-    def _take_pipe(
-        self, streams: Streams, number: int, encoding: Optional[str], errors: Optional[str]
-    ) -> Optional[IO[Any]]:
+    def _take_pipe(self, streams: Streams, number: int) -> Optional[IO[Any]]:
         fd = streams.take_shared() if number == 1 else None
         if fd is None:
             if not streams.piped[number]:
@@ -107,7 +108,7 @@ class Process:
                     fd = call("locule_process_take_pipe", process, number)
             except NotFound:  # a process with a terminal has no pipes
                 return None
-        return open_stream(fd, number, self._text, encoding, errors)
+        return streams.open(fd, number)
 
     def _take_terminal(self) -> Optional[Terminal]:
         try:
@@ -303,10 +304,13 @@ class Process:
 
     def close(self) -> None:
         """Closes the streams and gives the handle back. The process goes on."""
+        self._close_files()
+        self._close_handle()
+
+    def _close_files(self) -> None:
         for file in (self.stdin, self.stdout, self.stderr, self.terminal):
             if file is not None:
                 _close_quietly(file)
-        self._close_handle()
 
     def _close_handle(self) -> None:
         if not self._handle.closed:
@@ -318,9 +322,7 @@ class Process:
 
     def __exit__(self, *_exception: object) -> None:
         try:
-            for file in (self.stdin, self.stdout, self.stderr, self.terminal):
-                if file is not None:
-                    _close_quietly(file)
+            self._close_files()
             if not self._handle.closed:
                 self.wait()
         finally:

@@ -58,11 +58,9 @@ class Runtime:
             state_dir=None if state_dir is None else path_bytes(state_dir),
             keeper_path=None if keeper is None else path_bytes(keeper),
         )
-        out = ctypes.c_void_p()
-        call("locule_runtime_new", ctypes.byref(opts), ctypes.byref(out))
-        assert out.value is not None
-        self._handle = Handle("runtime", out.value)
+        self._handle = Handle("runtime")
         self._hub = Hub()
+        call("locule_runtime_new", ctypes.byref(opts), ctypes.byref(self._handle.out))
         close_with(self, self._handle, lambda: "a locule.Runtime was not closed")
 
     @property
@@ -131,6 +129,7 @@ class Runtime:
             user=user, hostname=hostname, mounts=mounts, network=network, readonly=readonly,
             memory=memory, cpus=cpus, pids=pids, tty=tty,
         )
+        names = _choices.parse_args(args)
         with ExitStack() as stack:
             runtime = stack.enter_context(self._handle)
             opts = _create_opts(choices)
@@ -141,14 +140,21 @@ class Runtime:
             opts.pass_fds = descriptors(pass_fds)
             opts.pass_fd_count = len(pass_fds)
             opts.cancel = use(cancel, stack)
-            streams = Streams(stdin, stdout, stderr)
+            streams = Streams(stdin, stdout, stderr, text, encoding, errors)
             stack.callback(streams.close)
             streams.fill(opts)
-            out = ctypes.c_void_p()
-            call("locule_container_create", runtime, ctypes.byref(opts), ctypes.byref(out))
-            assert out.value is not None
-            names = _choices.parse_args(args)
-            return Container(self, out.value, names, streams, text, encoding, errors)
+            handle = Handle("container")
+            out = ctypes.byref(handle.out)
+            try:
+                call("locule_container_create", runtime, ctypes.byref(opts), out)
+                return Container(self, handle, names, streams)
+            except BaseException:
+                # KeyboardInterrupt, above all: what nobody has must not stay.
+                if handle.made:
+                    with handle as pointer:
+                        _abi.library().locule_container_delete(pointer, _abi.DELETE_FORCE, None)
+                    handle.close()
+                raise
 
     def run(
         self,
@@ -193,11 +199,10 @@ class Runtime:
     def get(self, id: str) -> Container:
         """Opens the container with this id, whoever created it. NotFound if there is none."""
         with self._handle as runtime:
-            out = ctypes.c_void_p()
+            handle = Handle("container")
             name = _choices.text_of(id, "id").encode()
-            call("locule_container_open", runtime, name, ctypes.byref(out))
-        assert out.value is not None
-        return Container(self, out.value)
+            call("locule_container_open", runtime, name, ctypes.byref(handle.out))
+        return Container(self, handle)
 
     def list(self) -> List[State]:
         """The state of every container in the state directory, whoever created it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import io
 import os
@@ -20,9 +21,25 @@ Stdio = Union[None, int, IO[Any]]
 
 
 class Streams:
-    """The three choices for a process that is about to be made."""
+    """The three choices for a process that is about to be made, and how to open our ends."""
 
-    def __init__(self, stdin: Stdio, stdout: Stdio, stderr: Stdio) -> None:
+    def __init__(
+        self,
+        stdin: Stdio,
+        stdout: Stdio,
+        stderr: Stdio,
+        text: bool = False,
+        encoding: Optional[str] = None,
+        errors: Optional[str] = None,
+    ) -> None:
+        # What is wrong has to come out before there is a process.
+        if encoding is not None:
+            codecs.lookup(encoding)
+        if errors is not None:
+            codecs.lookup_error(errors)
+        self.text = text or encoding is not None or errors is not None
+        self._encoding = encoding
+        self._errors = errors
         self.piped = [stream == PIPE for stream in (stdin, stdout, stderr)]
         self._close_after: List[int] = []
         self._shared: Optional[int] = None  # our end of a pipe that is both stdout and stderr
@@ -45,6 +62,15 @@ class Streams:
         """Our end of the pipe that is stdout and stderr, if it is one; the caller owns it."""
         shared, self._shared = self._shared, None
         return shared
+
+    def open(self, fd: int, number: int) -> IO[Any]:
+        """Our end of a pipe as a file, as Popen would open it."""
+        binary = io.open(fd, "wb" if number == 0 else "rb")
+        if not self.text:
+            return binary
+        return io.TextIOWrapper(
+            binary, encoding=self._encoding, errors=self._errors, write_through=number == 0,
+        )
 
     def close(self) -> None:
         """Closes what was only for the container, and what nobody took."""
@@ -109,16 +135,3 @@ class Terminal(io.FileIO):
             if error.errno != errno.EIO:
                 raise
             return b""
-
-
-def open_stream(
-    fd: int, number: int, text: bool, encoding: Optional[str], errors: Optional[str]
-) -> IO[Any]:
-    """Our end of a pipe as a file, as Popen would open it."""
-    binary = open(fd, "wb" if number == 0 else "rb")
-    if not text:
-        return binary
-    return io.TextIOWrapper(
-        binary, encoding=encoding, errors=errors,
-        write_through=number == 0, line_buffering=False,
-    )

@@ -134,6 +134,7 @@ class Process:
         # Made by Container only; `_connect` has to follow.
         self._process = process
         self._transports: List[asyncio.BaseTransport] = []
+        self._output = [bytearray(), bytearray()]
         self.stdin = self.stdout = self.stderr = None
 
     async def _connect(self) -> "Process":
@@ -196,19 +197,23 @@ class Process:
             returncode = self._process.poll()
             if returncode is not None:
                 return returncode
-            with self._process._handle:  # keeps the descriptor open
-                ready = await _readable(self._process._fd, left_until(deadline))
-            if not ready and self._process.poll() is None:
+            left = left_until(deadline)
+            if left == 0:
                 assert timeout is not None
                 raise TimeoutExpired(
                     self._process._name, timeout, container_id=self.container_id
                 )
+            with self._process._handle:  # keeps the descriptor open
+                await _readable(self._process._fd, left)
 
     async def communicate(
         self, input: Optional[bytes] = None, timeout: Optional[float] = None
     ) -> Tuple[Optional[bytes], Optional[bytes]]:
-        """Sends input, reads stdout and stderr to their ends, waits: (stdout, stderr)."""
-        output: List[bytearray] = [bytearray(), bytearray()]
+        """Sends input, reads stdout and stderr to their ends, waits: (stdout, stderr).
+
+        After TimeoutExpired it may be called again, and nothing is lost.
+        """
+        output = self._output
         try:
             await asyncio.wait_for(self._communicate(input, output), timeout)
         except asyncio.TimeoutError:

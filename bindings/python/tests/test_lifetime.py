@@ -199,3 +199,44 @@ def test_every_exception_in_a_run_gives_the_references_back(runtime: locule.Runt
     assert runtime._handle._users == 0
     assert runtime.list() == []
     assert _abi.library() is _abi.library()
+
+
+def test_an_error_after_the_creation_takes_it_back(
+    runtime: locule.Runtime, running: locule.Container,
+) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with pytest.raises(LookupError):
+            runtime.create(["true"], stdin=locule.PIPE, encoding="no-such-encoding")
+        assert [state.id for state in runtime.list()] == [running.id]
+        with pytest.raises(LookupError):
+            running.exec(["sleep", "60"], stdin=locule.PIPE, encoding="no-such-encoding")
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before
+    deadline = time.monotonic() + 5
+    while len(running.pids()) > 1 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert running.pids() == [running.pid]
+
+
+def test_keyboard_interrupt_at_any_moment_leaves_nothing(root: None) -> None:
+    done = script(
+        "import locule, os, signal, threading, time\n"
+        "runtime = locule.default_runtime()\n"
+        "for step in range(40):\n"
+        "    timer = threading.Timer(step * 0.001, os.kill, (os.getpid(), signal.SIGINT))\n"
+        "    try:\n"
+        "        timer.start()\n"
+        "        with runtime.create(['sleep', '60'], stdin=locule.DEVNULL) as container:\n"
+        "            container.start(); container.wait()\n"
+        "    except KeyboardInterrupt:\n"
+        "        pass\n"
+        "    timer.join()\n"
+        "print(runtime.list())\n"
+    )
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_a_timeout_may_be_as_long_as_one_likes(runtime: locule.Runtime) -> None:
+    assert runtime.run(["true"], timeout=1e12).returncode == 0
+    assert runtime.run(["true"], timeout=float("inf")).returncode == 0
