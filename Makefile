@@ -132,7 +132,7 @@ demo: deps stage $(PYTHON)
 	@echo "=== Python ==="
 	@$(PYTHON) bindings/python/examples/run.py
 
-test: deps lint test-rust test-abi test-python test-go test-invariants
+test: deps lint test-rust test-abi test-python test-go
 
 test-rust:
 	$(CARGO) test --workspace

@@ -179,7 +179,7 @@ impl Container {
         })
     }
 
-    /// Freezes every process of a running container.
+    /// Freezes every process of a created or running container.
     pub fn pause(&self) -> Result<()> {
         self.need_running("pause")?;
         self.0.cgroup.freeze(PATIENCE).map_err(|error| error.of_container(self.id()))
@@ -271,7 +271,7 @@ impl Container {
     fn need_running(&self, verb: &str) -> Result<()> {
         self.check_exists()?;
         let status = self.status()?;
-        if status == Status::Running {
+        if matches!(status, Status::Running | Status::Created) {
             return Ok(());
         }
         let message = format!("cannot {verb} a container that is {}", status.name());
