@@ -124,7 +124,9 @@ impl Process {
             ExitSource::Pidfd => {
                 let Some(pidfd) = &self.0.pidfd else { return Ok(Some(Exit::Unknown)) };
                 if poll_readable(pidfd.as_fd(), Some(Instant::now()), None, Stage::Control)? {
-                    Some(collect_child(pidfd).unwrap_or_else(|| exit_of_stranger(pidfd, self.0.pid)))
+                    Some(
+                        collect_child(pidfd).unwrap_or_else(|| exit_of_stranger(pidfd, self.0.pid)),
+                    )
                 } else {
                     None
                 }

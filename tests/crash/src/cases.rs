@@ -6,18 +6,14 @@ use crate::machine::{Bench, Host, Subject, dies, kill, lives};
 type Outcome = Result<(), String>;
 
 pub const ALL: &[Case] = &[
-    ("a_host_killed_after_create_takes_its_container_along", |bench| {
-        host_dies(bench, &["create"])
-    }),
+    ("a_host_killed_after_create_takes_its_container_along", |bench| host_dies(bench, &["create"])),
     ("a_host_killed_after_start_takes_its_container_along", |bench| {
         host_dies(bench, &["create", "start"])
     }),
     ("a_host_killed_while_an_exec_runs_takes_its_container_along", |bench| {
         host_dies(bench, &["create", "start", "exec"])
     }),
-    ("a_keeper_killed_after_create_takes_its_container_along", |bench| {
-        keeper_dies(bench, &[])
-    }),
+    ("a_keeper_killed_after_create_takes_its_container_along", |bench| keeper_dies(bench, &[])),
     ("a_keeper_killed_after_start_takes_its_container_along", |bench| {
         keeper_dies(bench, &["start"])
     }),

@@ -174,9 +174,7 @@ fn repeat<T>(
     let begun = Instant::now();
     loop {
         match attempt() {
-            Err(error)
-                if while_it_is.contains(&error.category()) && begun.elapsed() < PATIENCE =>
-            {
+            Err(error) if while_it_is.contains(&error.category()) && begun.elapsed() < PATIENCE => {
                 std::thread::sleep(Duration::from_millis(2));
             }
             other => return other,

@@ -37,10 +37,7 @@ impl Bench {
             fs::create_dir(base.join("state"))?;
             fs::copy(busybox, base.join("bundle/rootfs/bin/busybox"))?;
             for name in ["sh", "sleep", "true"] {
-                std::os::unix::fs::symlink(
-                    "busybox",
-                    base.join("bundle/rootfs/bin").join(name),
-                )?;
+                std::os::unix::fs::symlink("busybox", base.join("bundle/rootfs/bin").join(name))?;
             }
             let template = locule::spec::Template::new("rootfs", ["sleep", "600"]);
             fs::write(base.join("bundle/config.json"), template.json().expect("paths are UTF-8"))
@@ -166,9 +163,8 @@ impl Subject<'_> {
         let limit = self.limit();
         let mark = format!("{} {}", limit.rlim_cur, limit.rlim_max);
         for pid in pids() {
-            let read = |name: &str| {
-                fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default()
-            };
+            let read =
+                |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
             let limits = read("limits");
             let marked = limits.lines().any(|line| {
                 line.strip_prefix("Max msgqueue size").is_some_and(|values| {

@@ -10,17 +10,13 @@ use crate::trace::{Deed, Role, Tracer};
 
 pub const ALL: &[Case] = &[
     ("whoever_dies_at_whichever_system_call_nothing_is_left", |bench| explore(bench, &LIFE)),
-    ("whoever_dies_beside_a_detached_container_nothing_is_left", |bench| {
-        explore(bench, &DETACHED)
-    }),
+    ("whoever_dies_beside_a_detached_container_nothing_is_left", |bench| explore(bench, &DETACHED)),
     ("whoever_dies_beside_a_container_without_keeper_nothing_is_left", |bench| {
         explore(bench, &ORPHAN)
     }),
     ("a_dead_deleter_leaves_what_the_next_one_removes", |bench| explore(bench, &DELETER)),
     ("a_dead_reclaimer_leaves_what_the_next_one_removes", |bench| explore(bench, &RECLAIMER)),
-    ("a_create_at_any_moment_of_another_create_has_one_winner", |bench| {
-        explore(bench, &CONTENDER)
-    }),
+    ("a_create_at_any_moment_of_another_create_has_one_winner", |bench| explore(bench, &CONTENDER)),
 ];
 
 /// What leads to the host that is traced.
@@ -166,7 +162,8 @@ fn explore(bench: &Bench, scenario: &Scenario) -> Result<(), String> {
                                 "{}:{:?}:{}:{}",
                                 scenario.name, point.victim, point.at, point.way
                             );
-                            let text = format!("  {name} ({:?})\n    {message}", Way::of(point.way));
+                            let text =
+                                format!("  {name} ({:?})\n    {message}", Way::of(point.way));
                             println!("{text}");
                             failures.lock().expect("no panic").push(text);
                         }
@@ -188,8 +185,11 @@ fn named(scenario: &Scenario, text: &str) -> Option<Point> {
     let parts: Vec<&str> = text.split(':').collect();
     let [name, victim, at, way] = parts[..] else { return None };
     let victim = scenario.victims.iter().find(|role| format!("{role:?}") == victim)?;
-    (name == scenario.name)
-        .then_some(Point { victim: *victim, at: at.parse().ok()?, way: way.parse().ok()? })
+    (name == scenario.name).then_some(Point {
+        victim: *victim,
+        at: at.parse().ok()?,
+        way: way.parse().ok()?,
+    })
 }
 
 /// How many system calls everybody makes.

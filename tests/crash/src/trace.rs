@@ -299,9 +299,7 @@ impl Tracer {
         let mut info: libc::ptrace_syscall_info = unsafe { std::mem::zeroed() };
         let size = size_of_val(&info);
         // SAFETY: `info` has the size given and lives through the call.
-        let got = unsafe {
-            libc::ptrace(libc::PTRACE_GET_SYSCALL_INFO, pid, size, &raw mut info)
-        };
+        let got = unsafe { libc::ptrace(libc::PTRACE_GET_SYSCALL_INFO, pid, size, &raw mut info) };
         if got < 0 || info.op != libc::PTRACE_SYSCALL_INFO_ENTRY {
             return false;
         }
