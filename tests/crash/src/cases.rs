@@ -36,7 +36,7 @@ pub const ALL: &[Case] = &[
 
 fn steps(host: &mut Host, steps: &[&str]) -> Result<(i32, i32), String> {
     let pids = host.create()?;
-    for step in &steps[..] {
+    for step in steps {
         host.step(step)?;
     }
     Ok(pids)
