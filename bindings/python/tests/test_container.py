@@ -269,13 +269,16 @@ def test_a_child_of_this_process_sends_sigchld(runtime: locule.Runtime) -> None:
         assert c.wait(10) == 8
 
 
-def test_an_orphan_has_a_status_that_nobody_knows(runtime: locule.Runtime) -> None:
+def test_an_orphan_has_the_right_status_or_one_that_nobody_knows(runtime: locule.Runtime) -> None:
     with runtime.create(["sleep", "60"], parentage="orphan", stdin=locule.DEVNULL) as container:
         container.start()
         assert container.run(["echo", "x"], capture_output=True).stdout == b"x\n"
         container.kill()
-        with pytest.raises(locule.KeeperError):
-            container.wait(10)
+        # Before Linux 6.15 only the parent can know it; the library never guesses.
+        try:
+            assert container.wait(10) == -signal.SIGKILL
+        except locule.KeeperError as error:
+            assert "status" in str(error)
 
 
 def test_explain_says_what_would_be_done(runtime: locule.Runtime) -> None:

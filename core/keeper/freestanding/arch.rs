@@ -77,6 +77,7 @@ mod machine {
         pub const SETUID: usize = 105;
         pub const SETGID: usize = 106;
         pub const GETEUID: usize = 107;
+        pub const SETPGID: usize = 109;
         pub const SETSID: usize = 112;
         pub const SETGROUPS: usize = 116;
         pub const SETRESUID: usize = 117;
@@ -224,6 +225,7 @@ mod machine {
         pub const SETUID: usize = 146;
         pub const SETRESUID: usize = 147;
         pub const SETRESGID: usize = 149;
+        pub const SETPGID: usize = 154;
         pub const SETSID: usize = 157;
         pub const SETGROUPS: usize = 159;
         pub const SETHOSTNAME: usize = 161;

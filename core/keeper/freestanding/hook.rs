@@ -97,6 +97,8 @@ fn wait_for(start: &Start<'_>, timeout: Option<u64>, interrupts: &Interrupts) ->
     };
     if ended.is_err() {
         let _ = system::pidfd_send_signal(pidfd.raw(), SIGKILL);
+        // And what it has started: a script waits for its commands.
+        let _ = system::kill(-pid, SIGKILL);
     }
     let status = wait_status(&system::waitid(pidfd.raw(), WEXITED)?);
     ended?;
@@ -109,6 +111,8 @@ fn wait_for(start: &Start<'_>, timeout: Option<u64>, interrupts: &Interrupts) ->
 
 fn become_helper(start: &Start<'_>) -> ! {
     let _ = system::prctl(PR_SET_PDEATHSIG, SIGKILL as usize, 0);
+    // A process group of its own, to be killed as one.
+    let _ = system::setpgid();
     let _ = system::duplicate_to(start.stdin.unwrap_or(start.null), 0, 0);
     let _ = system::duplicate_to(start.null, 1, 0);
     let _ = system::duplicate_to(start.null, 2, 0);

@@ -484,6 +484,11 @@ pub fn setsid() -> Sys {
     done(call!(nr::SETSID))
 }
 
+/// Makes the process the leader of a new process group.
+pub fn setpgid() -> Sys {
+    done(call!(nr::SETPGID, 0, 0))
+}
+
 pub fn prctl(option: i32, a: usize, b: usize) -> Sys<usize> {
     call!(nr::PRCTL, option, a, b, 0, 0)
 }
