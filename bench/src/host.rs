@@ -172,7 +172,8 @@ impl Clock {
 
 /// Kilobytes of each keeper, proportional and private: the parents of the first processes.
 fn keepers(containers: &[Container]) -> Result<Vec<f64>> {
-    std::thread::sleep(Duration::from_millis(50)); // let them come to rest
+    // A keeper gives pages back once it has been idle for a while.
+    std::thread::sleep(Duration::from_millis(500));
     let mut numbers = Vec::new();
     for container in containers {
         let status = std::fs::read_to_string(format!("/proc/{}/status", container.init().pid()))?;

@@ -8,6 +8,7 @@ use locule_plan::{Document, Operation, Operations, Step, Stream};
 
 use crate::abi::*;
 use crate::failure::{Error, Result};
+use crate::path::Parent;
 use crate::process::{Interrupts, Mode, Order};
 use crate::program::{self, Found};
 use crate::socket::{self, Descriptors};
@@ -35,6 +36,8 @@ pub struct Child {
     pub mask: Option<Fd>,
     /// The tmpfs with the layers of an overlaid root.
     pub scratch: Option<Fd>,
+    /// Where the last device or link was made.
+    pub parent: Option<Parent>,
     /// Whether no mount here is shared with the host.
     pub isolated: bool,
     /// Whether the root is moved instead of pivoted.
@@ -59,6 +62,7 @@ pub fn run(order: &Order<'_>, gate: Fd, cgroup: Option<Raw>) -> ! {
         null: None,
         mask: None,
         scratch: None,
+        parent: None,
         isolated: false,
         move_root: false,
         program: Found::new(),
@@ -318,6 +322,9 @@ impl Child {
         stream: Stream,
         rest: Operations<'static>,
     ) -> Result {
+        if !matches!(step.operation, Operation::MakeDevice { .. } | Operation::Symlink { .. }) {
+            self.parent = None;
+        }
         match step.operation {
             Operation::EnterCgroup { slot } => {
                 system::write(self.slot(slot)?, b"0")?;

@@ -13,22 +13,22 @@ use crate::mount::change_attributes;
 use crate::path::{self, Links, Missing};
 use crate::system::{self, Errno, Fd, Raw};
 
-pub fn make(child: &mut Child, operation: &Operation<'_>) -> Result {
+/// The umask is 0 while the root is being set up, so a new node has just the mode asked for.
+pub fn make(child: &mut Child, operation: &Operation<'static>) -> Result {
     let Operation::MakeDevice { path, mode, major, minor, uid, gid } = *operation else {
         return Ok(());
     };
     let root = child.root()?;
-    let (directory, name) = path::parent(root, path).during(detail::TARGET)?;
+    let (directory, name) = path::parent(root, path, &mut child.parent).during(detail::TARGET)?;
     let kind = mode & S_IFMT;
     let number = if kind == S_IFIFO { 0 } else { device_number(major, minor) };
-    let mask = system::umask(0);
     let made = system::mknodat(directory.raw(), name, mode, number);
-    system::umask(mask);
     let same = |stat: &Statx| {
         stat.kind() == kind
             && (kind == S_IFIFO || (stat.rdev_major, stat.rdev_minor) == (major, minor))
     };
     match made {
+        Ok(()) if (uid, gid) == (0, 0) => Ok(()),
         Ok(()) => {
             // What the name means now is looked at, not believed: the change of owner must
             // never hit anything but the new node.
@@ -36,10 +36,7 @@ pub fn make(child: &mut Child, operation: &Operation<'_>) -> Result {
             if !same(&system::stat(node.raw())?) {
                 return Err(Error::new(detail::MISMATCH, Errno::EEXIST));
             }
-            if (uid, gid) != (0, 0) {
-                system::fchownat(node.raw(), c"", uid, gid, AT_EMPTY_PATH)?;
-            }
-            Ok(())
+            Ok(system::fchownat(node.raw(), c"", uid, gid, AT_EMPTY_PATH)?)
         }
         Err(Errno::EEXIST) => {
             let node = system::openat(directory.raw(), name, O_PATH | O_NOFOLLOW, 0)?;

@@ -122,8 +122,19 @@ fn create(root: Raw, whole: &mut PathBuffer<PATH_MAX>, missing: Missing, resolve
     }
 }
 
-/// The directory `path` lies in, created if missing, and the last name.
-pub fn parent(root: Raw, path: &CStr) -> Sys<(Fd, &CStr)> {
+/// The directory that the last new name went into: names come in runs.
+pub struct Parent {
+    path: &'static [u8],
+    directory: Fd,
+}
+
+/// The directory `path` lies in, created if missing, and the last name. `known` is the one of
+/// the name before, in the same root and with nothing mounted in between.
+pub fn parent<'a>(
+    root: Raw,
+    path: &'static CStr,
+    known: &'a mut Option<Parent>,
+) -> Sys<(&'a Fd, &'static CStr)> {
     let bytes = path.to_bytes_with_nul();
     let text = path.to_bytes();
     if text.is_empty() || text.ends_with(b"/") || text.ends_with(b"/..") {
@@ -131,7 +142,14 @@ pub fn parent(root: Raw, path: &CStr) -> Sys<(Fd, &CStr)> {
     }
     let cut = text.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
     let name = CStr::from_bytes_with_nul(&bytes[cut..]).map_err(|_| Errno::EINVAL)?;
-    let above = PathBuffer::<PATH_MAX>::of(&[b"/", &text[..cut]])?;
-    let directory = ensure(root, above.as_cstr(), Missing::Directory(0o755), Links::Follow)?.0;
-    Ok((directory, name))
+    let found = match known.take() {
+        Some(parent) if parent.path == &text[..cut] => parent,
+        _ => {
+            let above = PathBuffer::<PATH_MAX>::of(&[b"/", &text[..cut]])?;
+            let missing = Missing::Directory(0o755);
+            let directory = ensure(root, above.as_cstr(), missing, Links::Follow)?.0;
+            Parent { path: &text[..cut], directory }
+        }
+    };
+    Ok((&known.insert(found).directory, name))
 }

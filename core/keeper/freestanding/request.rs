@@ -69,7 +69,6 @@ enum Ending {
 }
 
 fn create(keeper: &mut Keeper, flags: u32, reply: Option<Fd>, descriptors: &mut Descriptors) {
-    hello(reply.as_ref());
     keeper.detached = flags & flag::DETACHED != 0;
     let mode = match flags {
         flags if flags & flag::CHILD != 0 => Mode::Child,

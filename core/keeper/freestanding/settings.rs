@@ -49,8 +49,9 @@ pub fn directory(child: &mut Child, path: &CStr, mode: u32) -> Result {
     Ok(())
 }
 
-pub fn symlink(child: &mut Child, path: &CStr, target: &CStr) -> Result {
-    let (directory, name) = path::parent(child.root()?, path).during(detail::TARGET)?;
+pub fn symlink(child: &mut Child, path: &'static CStr, target: &CStr) -> Result {
+    let root = child.root()?;
+    let (directory, name) = path::parent(root, path, &mut child.parent).during(detail::TARGET)?;
     match system::symlinkat(target, directory.raw(), name) {
         Ok(()) | Err(Errno::EEXIST) => Ok(()),
         Err(errno) => Err(errno.into()),

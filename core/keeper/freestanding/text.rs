@@ -1,12 +1,15 @@
 //! Text of bounded length, put together on the stack.
 
 use core::ffi::CStr;
+use core::mem::MaybeUninit;
 
 use crate::system::{Errno, Sys};
 
-/// Bytes with a NUL behind them.
+/// Bytes with a NUL behind them. What comes after is left as it is: filling a page with zeroes
+/// for every path would be most of the work.
 pub struct PathBuffer<const N: usize> {
-    bytes: [u8; N],
+    /// The first `len` and one more, the NUL, are initialised.
+    bytes: [MaybeUninit<u8>; N],
     len: usize,
 }
 
@@ -15,7 +18,9 @@ pub const PATH_MAX: usize = 4096;
 
 impl<const N: usize> PathBuffer<N> {
     pub const fn new() -> Self {
-        PathBuffer { bytes: [0; N], len: 0 }
+        let mut bytes = [const { MaybeUninit::uninit() }; N];
+        bytes[0] = MaybeUninit::new(0);
+        PathBuffer { bytes, len: 0 }
     }
 
     /// All of `parts`, one after the other.
@@ -32,8 +37,12 @@ impl<const N: usize> PathBuffer<N> {
     }
 
     pub fn truncate(&mut self, len: usize) {
-        self.len = len.min(self.len);
-        self.bytes[self.len] = 0;
+        self.end_at(len.min(self.len));
+    }
+
+    fn end_at(&mut self, len: usize) {
+        self.len = len;
+        self.bytes[len] = MaybeUninit::new(0);
     }
 
     /// Appends bytes, which hold no NUL.
@@ -42,9 +51,10 @@ impl<const N: usize> PathBuffer<N> {
         if end >= N {
             return Err(Errno::ENAMETOOLONG);
         }
-        self.bytes[self.len..end].copy_from_slice(bytes);
-        self.len = end;
-        self.bytes[end] = 0;
+        for (place, &byte) in self.bytes[self.len..end].iter_mut().zip(bytes) {
+            *place = MaybeUninit::new(byte);
+        }
+        self.end_at(end);
         Ok(())
     }
 
@@ -71,22 +81,30 @@ impl<const N: usize> PathBuffer<N> {
         self.push_number(number.unsigned_abs().into())
     }
 
+    fn with_nul(&self) -> &[u8] {
+        // SAFETY: so many are initialised, always.
+        unsafe { self.bytes[..=self.len].assume_init_ref() }
+    }
+
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
+        &self.with_nul()[..self.len]
     }
 
     pub fn as_cstr(&self) -> &CStr {
-        CStr::from_bytes_until_nul(&self.bytes).unwrap_or(c"")
+        CStr::from_bytes_until_nul(self.with_nul()).unwrap_or(c"")
     }
 
     /// Room to be filled by the kernel; `set_len` tells how much it was.
     pub fn space(&mut self) -> &mut [u8] {
-        &mut self.bytes[..N - 1]
+        let space = &mut self.bytes[..N - 1];
+        space.fill(MaybeUninit::new(0));
+        // SAFETY: just initialised.
+        unsafe { space.assume_init_mut() }
     }
 
+    /// As many bytes of `space` as the kernel says it has filled.
     pub fn set_len(&mut self, len: usize) {
-        self.len = len.min(N - 1);
-        self.bytes[self.len] = 0;
+        self.end_at(len.min(N - 1));
     }
 }
 

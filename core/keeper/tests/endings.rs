@@ -363,11 +363,14 @@ fn a_host_whose_sockets_close_before_it_is_dead_leaves_nothing() {
     // Nobody ever lets it go on, and its plan has no gate.
     plan.namespaces(0).filesystems(&bundle);
     plan.program(&["sleep", "1000"], false);
-    let (args, env) = (list(&["sleep", "1000"]), list(&[]));
+    let script = "touch $0/in-hook; exec sleep 1000";
+    let root = bundle.root();
+    let args = list(&["sh", "-c", script, root.to_str().unwrap()]);
+    let env = list(&[]);
     plan.push(
         Stream::Parent,
         &Operation::Hook {
-            path: c"/bin/sleep",
+            path: c"/bin/sh",
             args: args.as_list(),
             env: env.as_list(),
             timeout: 0,
@@ -378,7 +381,10 @@ fn a_host_whose_sockets_close_before_it_is_dead_leaves_nothing() {
     let state = c(bundle.state());
     plan.push(Stream::Cleanup, &Operation::RemoveState { path: &state });
     let answer = keeper.create_for(&bundle, &plan.finish(), 0, &[], &host_pidfd);
-    assert!(matches!(answer.reply(), Reply::Hello { .. }));
+    let in_hook = root.join("in-hook");
+    while !in_hook.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
     drop(answer);
     host.kill().unwrap();
     host.wait().unwrap();

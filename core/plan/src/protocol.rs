@@ -8,7 +8,7 @@
 //!
 //! | request | descriptors after the reply socket | replies, in order |
 //! |---|---|---|
-//! | Create | plan, host pidfd, state directory, then the plan's slots | Hello, (Terminal), Created, later Exited; or Failed |
+//! | Create | plan, host pidfd, state directory, then the plan's slots | (Terminal), Created, later Exited; or Failed |
 //! | Exec | plan, then the plan's slots | (Terminal), Started, later Exited; or Failed |
 //! | Start | - | Started; or Failed |
 //! | Watch | - | State, later Exited |
@@ -224,7 +224,7 @@ impl core::fmt::Debug for Text {
 #[allow(clippy::large_enum_variant, reason = "nothing to box with; lives on the stack only")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reply {
-    /// The keeper is there. Sent first, with its protocol version, whatever the request's.
+    /// The keeper's protocol version: the answer to a request of any other.
     Hello {
         /// Protocol version of the keeper.
         version: u32,

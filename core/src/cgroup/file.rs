@@ -17,9 +17,9 @@ pub(super) fn put(directory: &Path, file: &str, value: &str) -> io::Result<()> {
 
 /// Reads a whole file.
 pub(super) fn get(directory: &Path, file: &str) -> io::Result<String> {
-    // No `read_to_string`: it asks for the size first, and cgroupfs says 0.
     let mut bytes = Vec::with_capacity(256);
-    File::open(directory.join(file))?.read_to_end(&mut bytes)?;
+    // Through `take`, or the size would be asked for first: cgroupfs says 0.
+    File::open(directory.join(file))?.take(u64::MAX).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 

@@ -143,7 +143,7 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
         cgroup: location.clone(),
         config: json,
     };
-    begun.dir().write(&record)?;
+    let record_file = begun.dir().write(&record)?;
 
     let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
     let rootless = cgroup::Options { rootless: !runtime.0.facts.privileged };
@@ -177,7 +177,7 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
     let init = Identity::of(created.pid).map_err(|error| {
         Error::io(Stage::State, &error, format!("read /proc/{}/stat", created.pid))
     })?;
-    dir.write_init(init)?;
+    record_file.complete(init)?;
     record.init = Some(init);
 
     let process = Process(Arc::new(process::Inner {
@@ -327,15 +327,13 @@ pub(super) fn await_creation(
     loop {
         match replies.next(deadline, stage)? {
             Message::Reply(Reply::Hello { version, .. }, _) => {
-                if version != locule_plan::VERSION {
-                    let expected = locule_plan::VERSION;
-                    return Err(Error::new(
-                        Category::Keeper,
-                        stage,
-                        format!("the keeper speaks protocol {version}, this library {expected}"),
-                    )
-                    .hint("install the keeper that came with this library"));
-                }
+                let expected = locule_plan::VERSION;
+                return Err(Error::new(
+                    Category::Keeper,
+                    stage,
+                    format!("the keeper speaks protocol {version}, this library {expected}"),
+                )
+                .hint("install the keeper that came with this library"));
             }
             Message::Reply(Reply::Terminal, master) => terminal = master,
             Message::Reply(Reply::Created { pid } | Reply::Started { pid }, Some(pidfd)) => {

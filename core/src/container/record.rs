@@ -74,7 +74,7 @@ pub(super) struct Record {
     pub detached: bool,
     /// Whether a keeper stays with it.
     pub keeper: bool,
-    /// The first process; absent until the container is created. In a file of its own.
+    /// The first process; absent until the container is created. On a line of its own.
     #[serde(skip)]
     pub init: Option<Identity>,
     pub cgroup: Location,

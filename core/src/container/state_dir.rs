@@ -1,4 +1,4 @@
-//! A container's directory: `state.json`, `init`, the keeper's sockets, and the lock.
+//! A container's directory: `state.json`, the keeper's sockets, and the lock.
 //!
 //! Whoever creates, starts to delete or cleans up a container holds an exclusive `flock` on
 //! its directory. The kernel drops the lock of a dead process, so a directory that nobody has
@@ -11,17 +11,18 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use locule_plan::protocol::{CONTROL_NAME, GATE_NAME};
 use nix::fcntl::{Flock, FlockArg, OFlag, openat};
 use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::pidfd::Identity;
 use super::record::Record;
 use crate::{Category, Error, Result, Stage};
 
+/// The record, and on a second line the first process, once there is one. Appended, because a
+/// rename over an existing file makes journalling filesystems wait for the disk.
 const RECORD: &str = "state.json";
-/// The first process, once there is one. Its own file, because a rename over an existing one
-/// makes journalling filesystems wait for the disk.
-const INIT: &str = "init";
 
 /// The directory of one container.
 #[derive(Debug)]
@@ -155,37 +156,22 @@ impl StateDir {
         here.is_some() && fs::metadata(&self.path).map(|m| (m.dev(), m.ino())).ok() == here
     }
 
-    pub(super) fn write(&self, record: &Record) -> Result<()> {
-        let json = serde_json::to_vec(record).map_err(|error| {
+    /// Writes the record; the file takes the first process later.
+    pub(super) fn write(&self, record: &Record) -> Result<RecordFile> {
+        let mut json = serde_json::to_vec(record).map_err(|error| {
             Error::new(Category::Bug, Stage::State, format!("encode the state: {error}"))
         })?;
-        let fail = |error: io::Error| {
-            Error::io(Stage::State, &error, format!("write {:?}", self.path.join(RECORD)))
-        };
+        json.push(b'\n');
+        let path = self.path.join(RECORD);
+        let fail = |error: io::Error| failed_to_write(&path, &error);
         let temporary = self.path.join("state.json.new");
         let mut options = File::options();
         options.write(true).create(true).truncate(true).mode(0o600);
         let mut file = options.open(&temporary).map_err(fail)?;
         file.set_permissions(PermissionsExt::from_mode(0o600)).map_err(fail)?;
         file.write_all(&json).map_err(fail)?;
-        fs::rename(&temporary, self.path.join(RECORD)).map_err(fail)
-    }
-
-    /// Completes the record.
-    pub(super) fn write_init(&self, init: Identity) -> Result<()> {
-        let path = self.path.join(INIT);
-        let mut options = File::options();
-        options.write(true).create_new(true).mode(0o600);
-        let text = format!("{} {}\n", init.pid, init.start);
-        // One short write: readers find all of it or nothing.
-        let written = options.open(&path).and_then(|mut file| file.write_all(text.as_bytes()));
-        written.map_err(|error| Error::io(Stage::State, &error, format!("write {path:?}")))
-    }
-
-    fn read_init(&self) -> Option<Identity> {
-        let text = fs::read_to_string(self.path.join(INIT)).ok()?;
-        let (pid, start) = text.strip_suffix('\n')?.split_once(' ')?;
-        Some(Identity { pid: pid.parse().ok()?, start: start.parse().ok()? })
+        fs::rename(&temporary, &path).map_err(fail)?;
+        Ok(RecordFile { file, path })
     }
 
     /// The record; `None` if the container's creation did not come that far.
@@ -196,9 +182,12 @@ impl StateDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::io(Stage::State, &error, format!("read {path:?}"))),
         };
-        let mut record: Record = serde_json::from_slice(&json).map_err(|error| {
+        let end = json.iter().position(|&byte| byte == b'\n').unwrap_or(json.len());
+        let (record, init) = json.split_at(end);
+        let damaged = |error: serde_json::Error| {
             Error::new(Category::System, Stage::State, format!("{path:?} is damaged: {error}"))
-        })?;
+        };
+        let mut record: Record = serde_json::from_slice(record).map_err(damaged)?;
         if record.version != Record::VERSION {
             return Err(Error::new(
                 Category::Unsupported,
@@ -206,13 +195,24 @@ impl StateDir {
                 format!("{path:?} was written by another version of Locule"),
             ));
         }
-        record.init = self.read_init();
+        if !init.trim_ascii().is_empty() {
+            record.init = Some(serde_json::from_slice(init).map_err(damaged)?);
+        }
         Ok(Some(record))
     }
 
     /// Removes the directory and all in it.
     pub(super) fn remove(&self) -> Result<()> {
-        match fs::remove_dir_all(&self.path) {
+        // What there nearly always is, and no more.
+        let _ = unlinkat(&self.dir, RECORD, UnlinkatFlags::NoRemoveDir);
+        for socket in [CONTROL_NAME, GATE_NAME] {
+            let _ = unlinkat(&self.dir, socket, UnlinkatFlags::NoRemoveDir);
+        }
+        let removed = fs::remove_dir(&self.path).or_else(|error| match error.kind() {
+            io::ErrorKind::DirectoryNotEmpty => fs::remove_dir_all(&self.path),
+            _ => Err(error),
+        });
+        match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 let message = format!("remove the state directory {:?}", self.path);
                 Err(Error::io(Stage::State, &error, message))
@@ -220,6 +220,25 @@ impl StateDir {
             _ => Ok(()),
         }
     }
+}
+
+/// An open record, to be completed.
+pub(super) struct RecordFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl RecordFile {
+    /// Appends the first process.
+    pub(super) fn complete(mut self, init: Identity) -> Result<()> {
+        let line = format!("{{\"pid\":{},\"start\":{}}}\n", init.pid, init.start);
+        // One short write: readers find all of it or nothing.
+        self.file.write_all(line.as_bytes()).map_err(|error| failed_to_write(&self.path, &error))
+    }
+}
+
+fn failed_to_write(path: &Path, error: &io::Error) -> Error {
+    Error::io(Stage::State, error, format!("write {path:?}"))
 }
 
 impl AsFd for StateDir {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use once_cell::sync::OnceCell;
 
 use super::memory_file::{Execution, memory_file};
-use super::spawn::{Relation, spawn};
+use super::spawn::{Relation, StackPool, spawn};
 use crate::{Category, Error, Result, Stage};
 
 /// Where an installed keeper may be, for hosts that may not execute a memory file.
@@ -21,11 +21,12 @@ pub(crate) struct Images {
     explicit: Option<PathBuf>,
     state_dir: PathBuf,
     chosen: OnceCell<OwnedFd>,
+    stacks: StackPool,
 }
 
 impl Images {
     pub(crate) fn new(explicit: Option<PathBuf>, state_dir: PathBuf) -> Self {
-        Images { explicit, state_dir, chosen: OnceCell::new() }
+        Images { explicit, state_dir, chosen: OnceCell::new(), stacks: StackPool::default() }
     }
 
     /// Spawns a keeper from the first source that this machine lets us execute: the explicit
@@ -39,7 +40,7 @@ impl Images {
         capabilities: u64,
     ) -> Result<Option<OwnedFd>> {
         if let Some(image) = self.chosen.get() {
-            return spawn(image.as_fd(), socket, relation, capabilities)
+            return spawn(image.as_fd(), socket, relation, capabilities, &self.stacks)
                 .map_err(|error| Error::io(Stage::Spawn, &error, "execute the keeper"));
         }
         type Source<'a> = (&'a str, &'a dyn Fn() -> io::Result<OwnedFd>);
@@ -59,7 +60,7 @@ impl Images {
         let mut errno = None;
         for (name, open) in sources {
             let tried = open().and_then(|image| {
-                let keeper = spawn(image.as_fd(), socket, relation, capabilities)?;
+                let keeper = spawn(image.as_fd(), socket, relation, capabilities, &self.stacks)?;
                 Ok((image, keeper))
             });
             match tried {

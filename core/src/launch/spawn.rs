@@ -18,6 +18,7 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
+use std::sync::{Mutex, PoisonError};
 
 use locule_plan::protocol::KEEPER_SOCKET;
 
@@ -40,8 +41,9 @@ pub(crate) fn spawn(
     socket: BorrowedFd<'_>,
     relation: Relation,
     capabilities: u64,
+    pool: &StackPool,
 ) -> io::Result<Option<OwnedFd>> {
-    let stacks = Stacks::new()?;
+    let stacks = pool.take()?;
     let argv = [c"locule: keeper".as_ptr(), ptr::null()];
     let envp = [ptr::null()];
     let mut task = Task {
@@ -77,6 +79,8 @@ pub(crate) fn spawn(
     };
     // SAFETY: as above.
     unsafe { mask_signals(&previous, ptr::null_mut()) };
+    // Both children have left the memory.
+    pool.put_back(stacks);
 
     if pid < 0 {
         return Err(io::Error::from_raw_os_error(-pid as i32));
@@ -125,8 +129,27 @@ struct Task {
     error: i32,
 }
 
+/// Stacks that are not in use. Unmapping them after each start would interrupt every processor
+/// that runs another thread of the host.
+#[derive(Default)]
+pub(crate) struct StackPool(Mutex<Vec<Stacks>>);
+
+impl StackPool {
+    fn take(&self) -> io::Result<Stacks> {
+        let spare = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        spare.map_or_else(Stacks::new, Ok)
+    }
+
+    fn put_back(&self, stacks: Stacks) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(stacks);
+    }
+}
+
 /// Two small stacks with a guard page below each.
 struct Stacks(*mut u8);
+
+// SAFETY: memory that no thread has a special relation to.
+unsafe impl Send for Stacks {}
 
 impl Stacks {
     const GUARD: usize = 64 * 1024; // a page on every aarch64 page size
@@ -374,7 +397,7 @@ mod tests {
         let image = File::open("/bin/sh").unwrap();
         // `sh` with argv[0] alone reads commands from its standard input, which is /dev/null
         // or closed under the test runner, and exits; the socket then reads end of file.
-        spawn(image.as_fd(), there.as_fd(), Relation::Silent, 0).unwrap();
+        spawn(image.as_fd(), there.as_fd(), Relation::Silent, 0, &StackPool::default()).unwrap();
         drop(there);
         let mut rest = Vec::new();
         here.read_to_end(&mut rest).unwrap();
@@ -386,7 +409,8 @@ mod tests {
         let (_here, there) = UnixStream::pair().unwrap();
         let image = File::open("/etc/passwd").unwrap();
         for relation in [Relation::Silent, Relation::Child] {
-            let error = spawn(image.as_fd(), there.as_fd(), relation, 0).unwrap_err();
+            let pool = StackPool::default();
+            let error = spawn(image.as_fd(), there.as_fd(), relation, 0, &pool).unwrap_err();
             assert_eq!(error.raw_os_error(), Some(libc::EACCES));
         }
     }

@@ -73,22 +73,16 @@ impl Answer {
     }
 
     pub fn failure(&self) -> Failure {
-        loop {
-            match self.reply() {
-                Reply::Failed(failure) => return failure,
-                Reply::Hello { .. } => {}
-                other => panic!("expected a failure, got {other:?}"),
-            }
+        match self.reply() {
+            Reply::Failed(failure) => failure,
+            other => panic!("expected a failure, got {other:?}"),
         }
     }
 
     pub fn created(&self) -> (i32, OwnedFd) {
-        loop {
-            match self.next().expect("a reply before the end") {
-                (Reply::Created { pid }, Some(pidfd)) => return (pid, pidfd),
-                (Reply::Hello { .. }, None) => {}
-                (other, _) => panic!("expected Created, got {other:?}"),
-            }
+        match self.next().expect("a reply before the end") {
+            (Reply::Created { pid }, Some(pidfd)) => (pid, pidfd),
+            (other, _) => panic!("expected Created, got {other:?}"),
         }
     }
 
