@@ -72,12 +72,19 @@ impl StateDir {
     pub(super) fn make(root: &Path, id: &str) -> Result<Option<(StateDir, Lock)>> {
         let path = root.join(id);
         loop {
-            match make_directory(&path) {
+            let failed = |error| {
+                let message = format!("create the state directory {path:?}");
+                Err(Error::io(Stage::State, &error, message))
+            };
+            match DirBuilder::new().mode(0o700).create(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
-                Err(error) => {
-                    let message = format!("create the state directory {path:?}");
-                    return Err(Error::io(Stage::State, &error, message));
-                }
+                Err(error) => return failed(error),
+                Ok(()) => {}
+            }
+            match fs::set_permissions(&path, PermissionsExt::from_mode(0o700)) {
+                // As below: it was taken for what a crash had left.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return failed(error),
                 Ok(()) => {}
             }
             let made = Self::open(root, id).and_then(|dir| {
