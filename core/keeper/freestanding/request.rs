@@ -82,9 +82,12 @@ fn create(keeper: &mut Keeper, flags: u32, reply: Option<Fd>, descriptors: &mut 
     let known = plan.as_ref().ok().copied();
     let ending = match plan {
         Ok(plan) => match build(keeper, mode, plan, reply.as_ref(), descriptors) {
+            // Nobody knows yet of a container whose creator is dead, also of a detached one.
+            Ok((launched, _)) if !announced(&launched, reply.as_ref()) => {
+                abandon(launched, mode);
+                Ending::Abandoned
+            }
             Ok((launched, phase)) => {
-                let created = Reply::Created { pid: launched.pid };
-                send(reply.as_ref(), &created, Some(launched.pidfd.raw()));
                 if mode != Mode::Keeper {
                     system::exit(0);
                 }
@@ -133,6 +136,13 @@ fn create(keeper: &mut Keeper, flags: u32, reply: Option<Fd>, descriptors: &mut 
         clean_up(&plan.document, 0);
     }
     system::exit(1);
+}
+
+/// Says that there is a container.
+fn announced(launched: &Launched, reply: Option<&Fd>) -> bool {
+    let created = Reply::Created { pid: launched.pid };
+    let pidfd = Some(launched.pidfd.raw());
+    reply.is_some_and(|reply| socket::try_reply(reply.raw(), &created, pidfd).is_ok())
 }
 
 /// How long a process may take from closing its sockets to being dead, in milliseconds.

@@ -135,11 +135,16 @@ pub fn send(socket: Raw, bytes: &[u8], descriptor: Option<Raw>) -> Sys {
 
 /// Sends a reply, if there is anyone to send it to.
 pub fn reply(socket: Option<Raw>, reply: &Reply, descriptor: Option<Raw>) {
+    if let Some(socket) = socket {
+        let _ = try_reply(socket, reply, descriptor);
+    }
+}
+
+/// Sends a reply that somebody has to receive.
+pub fn try_reply(socket: Raw, reply: &Reply, descriptor: Option<Raw>) -> Sys {
     let mut bytes = [0; Reply::MAX_SIZE];
     let len = reply.encode(&mut bytes);
-    if let Some(socket) = socket {
-        let _ = send(socket, &bytes[..len], descriptor);
-    }
+    send(socket, &bytes[..len], descriptor)
 }
 
 /// Says a word over a gate.

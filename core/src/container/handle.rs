@@ -1,6 +1,6 @@
 //! The handle to a container: start, signal, freeze, state, delete, and opening it again.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -404,13 +404,10 @@ pub(super) fn reclaim(runtime: &Runtime, id: &str) -> Result<bool> {
     if record.init.is_some() && (record.detached || record.host.is_alive()) {
         return Ok(false);
     }
-    // The lock is free, so the creator is dead, or the host of a finished one is. A keeper
-    // that lives is doing the same at this moment; let it.
+    // The lock is free, so the creator is dead, or the host of a finished one is. A keeper that
+    // lives is doing the same at this moment, or, if it was to be detached, waits for requests.
     if let Ok(control) = Channel::connect(&dir, "control") {
-        let mut fds =
-            [libc::pollfd { fd: control.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 }];
-        // SAFETY: the array lives through the call.
-        unsafe { libc::poll(fds.as_mut_ptr(), 1, 5000) };
+        Keeper(control).dismiss();
     }
     if let Some(pidfd) = record.init.and_then(|init| init.open()) {
         let _ = send_signal(&pidfd, libc::SIGKILL);
