@@ -27,24 +27,37 @@ impl Bundles {
 
     /// Writes the bundle of the container `name` that runs `args`, and returns its path.
     pub fn write(&self, name: &str, args: &[&str]) -> Result<PathBuf> {
+        self.write_config(name, self.config(args)?)
+    }
+
+    /// The same with the seccomp profile of Locule's default container.
+    pub fn write_filtered(&self, name: &str, args: &[&str]) -> Result<PathBuf> {
+        let mut config = self.config(args)?;
+        let mut profile = serde_json::to_value(locule::seccomp::default_profile())?;
+        // The others have no name for the native architecture, and take it if none is given.
+        profile.as_object_mut().ok_or("a profile is an object")?.remove("architectures");
+        config["linux"]["seccomp"] = profile;
+        self.write_config(name, config)
+    }
+
+    fn write_config(&self, name: &str, config: Value) -> Result<PathBuf> {
         let bundle = self.directory.join(name);
         fs::create_dir_all(&bundle)?;
-        let config = self.template(args)?.replace(NAME, name);
-        fs::write(bundle.join("config.json"), config)?;
+        let text = serde_json::to_string_pretty(&config)?.replace(NAME, name);
+        fs::write(bundle.join("config.json"), text)?;
         Ok(bundle)
     }
 
     /// Writes a template for many containers, to be used with [`of_template`].
     pub fn write_template(&self, name: &str, args: &[&str]) -> Result<PathBuf> {
         let file = self.directory.join(name);
-        fs::write(&file, self.template(args)?)?;
+        fs::write(&file, serde_json::to_string_pretty(&self.config(args)?)?)?;
         Ok(file)
     }
 
-    fn template(&self, args: &[&str]) -> Result<String> {
+    fn config(&self, args: &[&str]) -> Result<Value> {
         let root = self.directory.join("rootfs");
-        let config = default_config(args, &root, &format!("{}/{NAME}", self.cgroup))?;
-        Ok(serde_json::to_string_pretty(&config)?)
+        default_config(args, &root, &format!("{}/{NAME}", self.cgroup))
     }
 }
 

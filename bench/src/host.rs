@@ -16,6 +16,8 @@ const EXEC: &[u8] = br#"{"args":["/true"]}"#;
 struct Host {
     runtime: Runtime,
     bundle: PathBuf,
+    /// The same with a seccomp profile.
+    filtered: PathBuf,
     /// Of a container that exits at once, and of one that stays.
     templates: [String; 2],
     name: String,
@@ -23,12 +25,12 @@ struct Host {
     counter: AtomicUsize,
 }
 
-/// `host STATE BUNDLE BRIEF HOLDING MEBIBYTES`: a state directory, the bundle of a container
-/// that exits at once, the templates of such a one and of one that stays, and how much memory
-/// to have resident.
+/// `host STATE BUNDLE FILTERED BRIEF HOLDING MEBIBYTES`: a state directory, the bundles of a
+/// container that exits at once, without and with a seccomp profile, the templates of such a one
+/// and of one that stays, and how much memory to have resident.
 pub fn serve(arguments: &[String]) -> Result<()> {
-    let [state, bundle, brief, holding, mebibytes] = arguments else {
-        return Err("host STATE BUNDLE BRIEF HOLDING MEBIBYTES".into());
+    let [state, bundle, filtered, brief, holding, mebibytes] = arguments else {
+        return Err("host STATE BUNDLE FILTERED BRIEF HOLDING MEBIBYTES".into());
     };
     let _ballast = touched(mebibytes.parse()?);
     let name = Path::new(bundle).file_name().ok_or("the bundle has no name")?;
@@ -38,6 +40,7 @@ pub fn serve(arguments: &[String]) -> Result<()> {
             ..RuntimeOptions::default()
         })?,
         bundle: bundle.into(),
+        filtered: filtered.into(),
         templates: [std::fs::read_to_string(brief)?, std::fs::read_to_string(holding)?],
         name: name.to_string_lossy().into_owned(),
         held: Vec::new(),
@@ -57,12 +60,15 @@ pub fn serve(arguments: &[String]) -> Result<()> {
 impl Host {
     fn perform(&mut self, operation: &str, count: usize) -> Result<Vec<f64>> {
         match operation {
-            "start" => (0..count).map(|_| self.start().map(|phases| phases.iter().sum())).collect(),
+            "start" => self.starts(&self.bundle, count),
+            "start-filtered" => self.starts(&self.filtered, count),
             "phases" => {
                 let phases: Vec<[f64; 4]> =
-                    (0..count).map(|_| self.start()).collect::<Result<_>>()?;
+                    (0..count).map(|_| self.start(&self.bundle)).collect::<Result<_>>()?;
                 Ok(phases.concat())
             }
+            "plan" => self.plans(&self.bundle, count),
+            "plan-filtered" => self.plans(&self.filtered, count),
             "exec" => (0..count).map(|_| self.exec()).collect(),
             "hold" => self.hold(count).map(|()| Vec::new()),
             "rate" => self.rate(count).map(|rate| vec![rate]),
@@ -71,9 +77,25 @@ impl Host {
         }
     }
 
+    fn starts(&self, bundle: &Path, count: usize) -> Result<Vec<f64>> {
+        (0..count).map(|_| self.start(bundle).map(|phases| phases.iter().sum())).collect()
+    }
+
+    /// All that this process computes for a start: from the file to the plan.
+    fn plans(&self, bundle: &Path, count: usize) -> Result<Vec<f64>> {
+        let plan = || -> Result<f64> {
+            let begin = Instant::now();
+            let plan = self.runtime.explain(&CreateOptions::new(Source::bundle(bundle)))?;
+            let time = begin.elapsed().as_nanos() as f64;
+            drop(plan);
+            Ok(time)
+        };
+        (0..count).map(|_| plan()).collect()
+    }
+
     /// Create, start, wait, delete: nanoseconds of each.
-    fn start(&self) -> Result<[f64; 4]> {
-        let mut options = CreateOptions::new(Source::bundle(&self.bundle));
+    fn start(&self, bundle: &Path) -> Result<[f64; 4]> {
+        let mut options = CreateOptions::new(Source::bundle(bundle));
         options.id = Some(&self.name);
         self.live(options)
     }

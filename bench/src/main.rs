@@ -66,10 +66,13 @@ impl Place {
         let own = text(&std::env::current_exe()?)?;
         let state = self.directory("locule")?;
         let bundle = text(&self.bundles.write(name, &["/true"])?)?;
+        let filtered = format!("{name}.filtered");
+        let filtered = text(&self.bundles.write_filtered(&filtered, &["/true"])?)?;
         let brief = text(&self.bundles.write_template(&format!("{name}.brief"), &["/true"])?)?;
         let holding = format!("{name}.holding");
         let holding = text(&self.bundles.write_template(&holding, &["/true", "hold"])?)?;
-        Ok(vec![own, "host".into(), state, bundle, brief, holding, mebibytes.to_string()])
+        let mebibytes = mebibytes.to_string();
+        Ok(vec![own, "host".into(), state, bundle, filtered, brief, holding, mebibytes])
     }
 
     fn start_host(&self, name: &str, mebibytes: usize) -> Result<Rc<RefCell<Server>>> {
@@ -102,6 +105,8 @@ struct Command {
     program: String,
     root: String,
     run: Vec<String>,
+    /// With a seccomp profile.
+    run_filtered: Vec<String>,
     held: String,
 }
 
@@ -112,13 +117,17 @@ impl Command {
         let bundle = text(&place.bundles.write(name, &["/true"])?)?;
         let held = format!("{name}-held");
         let stays = text(&place.bundles.write(&held, &["/true", "hold"])?)?;
-        let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
-        let command = Command {
+        let filtered = format!("{name}-filtered");
+        let filter = text(&place.bundles.write_filtered(&filtered, &["/true"])?)?;
+        let mut command = Command {
             program: program.to_owned(),
-            run: words(&[program, "--root", &root, "run", "--bundle", &bundle, name]),
+            run: Vec::new(),
+            run_filtered: Vec::new(),
             root,
             held,
         };
+        command.run = command.argv(&["run", "--bundle", &bundle, name]);
+        command.run_filtered = command.argv(&["run", "--bundle", &filter, &filtered]);
         command.call(&["run", "--detach", "--bundle", &stays, &command.held])?;
         Ok(command)
     }
@@ -175,6 +184,9 @@ fn run(arguments: &[String]) -> Result<()> {
     const LOCULE: &str = "Locule in process, host of 10 MiB";
     const LARGE: &str = "Locule in process, host of 2 GiB";
     const COMMAND: &str = "locule run";
+    const FILTERED: &str = "Locule in process, seccomp profile";
+    const CRUN_FILTERED: &str = "crun run, seccomp profile";
+    const RUNC_FILTERED: &str = "runc run, seccomp profile";
     const EXEC: &str = "Locule exec through the handle";
     let mut contenders = vec![
         Contender::server(FLOOR, 10, &bare, ""),
@@ -183,6 +195,9 @@ fn run(arguments: &[String]) -> Result<()> {
         Contender::server(LARGE, 10, &large, "start"),
         Contender::program("crun run", 4, crun.run.clone()),
         Contender::program("runc run", 2, runc.run.clone()),
+        Contender::server(FILTERED, 10, &small, "start-filtered"),
+        Contender::program(CRUN_FILTERED, 4, crun.run_filtered.clone()),
+        Contender::program(RUNC_FILTERED, 2, runc.run_filtered.clone()),
         Contender::server(EXEC, 10, &small, "exec"),
         Contender::program("crun exec", 4, crun.exec()),
         Contender::program("runc exec", 2, runc.exec()),
@@ -196,6 +211,10 @@ fn run(arguments: &[String]) -> Result<()> {
         &samples[place.expect("a contender of that name")]
     };
 
+    let plans = if quick { 100 } else { 1000 };
+    let [plan, plan_filtered] =
+        ["plan", "plan-filtered"].map(|kind| small.borrow_mut().ask(&format!("{kind} {plans}")));
+    let added = (median(&plan_filtered?) - median(&plan?)) / 1e3;
     let phases = small.borrow_mut().ask(if quick { "phases 60" } else { "phases 400" })?;
     let (levels, starts, repetitions): (&[usize], _, _) =
         if quick { (&[0, 100, 250], 200, 3) } else { (&[0, 250, 1000], 400, 7) };
@@ -217,7 +236,9 @@ fn run(arguments: &[String]) -> Result<()> {
         },
         Bar::ratio("exec through the handle", of(EXEC), of("crun exec"), 0.5, " x crun"),
         Bar::at_most("idle keeper, proportional set size", keeper_alone, 64.0, " kB"),
-        Bar::missing("second start with a seccomp profile", "< 50 us", "no such bundle yet"),
+        Bar::at_most("work in the host that a known seccomp profile adds", added, 50.0, " us"),
+        Bar::ratio("the same start with it", of(FILTERED), of(CRUN_FILTERED), 0.35, " x crun"),
+        Bar::ratio("the same start with it", of(FILTERED), of(RUNC_FILTERED), 0.12, " x runc"),
     ];
     if let [none, .., most] = scale.as_slice() {
         let growth = (none.locule / most.locule) / (none.floor / most.floor);
