@@ -144,6 +144,10 @@ test-python: $(PYTHON)
 test-go: stage
 	cd bindings/go && $(WITH) go vet ./... && $(WITH) go test -race ./...
 
+bench: PACKAGES += runc crun
+bench: deps
+	bench/run.sh $(if $(QUICK),quick)
+
 test-invariants: stage $(PYTHON)
 	$(WITH) PYTHON=$(abspath $(PYTHON)) tests/invariants/run.sh
 
