@@ -118,6 +118,14 @@ impl Child {
         self.root = None;
     }
 
+    /// Lets hooks that are still to come have this null device.
+    pub fn replace_hook_null(&mut self, null: &Fd) -> Result {
+        if self.hook_null.is_some() {
+            self.hook_null = Some(system::duplicate(null.raw(), self.highest + 1)?);
+        }
+        Ok(())
+    }
+
     pub fn gate(&self) -> Raw {
         self.gate.as_ref().map_or(-1, Fd::raw)
     }
@@ -383,6 +391,7 @@ impl Child {
             }
             Operation::WorkingDirectory { path, create } => {
                 self.close_slots(stream, rest);
+                settings::own_null(self)?;
                 settings::working_directory(path, create == 1)?;
             }
             Operation::Program { name, path } => {

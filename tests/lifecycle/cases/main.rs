@@ -5,6 +5,7 @@
 
 mod attach;
 mod exec;
+mod hostile;
 mod ids;
 mod life;
 mod parentage;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
             ("waiting", waiting::CASES),
             ("attach", attach::CASES),
             ("parentage", parentage::CASES),
+            ("hostile", hostile::CASES),
         ],
         &[stdio::HELPERS, attach::HELPERS, parentage::HELPERS].concat(),
     )

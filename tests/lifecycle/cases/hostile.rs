@@ -1,0 +1,49 @@
+//! Images and programs that mean harm.
+
+use std::ffi::CString;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use locule_lifecycle::prelude::*;
+
+pub const CASES: &[Case] = cases![the_hosts_null_device_is_out_of_reach];
+
+fn c_path(path: &Path) -> CString {
+    CString::new(path.as_os_str().as_bytes()).expect("no NUL")
+}
+
+/// A null device at `/dev/null` that only this case has.
+fn own_null_device(t: &Test) -> std::path::PathBuf {
+    let null = t.dir.join("null");
+    let path = c_path(&null);
+    // SAFETY: C strings and integers; this process has one thread.
+    unsafe {
+        let private = libc::MS_REC | libc::MS_PRIVATE;
+        let none = std::ptr::null();
+        assert_eq!(libc::unshare(libc::CLONE_NEWNS), 0);
+        assert_eq!(libc::mount(none, c"/".as_ptr(), none, private, none.cast()), 0);
+        assert_eq!(libc::mknod(path.as_ptr(), libc::S_IFCHR | 0o600, libc::makedev(1, 3)), 0);
+        let target = c"/dev/null".as_ptr();
+        assert_eq!(libc::mount(path.as_ptr(), target, none, libc::MS_BIND, none.cast()), 0);
+    }
+    null
+}
+
+fn the_hosts_null_device_is_out_of_reach(t: &Test) {
+    t.need_root();
+    let null = own_null_device(t);
+    let before = fs::metadata(&null).expect("stat");
+    let script =
+        "for fd in 0 1 2; do chmod 777 /proc/self/fd/$fd; chown 7:7 /proc/self/fd/$fd; done";
+    let first = t.start("a", &t.shell(script));
+    ended(&*first.init());
+    first.delete(false).expect("delete");
+    let container = t.sleeper("b");
+    let process = container.exec(&Exec::of(&["/bin/sh", "-c", script])).expect("exec");
+    ended(&*process);
+    container.delete(true).expect("delete");
+    let after = fs::metadata(&null).expect("stat");
+    assert_eq!((after.mode(), after.uid()), (before.mode(), before.uid()));
+}
