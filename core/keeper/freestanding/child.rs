@@ -12,7 +12,7 @@ use crate::process::{Interrupts, Mode, Order};
 use crate::program::{self, Found};
 use crate::socket::{self, Descriptors};
 use crate::system::{self, Errno, Fd, Raw};
-use crate::{device, hook, identity, mount, procfs, root, settings, terminal};
+use crate::{descriptors, device, hook, identity, mount, procfs, root, settings, terminal};
 
 pub struct Child {
     plan: Document<'static>,
@@ -29,6 +29,8 @@ pub struct Child {
     hook_null: Option<Fd>,
     /// Whether procfs is needed at a time when it can no longer be mounted.
     label_follows: bool,
+    /// Whether the limit on descriptors is the program's.
+    limit_settled: bool,
     /// The host's null device, for masks.
     pub null: Option<Fd>,
     /// The empty directory masked directories show.
@@ -56,6 +58,7 @@ pub fn run(order: &Order<'_>, gate: Fd, cgroup: Option<Raw>) -> ! {
         proc: None,
         hook_null: None,
         label_follows: false,
+        limit_settled: false,
         null: None,
         mask: None,
         scratch: None,
@@ -289,8 +292,17 @@ impl Child {
         }
     }
 
+    fn settle_limit(&mut self) -> Result {
+        if !self.limit_settled {
+            descriptors::settle(&self.plan)?;
+            self.limit_settled = true;
+        }
+        Ok(())
+    }
+
     /// The last thing before exec: nothing but the program's descriptors survives it.
     pub fn seal(&mut self) -> Result {
+        self.settle_limit()?;
         for fd in 3..=self.highest {
             let is_target =
                 self.plan.stream(Stream::Child).chain(self.plan.stream(Stream::Start)).flatten().any(
@@ -378,7 +390,11 @@ impl Child {
             Operation::NoNewPrivileges {} => {
                 system::prctl(PR_SET_NO_NEW_PRIVS, 1, 0)?;
             }
-            Operation::Seccomp { flags, program } => settings::seccomp(flags, program)?,
+            Operation::Seccomp { flags, program } => {
+                // The filter may forbid it later.
+                self.settle_limit()?;
+                settings::seccomp(flags, program)?;
+            }
             Operation::BoundingCapabilities { mask } => identity::bounding(mask)?,
             Operation::User { uid, gid, groups, keep_groups } => {
                 self.prepare_label()?;
@@ -409,7 +425,7 @@ impl Child {
             Operation::IoPriority { value } => system::ioprio_set(value)?,
             Operation::Affinity { mask } => settings::affinity(mask)?,
             Operation::ResourceLimit { resource, soft, hard } => {
-                system::prlimit(0, resource, &[soft, hard])?;
+                descriptors::limit(0, resource, soft, hard)?;
             }
             Operation::OomScoreAdj { value } => settings::oom_score(self, value)?,
             Operation::Hook { .. } => {

@@ -19,6 +19,7 @@ pub const CASES: &[Case] = cases![
     exec_in_a_stopped_container_is_refused,
     exec_in_a_paused_container_is_refused,
     many_execs_run_at_once,
+    the_hosts_soft_limit_on_descriptors_is_none_on_programs,
     a_program_is_found_through_path,
 ];
 
@@ -194,6 +195,27 @@ fn many_execs_run_at_once(t: &Test) {
             });
         }
     });
+    container.delete(true).expect("delete");
+}
+
+fn the_hosts_soft_limit_on_descriptors_is_none_on_programs(t: &Test) {
+    let limit = |soft| {
+        let limit = libc::rlimit { rlim_cur: soft, rlim_max: 4096 };
+        // SAFETY: the structure lives through the call.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
+    };
+    limit(128);
+    let container = t.sleeper("a");
+    limit(4096);
+    let processes: Vec<_> = (0..200)
+        .map(|_| container.exec(&Exec::of(&["/bin/sleep", "1000"])).expect("exec"))
+        .collect();
+    // And what the programs have is the host's limit all the same.
+    assert_eq!(exec_shell(&*container, "ulimit -n"), "128");
+    for process in &processes {
+        process.signal(libc::SIGKILL).expect("signal");
+        ended(&**process);
+    }
     container.delete(true).expect("delete");
 }
 

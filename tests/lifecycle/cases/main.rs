@@ -10,6 +10,7 @@ mod ids;
 mod life;
 mod parentage;
 mod pause;
+mod process;
 mod signals;
 mod stdio;
 mod waiting;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
             ("attach", attach::CASES),
             ("parentage", parentage::CASES),
             ("hostile", hostile::CASES),
+            ("process", process::CASES),
         ],
         &[stdio::HELPERS, attach::HELPERS, parentage::HELPERS].concat(),
     )
