@@ -291,16 +291,18 @@ impl Keeper {
         let mut fds =
             vec![plan.as_raw_fd(), runtime.0.host_pidfd.as_raw_fd(), dir.as_fd().as_raw_fd()];
         fds.extend_from_slice(&opened.raw);
-        request(&self.0, Request { kind: RequestKind::Create, flags }, &fds)
-            .map_err(|error| Error::io(Stage::Spawn, &error, "send the plan to the keeper"))
+        let create = Request { kind: RequestKind::Create, flags };
+        // The first thing it is sent, so there is room for it.
+        let deadline = Deadline::within(Some(PATIENCE), None);
+        request(&self.0, create, &fds, &deadline, Stage::Spawn)
     }
 
     /// Makes it kill what it has and leave, and waits until all that is dead.
     pub(super) fn dismiss(&self) {
         let shutdown = Request { kind: RequestKind::Shutdown, flags: 0 };
         // It may have left already; the end of its socket is the end of it.
-        let replies = request(&self.0, shutdown, &[]);
         let deadline = Deadline::within(Some(Duration::from_secs(10)), None);
+        let replies = request(&self.0, shutdown, &[], &deadline, Stage::Delete);
         if let Ok(replies) = &replies {
             while let Ok(Message::Reply(reply, _)) = replies.next(&deadline, Stage::Delete) {
                 if reply == Reply::Done {

@@ -6,6 +6,7 @@ pub const CASES: &[Case] = cases![
     another_process_finds_a_container_by_its_id,
     another_process_can_start_what_this_one_created,
     another_process_can_exec_signal_and_delete,
+    a_hundred_handles_agree_that_it_runs,
     the_exit_status_reaches_another_process,
     the_exit_status_of_a_detached_container_survives_its_host,
     a_detached_container_outlives_its_host,
@@ -102,6 +103,17 @@ fn another_process_can_exec_signal_and_delete(t: &Test) {
     other.finish();
     assert_eq!(refused(container.state()).category, Category::NotFound);
     t.nothing_is_left();
+}
+
+fn a_hundred_handles_agree_that_it_runs(t: &Test) {
+    let container = t.sleeper("a");
+    let handles: Vec<_> = (0..100).map(|_| t.engine().open(&t.id("a")).expect("open")).collect();
+    for handle in &handles {
+        assert_eq!(handle.status(), "running");
+    }
+    refused(handles[99].delete(false)).must_be(Category::State, Stage::Delete);
+    assert_eq!(exec_shell(&*handles[99], "echo well"), "well");
+    container.delete(true).expect("delete");
 }
 
 fn the_exit_status_reaches_another_process(t: &Test) {
