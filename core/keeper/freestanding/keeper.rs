@@ -165,7 +165,15 @@ impl Keeper {
                 }
             }
             x if x == Source::Process as u32 => self.ended(index),
-            _ => Self::put_away(epoll, &mut self.processes[index].answer),
+            _ => {
+                Self::put_away(epoll, &mut self.processes[index].answer);
+                // The caller was told that its exec has come to nothing.
+                let process = &self.processes[index];
+                if let (true, Some(pidfd)) = (index != 0 && process.gate.is_some(), &process.pidfd)
+                {
+                    let _ = system::pidfd_send_signal(pidfd.raw(), SIGKILL);
+                }
+            }
         }
         // Whatever it was may have made room.
         if self.deaf && source != Source::Control as u32 {

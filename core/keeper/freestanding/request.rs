@@ -263,7 +263,16 @@ fn escort(
     }
 }
 
+/// Whether the asker has given up, and told its caller so, before the request was read.
+fn withdrawn(reply: Option<&Fd>) -> bool {
+    let mut entry = [PollFd::hangup(reply.map_or(-1, Fd::raw))];
+    system::poll(&mut entry, Some(TimeSpec::ZERO)) == Ok(1)
+}
+
 fn start(keeper: &mut Keeper, reply: Option<Fd>) {
+    if withdrawn(reply.as_ref()) {
+        return;
+    }
     let process = &keeper.processes[0];
     let waiting = keeper.phase() == Some(Phase::Created) && process.answer.is_none();
     let gate = process.gate.as_ref().map(Fd::raw).filter(|_| waiting);
@@ -278,6 +287,9 @@ fn start(keeper: &mut Keeper, reply: Option<Fd>) {
 }
 
 fn exec(keeper: &mut Keeper, reply: Option<Fd>, descriptors: &mut Descriptors) {
+    if withdrawn(reply.as_ref()) {
+        return;
+    }
     let refuse = |what, errno| send(reply.as_ref(), &refusal(what, errno), None);
     if !matches!(keeper.phase(), Some(Phase::Created | Phase::Running)) {
         return refuse(detail::WRONG_STATE, Errno::EINVAL);

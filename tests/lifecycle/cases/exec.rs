@@ -20,6 +20,7 @@ pub const CASES: &[Case] = cases![
     exec_in_a_paused_container_is_refused,
     many_execs_run_at_once,
     the_hosts_soft_limit_on_descriptors_is_none_on_programs,
+    an_exec_that_has_timed_out_never_runs,
     a_program_is_found_through_path,
 ];
 
@@ -216,6 +217,25 @@ fn the_hosts_soft_limit_on_descriptors_is_none_on_programs(t: &Test) {
         process.signal(libc::SIGKILL).expect("signal");
         ended(&**process);
     }
+    container.delete(true).expect("delete");
+}
+
+fn an_exec_that_has_timed_out_never_runs(t: &Test) {
+    let mut spec = t.spec(&["/bin/sleep", "1000"]);
+    let bind = json!({ "destination": "/mnt", "type": "bind", "source": t.dir,
+                       "options": ["rbind", "rw"] });
+    spec["mounts"].as_array_mut().unwrap().push(bind);
+    let container = t.start("a", &spec);
+    let keeper = parent_of(container.init().pid());
+    // SAFETY: plain integers.
+    let signal = |signal| unsafe { libc::kill(keeper, signal) };
+    signal(libc::SIGSTOP);
+    let options =
+        Exec { timeout: Some(Duration::from_millis(100)), ..Exec::of(&["/bin/touch", "/mnt/ran"]) };
+    assert_eq!(refused(container.exec(&options)).category, Category::Timeout);
+    signal(libc::SIGCONT);
+    // It serves requests in their order.
+    assert_eq!(exec_shell(&*container, "sleep 0.1; ls /mnt | grep ran; echo well"), "well");
     container.delete(true).expect("delete");
 }
 

@@ -1,6 +1,5 @@
 //! Whose child the container's first process is.
 
-use std::fs;
 use std::mem::MaybeUninit;
 
 use locule_lifecycle::prelude::*;
@@ -16,12 +15,6 @@ pub const CASES: &[Case] = cases![
 ];
 
 pub const HELPERS: &[Case] = cases![orphan_host];
-
-fn parent_of(pid: i32) -> i32 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
-    let line = status.lines().find_map(|line| line.strip_prefix("PPid:")).expect("PPid");
-    line.trim().parse().expect("a number")
-}
 
 fn own_pid() -> i32 {
     std::process::id() as i32
