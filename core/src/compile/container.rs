@@ -440,6 +440,7 @@ fn settings(out: &mut Writer, spec: &oci::Spec) -> Result<()> {
             &Operation::Domainname { name: &c_string(name.as_str(), "/domainname")? },
         );
     }
+    personality(out, spec);
     let sysctl = spec.linux().as_ref().and_then(|linux| linux.sysctl().as_ref());
     let mut sysctl: Vec<_> = sysctl.into_iter().flatten().collect();
     sysctl.sort(); // the map has no order, the plan must have one
@@ -454,6 +455,15 @@ fn settings(out: &mut Writer, spec: &oci::Spec) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// What machine the process believes to be on.
+pub(super) fn personality(out: &mut Writer, spec: &oci::Spec) {
+    let linux = spec.linux().as_ref();
+    if let Some(personality) = linux.and_then(|linux| linux.personality().as_ref()) {
+        let persona = vocabulary::persona(personality.domain());
+        out.child("/linux/personality", &Operation::Personality { persona });
+    }
 }
 
 fn push_hooks(
