@@ -529,8 +529,8 @@ fn cleanup(out: &mut Writer, input: &ContainerInput<'_>) -> Result<()> {
         let path = c_path(directory, "")?;
         out.push(Stream::Cleanup, "/linux/cgroupsPath", &Operation::KillCgroup { path: &path });
     }
-    for directory in &directories {
-        let path = c_path(directory, "")?;
+    for place in input.location.places().iter().filter(|place| !place.existed) {
+        let path = c_path(&place.directory(), "")?;
         out.push(Stream::Cleanup, "/linux/cgroupsPath", &Operation::RemoveCgroup { path: &path });
     }
     let path = c_path(input.state_dir, "")?;
