@@ -97,9 +97,11 @@ pub(crate) fn compile_container(input: &ContainerInput<'_>) -> Result<Plan> {
         out.child("/linux/namespaces", &Operation::LoopbackUp {});
     }
     let terminal = process.terminal().unwrap_or(false);
-    if namespaces.has(join::MOUNT) {
-        prepare_root(&mut out, input, &namespaces, terminal)?;
+    if !namespaces.has(join::MOUNT) {
+        // Without one there is no root but the host's.
+        return Err(unsupported("/linux/namespaces", "a container without a mount namespace"));
     }
+    prepare_root(&mut out, input, &namespaces, terminal)?;
     settings(&mut out, spec)?;
 
     let becoming = ProcessInput {

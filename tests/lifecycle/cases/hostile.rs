@@ -8,7 +8,10 @@ use std::path::Path;
 
 use locule_lifecycle::prelude::*;
 
-pub const CASES: &[Case] = cases![the_hosts_null_device_is_out_of_reach];
+pub const CASES: &[Case] = cases![
+    the_hosts_null_device_is_out_of_reach,
+    a_container_without_a_mount_namespace_is_refused,
+];
 
 fn c_path(path: &Path) -> CString {
     CString::new(path.as_os_str().as_bytes()).expect("no NUL")
@@ -46,4 +49,17 @@ fn the_hosts_null_device_is_out_of_reach(t: &Test) {
     container.delete(true).expect("delete");
     let after = fs::metadata(&null).expect("stat");
     assert_eq!((after.mode(), after.uid()), (before.mode(), before.uid()));
+}
+
+fn a_container_without_a_mount_namespace_is_refused(t: &Test) {
+    let mut spec = t.spec(&["/bin/true"]);
+    let linux = spec["linux"].as_object_mut().unwrap();
+    linux.remove("maskedPaths");
+    linux.remove("readonlyPaths");
+    linux["namespaces"].as_array_mut().unwrap().retain(|entry| entry["type"] != "mount");
+    let failure = t.refused(&t.options("a", &spec));
+    failure.must_be(Category::Unsupported, Stage::Compile).at("/linux/namespaces");
+    spec.as_object_mut().unwrap().remove("linux");
+    spec.as_object_mut().unwrap().remove("hostname");
+    assert_eq!(t.refused(&t.options("a", &spec)).category, Category::Unsupported);
 }
