@@ -3,14 +3,17 @@
 use std::ffi::CString;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::{Path, PathBuf};
 
+use locule_lifecycle::bundle;
 use locule_lifecycle::prelude::*;
 
 pub const CASES: &[Case] = cases![
     the_hosts_null_device_is_out_of_reach,
     a_container_without_a_mount_namespace_is_refused,
+    mounts_over_proc_are_refused,
+    a_link_of_the_image_leads_no_mount_over_proc,
 ];
 
 fn c_path(path: &Path) -> CString {
@@ -18,7 +21,7 @@ fn c_path(path: &Path) -> CString {
 }
 
 /// A null device at `/dev/null` that only this case has.
-fn own_null_device(t: &Test) -> std::path::PathBuf {
+fn own_null_device(t: &Test) -> PathBuf {
     let null = t.dir.join("null");
     let path = c_path(&null);
     // SAFETY: C strings and integers; this process has one thread.
@@ -32,6 +35,14 @@ fn own_null_device(t: &Test) -> std::path::PathBuf {
         assert_eq!(libc::mount(path.as_ptr(), target, none, libc::MS_BIND, none.cast()), 0);
     }
     null
+}
+
+/// A root filesystem that only this case has.
+fn own_root(t: &Test) -> PathBuf {
+    let root = t.dir.join("root");
+    let busybox = bundle::busybox().expect("busybox");
+    bundle::make_rootfs(&root, &busybox).expect("make a root filesystem");
+    root
 }
 
 fn the_hosts_null_device_is_out_of_reach(t: &Test) {
@@ -62,4 +73,42 @@ fn a_container_without_a_mount_namespace_is_refused(t: &Test) {
     spec.as_object_mut().unwrap().remove("linux");
     spec.as_object_mut().unwrap().remove("hostname");
     assert_eq!(t.refused(&t.options("a", &spec)).category, Category::Unsupported);
+}
+
+fn with_mount(mut spec: Value, mount: Value) -> Value {
+    spec["mounts"].as_array_mut().unwrap().push(mount);
+    spec
+}
+
+fn mounts_over_proc_are_refused(t: &Test) {
+    for destination in ["/proc", "/proc/sys", "/proc/1/attr", "/tmp/../proc/self", "proc/sys"] {
+        let mount = json!({ "destination": destination, "type": "tmpfs", "source": "tmpfs" });
+        let spec = with_mount(t.spec(&["/bin/true"]), mount);
+        let failure = t.refused(&t.options("a", &spec));
+        failure.must_be(Category::Spec, Stage::Validate).at("/mounts/7/destination");
+    }
+    let bind = |destination: &str, source: &str| {
+        let options = ["bind", "ro"];
+        let mount = json!({ "destination": destination, "source": source, "options": options });
+        with_mount(t.shell("cat /proc/uptime"), mount)
+    };
+    let failure = t.refused(&t.options("a", &bind("/proc", t.dir.to_str().unwrap())));
+    assert_eq!((failure.category, &*failure.pointer), (Category::System, "/mounts/7"), "{failure}");
+    // lxcfs does this.
+    let uptime = t.dir.join("uptime");
+    fs::write(&uptime, "12.00 34.00\n").expect("write");
+    let spec = bind("/proc/uptime", uptime.to_str().unwrap());
+    assert_eq!(t.run(&spec).success(), "12.00 34.00");
+}
+
+fn a_link_of_the_image_leads_no_mount_over_proc(t: &Test) {
+    let root = own_root(t);
+    symlink("/proc/sys", root.join("data")).expect("symlink");
+    symlink("proc", root.join("more")).expect("symlink");
+    for destination in ["/data", "/data/kernel", "/more"] {
+        let mount = json!({ "destination": destination, "type": "tmpfs", "source": "tmpfs" });
+        let spec = with_mount(bundle::spec(&root, &["/bin/true"]), mount);
+        let failure = t.refused(&t.options("a", &spec));
+        failure.must_be(Category::Spec, Stage::Mounts).at("/mounts/7");
+    }
 }
