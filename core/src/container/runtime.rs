@@ -1,6 +1,7 @@
 //! The runtime: where containers are kept, and what they share.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +43,7 @@ impl Runtime {
     /// Opens the runtime, making its state directory if it is missing.
     pub fn new(options: RuntimeOptions) -> Result<Runtime> {
         let facts = HostFacts::gather(options.no_cgroups)?;
+        let own_choice = options.state_dir.is_some();
         let state_dir = match options.state_dir {
             Some(path) => std::path::absolute(&path).map_err(|error| {
                 Error::io(Stage::Arguments, &error, format!("state directory {path:?}"))
@@ -51,6 +53,7 @@ impl Runtime {
         make_directories(&state_dir).map_err(|error| {
             Error::io(Stage::State, &error, format!("create the state directory {state_dir:?}"))
         })?;
+        check_owner(&state_dir, facts.euid, own_choice)?;
         let capabilities = if facts.euid == 0 { 0 } else { effective_capabilities()? };
         let host = Identity::of(std::process::id() as i32)
             .map_err(|error| Error::io(Stage::State, &error, "read /proc/self/stat"))?;
@@ -163,6 +166,24 @@ impl Runtime {
     pub(super) fn state_dir_of(&self, id: &str) -> Result<StateDir> {
         StateDir::open(&self.0.state_dir, id)
     }
+}
+
+/// Whoever can write to the directory decides what is killed and removed in the name of its
+/// containers. The default one may be in `/tmp`, where others could have made it first, also as
+/// a link to what is this user's.
+fn check_owner(state_dir: &Path, euid: u32, follow: bool) -> Result<()> {
+    let look = if follow { std::fs::metadata } else { std::fs::symlink_metadata };
+    let metadata = look(state_dir).map_err(|error| {
+        Error::io(Stage::State, &error, format!("look at the state directory {state_dir:?}"))
+    })?;
+    let foreign = ![0, euid].contains(&metadata.uid());
+    if foreign || metadata.mode() & 0o002 != 0 {
+        let what = if foreign { "belongs to another user" } else { "can be written to by others" };
+        let message = format!("the state directory {state_dir:?} {what}");
+        return Err(Error::new(Category::Permission, Stage::State, message)
+            .hint("set XDG_RUNTIME_DIR, or give a state directory of your own"));
+    }
+    Ok(())
 }
 
 fn default_state_dir(euid: u32) -> PathBuf {

@@ -3,13 +3,14 @@
 use std::ffi::CString;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use locule_lifecycle::bundle;
 use locule_lifecycle::prelude::*;
 
 pub const CASES: &[Case] = cases![
+    a_state_directory_that_others_control_is_refused,
     the_hosts_null_device_is_out_of_reach,
     a_container_without_a_mount_namespace_is_refused,
     mounts_over_proc_are_refused,
@@ -111,4 +112,20 @@ fn a_link_of_the_image_leads_no_mount_over_proc(t: &Test) {
         let failure = t.refused(&t.options("a", &spec));
         failure.must_be(Category::Spec, Stage::Mounts).at("/mounts/7");
     }
+}
+
+fn a_state_directory_that_others_control_is_refused(t: &Test) {
+    t.need_root();
+    fs::create_dir(&t.state_dir).expect("mkdir");
+    // SAFETY: a C string and integers.
+    assert_eq!(unsafe { libc::chown(c_path(&t.state_dir).as_ptr(), 12345, 12345) }, 0);
+    let failure = refused(t.another_engine());
+    failure.must_be(Category::Permission, Stage::State).says("another user");
+    // SAFETY: as above.
+    assert_eq!(unsafe { libc::chown(c_path(&t.state_dir).as_ptr(), 0, 0) }, 0);
+    fs::set_permissions(&t.state_dir, PermissionsExt::from_mode(0o1777)).expect("chmod");
+    let failure = refused(t.another_engine());
+    failure.must_be(Category::Permission, Stage::State).says("by others");
+    fs::set_permissions(&t.state_dir, PermissionsExt::from_mode(0o755)).expect("chmod");
+    t.another_engine().expect("open a runtime");
 }
