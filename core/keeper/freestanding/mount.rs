@@ -58,7 +58,10 @@ pub fn mount(child: &mut Child, operation: &Operation<'_>) -> Result {
             let host = host_mount(fstype).ok_or(error)?;
             let tree = system::open_tree(AT_FDCWD, host, OPEN_TREE_CLONE | AT_RECURSIVE as u32)
                 .during(detail::SOURCE)?;
-            // The host's own attributes may be locked, so nothing is cleared.
+            // The host's own attributes may be locked, so nothing is cleared. And whatever was
+            // asked for: the host's cgroups, which come along, may be this user's to write to
+            // (CVE-2023-25809).
+            let attributes = attributes | MOUNT_ATTR_RDONLY;
             set_attributes(tree.raw(), AT_RECURSIVE, attributes, 0).during(detail::ATTRIBUTES)?;
             tree
         }
