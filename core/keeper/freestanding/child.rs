@@ -176,11 +176,21 @@ impl Child {
         let plan = self.plan;
         let operations = || plan.stream(Stream::Child).chain(plan.stream(Stream::Start)).flatten();
         let mut hooks = false;
+        let mut needed = [false; MAX_DESCRIPTORS];
+        let mut need = |slot: u32| {
+            if let Some(needed) = needed.get_mut(slot as usize) {
+                *needed = true;
+            }
+        };
         for step in operations() {
             match step.operation {
-                Operation::Descriptor { target, .. } => {
+                Operation::Descriptor { target, slot } => {
                     self.highest = self.highest.max(target.min(1 << 20) as Raw);
+                    need(slot);
                 }
+                Operation::EnterCgroup { slot }
+                | Operation::JoinNamespace { slot, .. }
+                | Operation::JoinProcess { slot, .. } => need(slot),
                 Operation::Hook { .. } => hooks = true,
                 Operation::SecurityLabel { .. } => self.label_follows = true,
                 _ => {}
@@ -192,8 +202,12 @@ impl Child {
                 *held = Some(system::duplicate(low, least)?);
             }
         }
-        for slot in &mut self.slots[..self.slot_count] {
-            if *slot < least {
+        for (slot, needed) in self.slots[..self.slot_count].iter_mut().zip(needed) {
+            if !needed {
+                // What only the keeper needed, such as a directory of the host's, is not to be
+                // found in a process that the container may see (CVE-2016-9962).
+                *slot = -1;
+            } else if *slot < least {
                 *slot = system::duplicate(*slot, least)?.into_raw();
             }
         }
@@ -341,6 +355,7 @@ impl Child {
         match step.operation {
             Operation::EnterCgroup { slot } => {
                 system::write(self.slot(slot)?, b"0")?;
+                drop(Fd::new(core::mem::replace(&mut self.slots[slot as usize], -1)));
             }
             Operation::JoinNamespace { kind, slot } => self.join(slot, kind)?,
             Operation::JoinProcess { slot, kinds } => self.join(slot, kinds)?,

@@ -12,6 +12,7 @@ use locule_lifecycle::prelude::*;
 pub const CASES: &[Case] = cases![
     a_state_directory_that_others_control_is_refused,
     the_hosts_null_device_is_out_of_reach,
+    a_process_in_the_making_holds_no_directory_of_the_host,
     a_container_without_a_mount_namespace_is_refused,
     mounts_over_proc_are_refused,
     a_link_of_the_image_leads_no_mount_over_proc,
@@ -128,4 +129,19 @@ fn a_state_directory_that_others_control_is_refused(t: &Test) {
     failure.must_be(Category::Permission, Stage::State).says("by others");
     fs::set_permissions(&t.state_dir, PermissionsExt::from_mode(0o755)).expect("chmod");
     t.another_engine().expect("open a runtime");
+}
+
+fn a_process_in_the_making_holds_no_directory_of_the_host(t: &Test) {
+    let list = t.dir.join("list");
+    let script = format!(
+        r#"pid=$(sed 's/.*"pid":\([0-9]*\).*/\1/'); ls -l /proc/$pid/fd >{}"#,
+        list.display()
+    );
+    let mut spec = t.spec(&["/bin/true"]);
+    let env = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"];
+    let hook = json!({ "path": "/bin/sh", "args": ["sh", "-c", script], "env": env });
+    spec["hooks"] = json!({ "createRuntime": [hook] });
+    t.create("a", &spec).delete(false).expect("delete");
+    let list = fs::read_to_string(&list).expect("the list of the hook");
+    assert!(list.contains("/dev/null") && !list.contains("/sys/fs/cgroup"), "{list}");
 }
