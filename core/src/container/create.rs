@@ -20,7 +20,9 @@ use super::stdio::Streams;
 use super::{CreateOptions, OnHostExit, Parentage, Runtime, Source};
 use crate::cgroup::{self, Cgroup, Entry, Location};
 use crate::compile::{ContainerInput, Plan, Slot, compile_container};
-use crate::launch::{Channel, Deadline, Execution, Message, Relation, memory_file, reap, request};
+use crate::launch::{
+    Channel, Deadline, Execution, Message, Relation, memory_file, reap, reap_if_ended, request,
+};
 use crate::spec::{self, oci};
 use crate::{Category, Error, Result, Stage};
 
@@ -173,6 +175,9 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
     if let Some(leaving) = begun.leaving.take() {
         reap(&leaving);
     }
+    if !keeper_stays {
+        keeper.see_off();
+    }
 
     let init = Identity::of(created.pid).map_err(|error| {
         Error::io(Stage::State, &error, format!("read /proc/{}/stat", created.pid))
@@ -262,9 +267,18 @@ impl Drop for Begun {
     }
 }
 
-/// The host's connection to the keeper that it has spawned.
+/// The host's connection to a keeper; and the pidfd of one that has fallen to this process,
+/// which has to collect it.
 #[derive(Debug)]
-pub(super) struct Keeper(pub(super) Channel);
+pub(super) struct Keeper(pub(super) Channel, pub(super) Option<OwnedFd>);
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        if let Some(adopted) = &self.1 {
+            reap_if_ended(adopted);
+        }
+    }
+}
 
 impl Keeper {
     /// Spawns one; in the `Child` relation with the pidfd by which to reap it.
@@ -275,8 +289,8 @@ impl Keeper {
         let (here, there) = Channel::pair()
             .map_err(|error| Error::io(Stage::Spawn, &error, "create a socket pair"))?;
         let shared = &runtime.0;
-        let leaving = shared.images.spawn(there.as_fd(), relation, shared.capabilities)?;
-        Ok((Keeper(here), leaving))
+        let spawned = shared.images.spawn(there.as_fd(), relation, shared.capabilities)?;
+        Ok((Keeper(here, spawned.adopted), spawned.child))
     }
 
     pub(super) fn create(
@@ -309,6 +323,15 @@ impl Keeper {
                     break;
                 }
             }
+        }
+        self.see_off();
+    }
+
+    /// Waits until one that is leaving, and is this process's to collect, has left.
+    fn see_off(&self) {
+        if let Some(adopted) = &self.1 {
+            let deadline = Deadline::within(Some(Duration::from_secs(1)), None);
+            let _ = deadline.wait(adopted.as_fd(), Stage::Delete);
         }
     }
 }

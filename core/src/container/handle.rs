@@ -77,7 +77,7 @@ impl Container {
                 Channel::connect_within(&dir, "control", &deadline, Stage::Control)
                     .map_err(|error| error.of_container(id))?
                     .ok()
-                    .map(Keeper)
+                    .map(|channel| Keeper(channel, None))
             }
             false => None,
         };

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use once_cell::sync::OnceCell;
 
 use super::memory_file::{Execution, memory_file};
-use super::spawn::{Relation, spawn};
+use super::spawn::{Relation, Spawned, pidfd_of, spawn};
 use crate::{Category, Error, Result, Stage};
 
 /// Where an installed keeper may be, for hosts that may not execute a memory file.
@@ -37,7 +37,7 @@ impl Images {
         socket: BorrowedFd<'_>,
         relation: Relation,
         capabilities: u64,
-    ) -> Result<Option<OwnedFd>> {
+    ) -> Result<Spawned> {
         if let Some(image) = self.chosen.get() {
             return spawn(image.as_fd(), socket, relation, capabilities)
                 .map_err(|error| Error::io(Stage::Spawn, &error, "execute the keeper"));
@@ -166,14 +166,8 @@ fn read_only(file: &File) -> io::Result<OwnedFd> {
 
 /// A pidfd of this process, by which keepers notice its death. One is enough for all.
 pub(crate) fn host_pidfd() -> Result<OwnedFd> {
-    // SAFETY: plain integers; the result is checked.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, libc::getpid(), 0) };
-    if fd < 0 {
-        let error = io::Error::last_os_error();
-        return Err(Error::io(Stage::Spawn, &error, "pidfd_open of this process"));
-    }
-    // SAFETY: a new descriptor that nobody else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+    pidfd_of(std::process::id() as i32)
+        .map_err(|error| Error::io(Stage::Spawn, &error, "pidfd_open of this process"))
 }
 
 #[cfg(test)]

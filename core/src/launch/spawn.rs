@@ -30,8 +30,25 @@ pub(crate) enum Relation {
     Child,
 }
 
-/// Executes the keeper in `image` with `socket` as its descriptor 3. In the `Child` relation a
-/// pidfd of the keeper is returned, with which it must be reaped.
+/// What the host has to collect of a keeper that it has spawned, by its pidfd.
+#[derive(Debug, Default)]
+pub(crate) struct Spawned {
+    /// The keeper, a child in the `Child` relation.
+    pub child: Option<OwnedFd>,
+    /// The keeper, which falls to this process in the `Silent` relation because it is the pid 1
+    /// or the subreaper to which all orphans around it fall.
+    pub adopted: Option<OwnedFd>,
+}
+
+/// Whether orphans of this process's children become its own children.
+fn adopts_orphans() -> bool {
+    let mut subreaper: libc::c_int = 0;
+    // SAFETY: an integer to write to.
+    unsafe { libc::prctl(libc::PR_GET_CHILD_SUBREAPER, &raw mut subreaper) };
+    subreaper != 0 || std::process::id() == 1
+}
+
+/// Executes the keeper in `image` with `socket` as its descriptor 3.
 ///
 /// `capabilities` are raised into the ambient set on the way, because executing a file drops
 /// them for a host that has its own from file capabilities; 0 where it is root.
@@ -40,7 +57,7 @@ pub(crate) fn spawn(
     socket: BorrowedFd<'_>,
     relation: Relation,
     capabilities: u64,
-) -> io::Result<Option<OwnedFd>> {
+) -> io::Result<Spawned> {
     let stacks = Stacks::new()?;
     let argv = [c"locule: keeper".as_ptr(), ptr::null()];
     let envp = [ptr::null()];
@@ -51,6 +68,7 @@ pub(crate) fn spawn(
         envp: envp.as_ptr(),
         capabilities,
         inner_stack: stacks.top(1),
+        keeper: 0,
         error: 0,
     };
     let entry = match relation {
@@ -88,14 +106,40 @@ pub(crate) fn spawn(
     if relation == Relation::Silent || error != 0 {
         reap(&pidfd);
     }
-    match error {
-        0 => Ok((relation == Relation::Child).then_some(pidfd)),
-        errno => Err(io::Error::from_raw_os_error(errno)),
+    if error != 0 {
+        return Err(io::Error::from_raw_os_error(error));
     }
+    if relation == Relation::Child {
+        return Ok(Spawned { child: Some(pidfd), adopted: None });
+    }
+    // One that has fallen to this process keeps its pid until it is collected.
+    // SAFETY: as above.
+    let keeper = unsafe { ptr::read_volatile(&task.keeper) };
+    let adopted = adopts_orphans().then(|| pidfd_of(keeper).ok()).flatten();
+    Ok(Spawned { child: None, adopted })
+}
+
+pub(super) fn pidfd_of(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: plain integers; the result is checked.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 /// Collects a process that only its pidfd may collect, whatever its exit signal.
 pub(crate) fn reap(pidfd: &OwnedFd) {
+    collect(pidfd, 0);
+}
+
+/// The same if it has ended already.
+pub(crate) fn reap_if_ended(pidfd: &OwnedFd) {
+    collect(pidfd, libc::WNOHANG);
+}
+
+fn collect(pidfd: &OwnedFd, options: libc::c_int) {
     loop {
         // SAFETY: a null `siginfo` is allowed. `__WALL` is needed for exit signal 0.
         let rc = unsafe {
@@ -104,7 +148,7 @@ pub(crate) fn reap(pidfd: &OwnedFd) {
                 libc::P_PIDFD,
                 pidfd.as_raw_fd(),
                 ptr::null_mut::<libc::siginfo_t>(),
-                libc::WEXITED | libc::__WALL,
+                libc::WEXITED | libc::__WALL | options,
                 ptr::null_mut::<libc::rusage>(),
             )
         };
@@ -122,6 +166,7 @@ struct Task {
     envp: *const *const libc::c_char,
     capabilities: u64,
     inner_stack: *mut u8,
+    keeper: i32,
     error: i32,
 }
 
@@ -182,6 +227,7 @@ extern "C" fn intermediate(task: *mut Task) -> ! {
     unsafe {
         let flags = (libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD) as u64;
         let pid = vfork_on_stack(flags, (*task).inner_stack, ptr::null_mut(), execute, task);
+        ptr::write_volatile(&raw mut (*task).keeper, pid as i32);
         if pid < 0 {
             ptr::write_volatile(&raw mut (*task).error, -pid as i32);
         } else if ptr::read_volatile(&raw const (*task).error) != 0 {
