@@ -162,6 +162,11 @@ impl Container {
     pub fn signal(&self, signal: i32, all: bool) -> Result<()> {
         // A pid namespace dies with its first process; without one only the cgroup knows who
         // belongs to the container.
+        let takes_all_along = signal == libc::SIGKILL && self.has_pid_namespace();
+        if all && !takes_all_along {
+            // Without one nobody knows who the others are.
+            self.need_cgroups()?;
+        }
         let whole = all || (signal == libc::SIGKILL && !self.has_pid_namespace());
         if whole && !self.0.cgroup.location().is_empty() {
             // What is left of a container without a pid namespace is still reached when its
