@@ -172,7 +172,7 @@ fn enter_namespaces(
             out.slot(Slot::Namespace { path: path.to_owned(), kind, pointer: pointer.clone() });
         match kind {
             // `setns` on these changes the namespace of children only.
-            join::PID | join::TIME => {
+            join::PID | join::TIME if !input.facts.in_user_namespace => {
                 out.push(Stream::Launch, &pointer, &Operation::JoinForChild { kind, slot });
             }
             // Without privilege the user namespace is what gives the power to join the
@@ -184,8 +184,9 @@ fn enter_namespaces(
                 &pointer,
                 &Operation::ThroughUserNamespace { slot, kinds: 0 },
             ),
-            // A new user namespace has no power over a namespace that is older than it.
-            _ if namespaces.is_new(join::USER) => {
+            // A new user namespace has no power over a namespace that is older than it; and
+            // from a user namespace the keeper could not return to its own pid namespace.
+            _ if namespaces.is_new(join::USER) || kind & (join::PID | join::TIME) != 0 => {
                 out.push(Stream::Launch, &pointer, &Operation::JoinNamespace { kind, slot });
             }
             _ => out.child(&pointer, &Operation::JoinNamespace { kind, slot }),
@@ -262,9 +263,10 @@ pub(super) fn maps_root(spec: &oci::Spec) -> bool {
 }
 
 /// Whether `setgroups` is forbidden in the container: the price of a map that needs no
-/// privilege.
+/// privilege, paid by it or by a user namespace around it.
 pub(crate) fn denies_setgroups(spec: &oci::Spec, facts: &HostFacts) -> bool {
-    Namespaces::of(spec).is_new(join::USER) && !facts.privileged && is_single_map(spec, facts)
+    let own = Namespaces::of(spec).is_new(join::USER);
+    facts.setgroups_denied || own && !facts.privileged && is_single_map(spec, facts)
 }
 
 fn map_ids(out: &mut Writer, input: &ContainerInput<'_>) -> Result<()> {
@@ -347,7 +349,7 @@ fn prepare_root(
         Rootfs::Direct => {
             out.child("/root/path", &Operation::Root { path: &lower, kind: root::PIVOT });
         }
-        Rootfs::Overlay if path == Path::new("/") && !input.facts.privileged => {
+        Rootfs::Overlay if path == Path::new("/") && input.facts.is_rootless() => {
             overlay_by_entry(out, input, &scratch)?;
         }
         Rootfs::Overlay => {

@@ -48,7 +48,13 @@ pub(crate) fn compile_exec(input: &ExecInput<'_>) -> Result<Plan> {
         out.push(Stream::Launch, "", &Operation::ThroughUserNamespace { slot, kinds: through });
         kinds &= !through;
     } else if kinds & join::PID != 0 {
-        out.push(Stream::Launch, "", &Operation::JoinForChild { kind: join::PID, slot });
+        let kind = join::PID;
+        let join = match input.facts.in_user_namespace {
+            // The keeper could not return to its own, which is not this user namespace's.
+            true => Operation::JoinNamespace { kind, slot },
+            false => Operation::JoinForChild { kind, slot },
+        };
+        out.push(Stream::Launch, "", &join);
         kinds &= !join::PID;
     }
     if kinds != 0 {

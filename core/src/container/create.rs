@@ -148,7 +148,7 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
     begun.dir().write(&record)?;
 
     let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-    let rootless = cgroup::Options { rootless: !runtime.0.facts.privileged };
+    let rootless = cgroup::Options { rootless: runtime.0.facts.is_rootless() };
     let cgroup = Cgroup::create(&runtime.0.facts.cgroups, location, resources, rootless)?;
     let cgroup = begun.cgroup.insert(cgroup);
     let entries = cgroup.entries()?;

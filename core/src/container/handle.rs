@@ -210,7 +210,7 @@ impl Container {
     /// stays as it is.
     pub fn update(&self, resources: &[u8]) -> Result<()> {
         let resources = spec::parse_resources(resources)?;
-        let options = cgroup::Options { rootless: !self.0.runtime.0.facts.privileged };
+        let options = cgroup::Options { rootless: self.0.runtime.0.facts.is_rootless() };
         self.0.cgroup.update(&resources, options).map_err(|error| error.of_container(self.id()))
     }
 

@@ -48,7 +48,7 @@ impl Runtime {
             Some(path) => std::path::absolute(&path).map_err(|error| {
                 Error::io(Stage::Arguments, &error, format!("state directory {path:?}"))
             })?,
-            None => default_state_dir(facts.euid),
+            None => default_state_dir(&facts),
         };
         make_directories(&state_dir).map_err(|error| {
             Error::io(Stage::State, &error, format!("create the state directory {state_dir:?}"))
@@ -186,12 +186,14 @@ fn check_owner(state_dir: &Path, euid: u32, follow: bool) -> Result<()> {
     Ok(())
 }
 
-fn default_state_dir(euid: u32) -> PathBuf {
-    if euid == 0 {
+/// Root's is the machine's, and so it is for root of a user namespace that owns `/run`.
+fn default_state_dir(facts: &HostFacts) -> PathBuf {
+    let owns_run = || std::fs::metadata("/run").is_ok_and(|run| run.uid() == 0);
+    if facts.euid == 0 && (!facts.in_user_namespace || owns_run()) {
         return PathBuf::from("/run/locule");
     }
     match std::env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty()) {
         Some(path) => Path::new(&path).join("locule"),
-        None => PathBuf::from(format!("/tmp/locule-{euid}")),
+        None => PathBuf::from(format!("/tmp/locule-{}", facts.euid)),
     }
 }

@@ -11,6 +11,7 @@ mod life;
 mod parentage;
 mod pause;
 mod process;
+mod rootless;
 mod signals;
 mod stdio;
 mod waiting;
@@ -33,7 +34,9 @@ fn main() -> ExitCode {
             ("parentage", parentage::CASES),
             ("hostile", hostile::CASES),
             ("process", process::CASES),
+            ("rootless", rootless::CASES),
         ],
-        &[stdio::HELPERS, attach::HELPERS, parentage::HELPERS].concat(),
+        &[stdio::HELPERS, attach::HELPERS, parentage::HELPERS, rootless::HELPERS]
+            .concat(),
     )
 }
