@@ -73,6 +73,8 @@ impl StateDir {
         loop {
             match make_directory(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
+                // As below, but between mkdir and chmod.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && root.is_dir() => continue,
                 Err(error) => {
                     let message = format!("create the state directory {path:?}");
                     return Err(Error::io(Stage::State, &error, message));
