@@ -80,10 +80,11 @@ pub(crate) fn compile_container(input: &ContainerInput<'_>) -> Result<Plan> {
     refuse_what_is_not_supported(spec)?;
     let mut out = Writer::default();
 
-    // A process in a user namespace can no longer raise its limits: before it enters one it
-    // still can, and of one that is born there the keeper raises them.
+    // A process in a user namespace can no longer raise its limits: of one that is born there
+    // the keeper raises them.
     let new_user = namespaces.is_new(join::USER);
-    let limits = if new_user { Stream::Parent } else { Stream::Child };
+    let born_there = new_user || namespaces.has(join::USER) && input.facts.privileged;
+    let limits = if born_there { Stream::Parent } else { Stream::Child };
     process::limits(&mut out, limits, process);
     enter_namespaces(&mut out, input, &namespaces)?;
     if new_user {
@@ -166,28 +167,28 @@ fn enter_namespaces(
     cgroup_entries(out, input.location);
 
     let joins_user = namespaces.has(join::USER) && !namespaces.is_new(join::USER);
-    let mut last = None;
+    // A new user namespace has no power over a namespace that is older than it, and one that is
+    // joined none over its parent's: with the privilege to, an intermediate process joins all
+    // others first. Without, the user namespace is what gives the power to join them.
+    let first = namespaces.is_new(join::USER) || joins_user && input.facts.privileged;
     for (pointer, kind, path) in namespaces.joined() {
         let slot =
             out.slot(Slot::Namespace { path: path.to_owned(), kind, pointer: pointer.clone() });
+        // Pid and time namespaces: `setns` changes those of children only. From a user
+        // namespace the keeper could not return to its own.
+        let for_child = kind & (join::PID | join::TIME) != 0;
         match kind {
-            // `setns` on these changes the namespace of children only.
-            join::PID | join::TIME if !input.facts.in_user_namespace => {
-                out.push(Stream::Launch, &pointer, &Operation::JoinForChild { kind, slot });
-            }
-            // Without privilege the user namespace is what gives the power to join the
-            // others; with it, joining it last keeps the power over namespaces that belong
-            // to its parent.
-            join::USER if input.facts.privileged => last = Some((pointer, slot)),
+            // The new namespaces are born in it, or its root would have no power over them.
             join::USER => out.push(
                 Stream::Launch,
                 &pointer,
                 &Operation::ThroughUserNamespace { slot, kinds: 0 },
             ),
-            // A new user namespace has no power over a namespace that is older than it; and
-            // from a user namespace the keeper could not return to its own pid namespace.
-            _ if namespaces.is_new(join::USER) || kind & (join::PID | join::TIME) != 0 => {
+            _ if first || for_child && input.facts.in_user_namespace => {
                 out.push(Stream::Launch, &pointer, &Operation::JoinNamespace { kind, slot });
+            }
+            _ if for_child => {
+                out.push(Stream::Launch, &pointer, &Operation::JoinForChild { kind, slot });
             }
             _ => out.child(&pointer, &Operation::JoinNamespace { kind, slot }),
         }
@@ -203,9 +204,6 @@ fn enter_namespaces(
             "/linux/timeOffsets",
             &Operation::NewTimeNamespace { offsets: &c_string(text, "/linux/timeOffsets")? },
         );
-    }
-    if let Some((pointer, slot)) = last {
-        out.child(&pointer, &Operation::JoinNamespace { kind: join::USER, slot });
     }
     if joins_user || namespaces.is_new(join::USER) && maps_root(input.spec) {
         out.child("", &Operation::BecomeRoot {});

@@ -8,6 +8,7 @@ mod exec;
 mod hostile;
 mod ids;
 mod life;
+mod namespaces;
 mod parentage;
 mod pause;
 mod process;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
             ("parentage", parentage::CASES),
             ("hostile", hostile::CASES),
             ("process", process::CASES),
+            ("namespaces", namespaces::CASES),
             ("rootless", rootless::CASES),
         ],
         &[stdio::HELPERS, attach::HELPERS, parentage::HELPERS, rootless::HELPERS]
