@@ -16,6 +16,12 @@ pub const CASES: &[Case] = cases![
     a_container_without_a_mount_namespace_is_refused,
     mounts_over_proc_are_refused,
     a_link_of_the_image_leads_no_mount_over_proc,
+    links_in_the_place_of_proc_and_sys_are_refused,
+    a_root_that_changes_meanwhile_leads_nothing_outside,
+    a_working_directory_among_open_descriptors_is_refused,
+    masks_and_devices_follow_links_inside_the_root_only,
+    a_fifo_in_the_place_of_passwd_hangs_nothing,
+    exec_gives_no_inheritable_or_ambient_capabilities,
 ];
 
 fn c_path(path: &Path) -> CString {
@@ -144,4 +150,109 @@ fn a_process_in_the_making_holds_no_directory_of_the_host(t: &Test) {
     t.create("a", &spec).delete(false).expect("delete");
     let list = fs::read_to_string(&list).expect("the list of the hook");
     assert!(list.contains("/dev/null") && !list.contains("/sys/fs/cgroup"), "{list}");
+}
+
+fn links_in_the_place_of_proc_and_sys_are_refused(t: &Test) {
+    let root = own_root(t);
+    for (name, index) in [("proc", 0), ("sys", 5)] {
+        fs::remove_dir(root.join(name)).expect("rmdir");
+        for target in ["tmp", "/tmp"] {
+            symlink(target, root.join(name)).expect("symlink");
+            let spec = bundle::spec(&root, &["/bin/true"]);
+            let failure = t.refused(&t.options("a", &spec));
+            failure.must_be(Category::Spec, Stage::Mounts).at(&format!("/mounts/{index}"));
+            fs::remove_file(root.join(name)).expect("rm");
+        }
+        fs::create_dir(root.join(name)).expect("mkdir");
+    }
+}
+
+fn a_root_that_changes_meanwhile_leads_nothing_outside(t: &Test) {
+    let root = own_root(t);
+    let outside = t.dir.join("outside");
+    fs::create_dir(&outside).expect("mkdir");
+    fs::create_dir_all(root.join("way/b")).expect("mkdir");
+    let up = "../".repeat(20);
+    symlink(format!("{up}{}", outside.display()), root.join("other")).expect("symlink");
+    let (one, other) = (c_path(&root.join("way")), c_path(&root.join("other")));
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::SeqCst) {
+                let (here, exchange) = (libc::AT_FDCWD, libc::RENAME_EXCHANGE);
+                // SAFETY: C strings and integers.
+                unsafe {
+                    libc::renameat2(here, one.as_ptr(), here, other.as_ptr(), exchange);
+                }
+            }
+        });
+        for round in 0..100 {
+            let destination = format!("/way/b/{round}/d");
+            let mount = json!({ "destination": destination, "type": "tmpfs", "source": "tmpfs" });
+            let mut spec = with_mount(bundle::spec(&root, &["/bin/true"]), mount);
+            spec["process"]["cwd"] = json!(format!("/way/cwd-{round}"));
+            let device = json!({ "path": format!("/way/node-{round}"), "type": "c",
+                                 "major": 1, "minor": 3 });
+            spec["linux"]["devices"] = json!([device]);
+            if let Ok(container) = t.engine().create(&t.options("a", &spec)) {
+                container.delete(true).expect("delete");
+            }
+        }
+        done.store(true, std::sync::atomic::Ordering::SeqCst);
+    });
+    assert_eq!(fs::read_dir(&outside).expect("the directory").count(), 0);
+}
+
+fn a_working_directory_among_open_descriptors_is_refused(t: &Test) {
+    let container = t.sleeper("b");
+    for number in 3..24 {
+        let cwd = format!("/proc/self/fd/{number}");
+        let mut spec = t.spec(&["/bin/true"]);
+        spec["process"]["cwd"] = json!(cwd);
+        refused(t.engine().create(&t.options("a", &spec)));
+        let process = json!({ "args": ["/bin/true"], "cwd": cwd });
+        refused(container.exec(&Exec { process, ..Exec::of(&[]) }));
+    }
+    container.delete(true).expect("delete");
+}
+
+fn masks_and_devices_follow_links_inside_the_root_only(t: &Test) {
+    let root = own_root(t);
+    let outside = t.dir.join("outside");
+    fs::create_dir(&outside).expect("mkdir");
+    fs::write(outside.join("file"), "host\n").expect("write");
+    symlink(&outside, root.join("away")).expect("symlink");
+    let mut spec = bundle::spec(&root, &["/bin/sh", "-c", "echo well"]);
+    let path = |name: &str| format!("/away/{name}");
+    spec["linux"]["maskedPaths"] = json!([path("file"), "/etc/secret"]);
+    spec["linux"]["readonlyPaths"] = json!([path("")]);
+    spec["linux"]["devices"] =
+        json!([{ "path": path("node"), "type": "c", "major": 1, "minor": 3 }]);
+    assert_eq!(t.run(&spec).success(), "well");
+    assert_eq!(fs::read_to_string(outside.join("file")).expect("read"), "host\n");
+    assert_eq!(fs::read_dir(&outside).expect("the directory").count(), 1);
+}
+
+fn a_fifo_in_the_place_of_passwd_hangs_nothing(t: &Test) {
+    let root = own_root(t);
+    let passwd = root.join("etc/passwd");
+    fs::remove_file(&passwd).expect("rm");
+    // SAFETY: a C string and an integer.
+    assert_eq!(unsafe { libc::mkfifo(c_path(&passwd).as_ptr(), 0o644) }, 0);
+    let mut spec = bundle::spec(&root, &["/bin/sh", "-c", "echo $HOME"]);
+    spec["process"]["env"] = json!(["PATH=/bin"]);
+    assert_eq!(t.run(&spec).success(), "/");
+}
+
+fn exec_gives_no_inheritable_or_ambient_capabilities(t: &Test) {
+    let container = t.sleeper("a");
+    let script = "grep -E 'Cap(Inh|Amb)' /proc/self/status | sort -u | cut -f2 | sort -u";
+    for user in [0, 1000] {
+        let process = json!({ "args": ["/bin/sh", "-c", script], "user": { "uid": user, "gid": user },
+                              "capabilities": { "bounding": ["CAP_CHOWN"], "permitted": ["CAP_CHOWN"],
+                                                "effective": ["CAP_CHOWN"] } });
+        let output = exec(&*container, &Exec { process, ..Exec::of(&[]) });
+        assert_eq!(output.success(), "0000000000000000");
+    }
+    container.delete(true).expect("delete");
 }
