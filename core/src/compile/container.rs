@@ -236,6 +236,33 @@ fn time_offsets(offsets: &std::collections::HashMap<String, oci::LinuxTimeOffset
     lines.concat()
 }
 
+/// The user on the host to whom the container's cgroup is to be given: whoever the process is,
+/// if it has a cgroup namespace of its own and a writable `/sys/fs/cgroup` (config-linux.md,
+/// "Cgroup ownership").
+pub(crate) fn cgroup_owner(spec: &oci::Spec) -> Option<u32> {
+    let namespaces = Namespaces::of(spec);
+    let writable = spec.mounts().iter().flatten().any(|mount| {
+        let kind = mount.typ().as_deref().unwrap_or_default();
+        let read_only = mount.options().iter().flatten().any(|option| option == "ro");
+        mount.destination() == Path::new("/sys/fs/cgroup")
+            && matches!(kind, "cgroup" | "cgroup2")
+            && !read_only
+    });
+    if !writable || !namespaces.is_new(join::CGROUP) {
+        return None;
+    }
+    let uid = spec.process().as_ref()?.user().uid();
+    if !namespaces.has(join::USER) {
+        return Some(uid);
+    }
+    // Of a user namespace that is joined the map is not known here.
+    let [map, _] = id_mappings(spec);
+    map.iter().find_map(|range| {
+        let offset = uid.checked_sub(range.container_id())?;
+        (offset < range.size()).then(|| range.host_id() + offset)
+    })
+}
+
 fn id_mappings(spec: &oci::Spec) -> [&[oci::LinuxIdMapping]; 2] {
     let linux = spec.linux().as_ref();
     let uid = linux.and_then(|linux| linux.uid_mappings().as_deref()).unwrap_or_default();

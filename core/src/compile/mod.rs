@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use locule_plan::{Builder, Operation, Stream};
 
-pub(crate) use container::{ContainerInput, compile_container, denies_setgroups};
+pub(crate) use container::{ContainerInput, cgroup_owner, compile_container, denies_setgroups};
 pub(crate) use exec::{ExecInput, compile_exec};
 pub(crate) use process::Descriptors;
 

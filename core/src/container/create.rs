@@ -19,7 +19,7 @@ use super::state_dir::{StateDir, check_id};
 use super::stdio::Streams;
 use super::{CreateOptions, OnHostExit, Parentage, Runtime, Source};
 use crate::cgroup::{self, Cgroup, Entry, Location};
-use crate::compile::{ContainerInput, Plan, Slot, compile_container};
+use crate::compile::{ContainerInput, Plan, Slot, cgroup_owner, compile_container};
 use crate::launch::{
     Channel, Deadline, Execution, Message, Relation, memory_file, reap, reap_if_ended, request,
 };
@@ -151,6 +151,9 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
     let rootless = cgroup::Options { rootless: runtime.0.facts.is_rootless() };
     let cgroup = Cgroup::create(&runtime.0.facts.cgroups, location, resources, rootless)?;
     let cgroup = begun.cgroup.insert(cgroup);
+    if let Some(owner) = cgroup_owner(&spec).filter(|&owner| owner != runtime.0.facts.euid) {
+        cgroup.delegate(owner)?;
+    }
     let entries = cgroup.entries()?;
     // Without privilege there may be fewer cgroups now than there were to be.
     record.cgroup = cgroup.location().clone();

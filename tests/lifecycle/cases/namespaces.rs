@@ -6,6 +6,7 @@ pub const CASES: &[Case] = cases![
     a_container_can_join_each_kind_of_namespace,
     a_container_can_join_a_user_namespace,
     a_container_can_join_all_but_the_mounts_of_a_pod,
+    a_writable_cgroup_belongs_to_the_containers_root,
 ];
 
 /// Lets the configuration join this namespace of the container.
@@ -88,4 +89,40 @@ fn a_container_can_join_all_but_the_mounts_of_a_pod(t: &Test) {
     }
     assert_eq!(t.run(&spec).success(), "mnt");
     pod.delete(true).expect("delete");
+}
+
+/// Makes this a machine with cgroup v2 alone, for this process.
+fn only_cgroup_v2(t: &Test) {
+    let none = std::ptr::null();
+    let (cgroup, kind) = (c"/sys/fs/cgroup".as_ptr(), c"cgroup2".as_ptr());
+    // SAFETY: C strings and integers; this process has one thread.
+    let mounted = unsafe {
+        libc::unshare(libc::CLONE_NEWNS) == 0
+            && libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_PRIVATE, none.cast())
+                == 0
+            && libc::mount(kind, cgroup, kind, 0, none.cast()) == 0
+    };
+    if !mounted {
+        t.skip("cgroup v2");
+    }
+}
+
+fn a_writable_cgroup_belongs_to_the_containers_root(t: &Test) {
+    t.need_root();
+    only_cgroup_v2(t);
+    let made = "mkdir /sys/fs/cgroup/below && echo made";
+    let spec = |options: &[&str]| {
+        let mut spec = t.shell(&format!("{made}; test -d /sys/fs/cgroup/below || echo none"));
+        let linux = &mut spec["linux"];
+        linux["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
+        for map in ["uidMappings", "gidMappings"] {
+            linux[map] = json!([{ "containerID": 0, "hostID": 300000, "size": 1000 }]);
+        }
+        let mount = json!({ "destination": "/sys/fs/cgroup", "type": "cgroup",
+                            "source": "cgroup", "options": options });
+        spec["mounts"].as_array_mut().unwrap().push(mount);
+        spec
+    };
+    assert_eq!(t.run(&spec(&["rw"])).success(), "made");
+    assert_eq!(t.run(&spec(&["ro"])).success(), "none");
 }
