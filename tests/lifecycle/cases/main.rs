@@ -38,7 +38,6 @@ fn main() -> ExitCode {
             ("namespaces", namespaces::CASES),
             ("rootless", rootless::CASES),
         ],
-        &[stdio::HELPERS, attach::HELPERS, parentage::HELPERS, rootless::HELPERS]
-            .concat(),
+        &[stdio::HELPERS, attach::HELPERS, parentage::HELPERS, rootless::HELPERS].concat(),
     )
 }
