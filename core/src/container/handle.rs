@@ -435,12 +435,17 @@ pub(super) fn reclaim(runtime: &Runtime, id: &str) -> Result<bool> {
         return Ok(false);
     }
     // The lock is free, so the creator is dead, or the host of a finished one is. A keeper
-    // that lives is doing the same at this moment; let it.
-    if let Ok(control) = Channel::connect(&dir, "control") {
+    // that lives is doing the same at this moment; let it. But one of a container that was to
+    // outlive its host does not know that the creation was not finished.
+    let control = Channel::connect(&dir, "control");
+    if let (Ok(control), false) = (&control, record.detached) {
         let mut fds =
             [libc::pollfd { fd: control.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 }];
         // SAFETY: the array lives through the call.
         unsafe { libc::poll(fds.as_mut_ptr(), 1, 5000) };
+    }
+    if let (Ok(control), true) = (control, record.detached) {
+        Keeper(control, None).dismiss();
     }
     if let Some(pidfd) = record.init.and_then(|init| init.open()) {
         let _ = send_signal(&pidfd, libc::SIGKILL);

@@ -28,6 +28,7 @@ pub const ALL: &[Case] = &[
         both_die(bench, "recover-create")
     }),
     ("a_detached_container_survives_its_host_and_can_be_opened_and_deleted", detached),
+    ("a_detached_container_whose_creation_was_not_finished_goes_with_its_keeper", unfinished),
     ("an_orphan_survives_its_host_and_can_be_opened_and_deleted", orphan),
     ("create_takes_the_id_of_a_container_whose_host_died", reclaimed),
     ("of_two_hosts_that_create_one_id_exactly_one_wins", racing_creates),
@@ -144,6 +145,20 @@ fn detached(bench: &Bench) -> Outcome {
         subject.recovers()?;
     }
     Ok(())
+}
+
+fn unfinished(bench: &Bench) -> Outcome {
+    let subject = bench.subject("detach");
+    let mut host = subject.host("");
+    let (init, keeper) = host.create()?;
+    // What the host writes last, and the keeper knows nothing of.
+    let last = bench.state().join(&subject.id).join("init");
+    std::fs::remove_file(last).map_err(|error| error.to_string())?;
+    host.kill();
+    subject.recovers()?;
+    dies(init)?;
+    dies(keeper)?;
+    subject.settle(|| {})
 }
 
 fn orphan(bench: &Bench) -> Outcome {
