@@ -471,8 +471,9 @@ void locule_runtime_unref(locule_runtime *runtime);
 #define LOCULE_SPEC_READONLY 1
 
 /**
- * If the calling process is not root: add a user namespace that maps its user and group, and
- * leave out what needs root. Without effect for root.
+ * If the calling process is not root, or root of a user namespace without other ids: add a
+ * user namespace that maps its user and group, and leave out what needs root. Without effect
+ * for root.
  */
 #define LOCULE_SPEC_ROOTLESS_AUTO 2
 /** Share the network of the calling process. */

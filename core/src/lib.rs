@@ -27,6 +27,6 @@ pub mod spec;
 pub use compile::{HostFacts, IdMappers, Plan, RootEntry};
 pub use container::{
     Cancel, Container, CreateOptions, Event, ExecOptions, Exit, OnHostExit, Parentage, Process,
-    Rootfs, Runtime, RuntimeOptions, Source, State, Status, Stdio, TerminalSize,
+    Rootfs, Runtime, RuntimeOptions, Source, State, Status, Stdio, TerminalSize, rootless_ids,
 };
 pub use error::{Category, Error, Result, Stage};

@@ -15,8 +15,9 @@ use crate::options::{self, Versioned, check_flags};
 
 /// The root filesystem is read-only.
 pub const LOCULE_SPEC_READONLY: u64 = 1;
-/// If the calling process is not root: add a user namespace that maps its user and group, and
-/// leave out what needs root. Without effect for root.
+/// If the calling process is not root, or root of a user namespace without other ids: add a
+/// user namespace that maps its user and group, and leave out what needs root. Without effect
+/// for root.
 pub const LOCULE_SPEC_ROOTLESS_AUTO: u64 = 2;
 /// Share the network of the calling process.
 pub const LOCULE_SPEC_NETWORK_HOST: u64 = 4;
@@ -110,9 +111,7 @@ impl locule_spec_opts {
         template.user = (self.uid, self.gid);
         template.readonly = has(LOCULE_SPEC_READONLY);
         if has(LOCULE_SPEC_ROOTLESS_AUTO) {
-            // SAFETY: these two read no memory and cannot fail.
-            let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
-            template.rootless = (uid != 0).then_some((uid, gid));
+            template.rootless = locule::rootless_ids();
         }
         if has(LOCULE_SPEC_NETWORK_HOST) {
             template.network = Network::Host;

@@ -220,6 +220,8 @@ impl PollFd {
 
 pub const POLLHUP: i16 = 0x10;
 
+pub const RLIMIT_NOFILE: u32 = 7;
+
 pub const EPOLL_CTL_ADD: i32 = 1;
 pub const EPOLL_CTL_DEL: i32 = 2;
 pub const EPOLLIN: u32 = 1;

@@ -13,7 +13,7 @@ use crate::process::{Interrupts, Mode, Order};
 use crate::program::{self, Found};
 use crate::socket::{self, Descriptors};
 use crate::system::{self, Errno, Fd, Raw};
-use crate::{device, hook, identity, mount, procfs, root, settings, terminal};
+use crate::{descriptors, device, hook, identity, mount, procfs, root, settings, terminal};
 
 pub struct Child {
     plan: Document<'static>,
@@ -30,6 +30,8 @@ pub struct Child {
     hook_null: Option<Fd>,
     /// Whether procfs is needed at a time when it can no longer be mounted.
     label_follows: bool,
+    /// Whether the limit on descriptors is the program's.
+    limit_settled: bool,
     /// The host's null device, for masks.
     pub null: Option<Fd>,
     /// The empty directory masked directories show.
@@ -59,6 +61,7 @@ pub fn run(order: &Order<'_>, gate: Fd, cgroup: Option<Raw>) -> ! {
         proc: None,
         hook_null: None,
         label_follows: false,
+        limit_settled: false,
         null: None,
         mask: None,
         scratch: None,
@@ -122,6 +125,14 @@ impl Child {
         self.root = None;
     }
 
+    /// Lets hooks that are still to come have this null device.
+    pub fn replace_hook_null(&mut self, null: &Fd) -> Result {
+        if self.hook_null.is_some() {
+            self.hook_null = Some(system::duplicate(null.raw(), self.highest + 1)?);
+        }
+        Ok(())
+    }
+
     pub fn gate(&self) -> Raw {
         self.gate.as_ref().map_or(-1, Fd::raw)
     }
@@ -169,11 +180,21 @@ impl Child {
         let plan = self.plan;
         let operations = || plan.stream(Stream::Child).chain(plan.stream(Stream::Start)).flatten();
         let mut hooks = false;
+        let mut needed = [false; MAX_DESCRIPTORS];
+        let mut need = |slot: u32| {
+            if let Some(needed) = needed.get_mut(slot as usize) {
+                *needed = true;
+            }
+        };
         for step in operations() {
             match step.operation {
-                Operation::Descriptor { target, .. } => {
+                Operation::Descriptor { target, slot } => {
                     self.highest = self.highest.max(target.min(1 << 20) as Raw);
+                    need(slot);
                 }
+                Operation::EnterCgroup { slot }
+                | Operation::JoinNamespace { slot, .. }
+                | Operation::JoinProcess { slot, .. } => need(slot),
                 Operation::Hook { .. } => hooks = true,
                 Operation::SecurityLabel { .. } => self.label_follows = true,
                 _ => {}
@@ -185,8 +206,12 @@ impl Child {
                 *held = Some(system::duplicate(low, least)?);
             }
         }
-        for slot in &mut self.slots[..self.slot_count] {
-            if *slot < least {
+        for (slot, needed) in self.slots[..self.slot_count].iter_mut().zip(needed) {
+            if !needed {
+                // What only the keeper needed, such as a directory of the host's, is not to be
+                // found in a process that the container may see (CVE-2016-9962).
+                *slot = -1;
+            } else if *slot < least {
                 *slot = system::duplicate(*slot, least)?.into_raw();
             }
         }
@@ -285,8 +310,17 @@ impl Child {
         }
     }
 
+    fn settle_limit(&mut self) -> Result {
+        if !self.limit_settled {
+            descriptors::settle(&self.plan)?;
+            self.limit_settled = true;
+        }
+        Ok(())
+    }
+
     /// The last thing before exec: nothing but the program's descriptors survives it.
     pub fn seal(&mut self) -> Result {
+        self.settle_limit()?;
         for fd in 3..=self.highest {
             let is_target =
                 self.plan.stream(Stream::Child).chain(self.plan.stream(Stream::Start)).flatten().any(
@@ -328,6 +362,7 @@ impl Child {
         match step.operation {
             Operation::EnterCgroup { slot } => {
                 system::write(self.slot(slot)?, b"0")?;
+                drop(Fd::new(core::mem::replace(&mut self.slots[slot as usize], -1)));
             }
             Operation::JoinNamespace { kind, slot } => self.join(slot, kind)?,
             Operation::JoinProcess { slot, kinds } => self.join(slot, kinds)?,
@@ -377,7 +412,11 @@ impl Child {
             Operation::NoNewPrivileges {} => {
                 system::prctl(PR_SET_NO_NEW_PRIVS, 1, 0)?;
             }
-            Operation::Seccomp { flags, program } => settings::seccomp(flags, program)?,
+            Operation::Seccomp { flags, program } => {
+                // The filter may forbid it later.
+                self.settle_limit()?;
+                settings::seccomp(flags, program)?;
+            }
             Operation::BoundingCapabilities { mask } => identity::bounding(mask)?,
             Operation::User { uid, gid, groups, keep_groups } => {
                 self.prepare_label()?;
@@ -390,6 +429,7 @@ impl Child {
             }
             Operation::WorkingDirectory { path, create } => {
                 self.close_slots(stream, rest);
+                settings::own_null(self)?;
                 settings::working_directory(path, create == 1)?;
             }
             Operation::Program { name, path } => {
@@ -407,7 +447,7 @@ impl Child {
             Operation::IoPriority { value } => system::ioprio_set(value)?,
             Operation::Affinity { mask } => settings::affinity(mask)?,
             Operation::ResourceLimit { resource, soft, hard } => {
-                system::prlimit(0, resource, &[soft, hard])?;
+                descriptors::limit(0, resource, soft, hard)?;
             }
             Operation::OomScoreAdj { value } => settings::oom_score(self, value)?,
             Operation::Hook { .. } => {

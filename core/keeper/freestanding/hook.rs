@@ -118,6 +118,7 @@ fn become_helper(start: &Start<'_>) -> ! {
     let _ = system::duplicate_to(start.null, 2, 0);
     crate::reset::close_from(3);
     system::umask(0o022);
+    let _ = crate::descriptors::restore();
     let _ = system::execve(start.path, start.args.as_ptr(), start.env.as_ptr());
     system::exit(127)
 }

@@ -19,7 +19,7 @@ use crate::{cleanup, hook, idle};
 
 const PROCESSES: usize = 1024;
 const WATCHERS: usize = 768;
-const CONNECTIONS: usize = 64;
+const CONNECTIONS: usize = 1024;
 
 /// A process the keeper is the parent of. The first one is the container's.
 pub struct Process {
@@ -44,7 +44,7 @@ impl Process {
 }
 
 /// All zero at first, and touched only as far as it is used. The small things come first and
-/// the largest table last, so that a container with few processes needs one page of it.
+/// the large tables last, so that a container with few processes needs one page of it.
 #[repr(C)]
 pub struct Keeper {
     epoll: Option<Fd>,
@@ -56,9 +56,11 @@ pub struct Keeper {
     /// 0 until there is a container, then its phase and one.
     phase: u32,
     exit: Exit,
-    connections: [Option<Fd>; CONNECTIONS],
+    /// There was no room for a connection, so those to come wait until there may be.
+    deaf: bool,
     watchers: [Option<Fd>; WATCHERS],
     pub processes: [Process; PROCESSES],
+    connections: [Option<Fd>; CONNECTIONS],
 }
 
 struct Cell(UnsafeCell<Keeper>);
@@ -73,6 +75,7 @@ static KEEPER: Cell = Cell(UnsafeCell::new(Keeper {
     detached: false,
     phase: 0,
     exit: Exit { code: 0, signal: 0, core: 0 },
+    deaf: false,
     processes: [const { Process::NONE }; PROCESSES],
     watchers: [const { None }; WATCHERS],
     connections: [const { None }; CONNECTIONS],
@@ -162,7 +165,22 @@ impl Keeper {
                 }
             }
             x if x == Source::Process as u32 => self.ended(index),
-            _ => Self::put_away(epoll, &mut self.processes[index].answer),
+            _ => {
+                Self::put_away(epoll, &mut self.processes[index].answer);
+                // The caller was told that its exec has come to nothing.
+                let process = &self.processes[index];
+                if let (true, Some(pidfd)) = (index != 0 && process.gate.is_some(), &process.pidfd)
+                {
+                    let _ = system::pidfd_send_signal(pidfd.raw(), SIGKILL);
+                }
+            }
+        }
+        // Whatever it was may have made room.
+        if self.deaf && source != Source::Control as u32 {
+            self.deaf = false;
+            if let Some(control) = self.control.as_ref().map(Fd::raw) {
+                self.watch_for(control, EPOLLIN, Source::Control, 0);
+            }
         }
     }
 
@@ -209,24 +227,36 @@ impl Keeper {
 
     fn accept(&mut self) {
         let Some(control) = self.control.as_ref().map(Fd::raw) else { return };
-        let Ok(connection) = system::accept(control) else { return };
+        let free = self.connections.iter().position(Option::is_none);
+        let accepted = match free {
+            Some(_) => system::accept(control),
+            None => Err(Errno::EAGAIN),
+        };
+        let Ok(connection) = accepted else {
+            // It stays ready, and would be asked again without a pause.
+            system::epoll_remove(self.epoll(), control);
+            self.deaf = true;
+            return;
+        };
         // The mode of the socket's name keeps others out; this keeps out those who found
         // another way to the name.
         let allowed = system::peer_credentials(connection.raw())
             .is_ok_and(|peer| peer.uid == 0 || peer.uid == system::geteuid());
-        let free = self.connections.iter().position(Option::is_none);
         if let (true, Some(index)) = (allowed, free) {
             self.watch_for(connection.raw(), EPOLLIN, Source::Connection, index);
             self.connections[index] = Some(connection);
         }
     }
 
-    /// Keeps a reply socket until the first process ends.
-    pub fn add_watcher(&mut self, reply: Fd) -> Result<(), Fd> {
-        let Some(index) = self.watchers.iter().position(Option::is_none) else { return Err(reply) };
+    pub fn has_room_for_watcher(&self) -> bool {
+        self.watchers.iter().any(Option::is_none)
+    }
+
+    /// Keeps a reply socket until the first process ends, if there is room.
+    pub fn add_watcher(&mut self, reply: Fd) {
+        let Some(index) = self.watchers.iter().position(Option::is_none) else { return };
         self.watch_for(reply.raw(), EPOLLRDHUP, Source::Watcher, index);
         self.watchers[index] = Some(reply);
-        Ok(())
     }
 
     /// A free place for a process that is executed in the container.

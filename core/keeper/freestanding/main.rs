@@ -14,6 +14,7 @@ mod arch;
 mod child;
 mod cleanup;
 mod copy;
+mod descriptors;
 mod device;
 mod failure;
 mod hook;

@@ -42,6 +42,7 @@ pub fn mount(child: &mut Child, operation: &Operation<'_>) -> Result {
         return Ok(());
     };
     let (place, existed) = open_target(child, target, flags, false)?;
+    refuse_hidden_proc(place.raw(), target)?;
     // A tmpfs nobody gave a mode takes that of the directory it hides.
     let mut mode = PathBuffer::<16>::new();
     if existed && fstype == c"tmpfs" && !options.iter().any(|o| o.to_bytes().starts_with(b"mode="))
@@ -57,7 +58,10 @@ pub fn mount(child: &mut Child, operation: &Operation<'_>) -> Result {
             let host = host_mount(fstype).ok_or(error)?;
             let tree = system::open_tree(AT_FDCWD, host, OPEN_TREE_CLONE | AT_RECURSIVE as u32)
                 .during(detail::SOURCE)?;
-            // The host's own attributes may be locked, so nothing is cleared.
+            // The host's own attributes may be locked, so nothing is cleared. And whatever was
+            // asked for: the host's cgroups, which come along, may be this user's to write to
+            // (CVE-2023-25809).
+            let attributes = attributes | MOUNT_ATTR_RDONLY;
             set_attributes(tree.raw(), AT_RECURSIVE, attributes, 0).during(detail::ATTRIBUTES)?;
             tree
         }
@@ -107,6 +111,10 @@ pub fn bind(child: &mut Child, operation: &Operation<'_>) -> Result {
     };
     let is_file = flags & flag::FILE_TARGET != 0 || !system::stat(tree.raw())?.is_directory();
     let place = open_target(child, target, flags, is_file)?.0;
+    refuse_hidden_proc(place.raw(), target)?;
+    if trim(target.to_bytes()) == b"proc" && !is_proc(tree.raw())? {
+        return Err(Error::new(detail::NOT_GENUINE, Errno::EINVAL).about(source.to_bytes()));
+    }
     let wanted = Wanted { set, clear, recursive_set, recursive_clear };
     match apply(tree.raw(), &wanted) {
         Err(Errno::ENOSYS) => {
@@ -141,6 +149,26 @@ fn open_target(child: &mut Child, target: &CStr, flags: u32, file: bool) -> Resu
         }
     }
     found.during(detail::TARGET)
+}
+
+fn trim(path: &[u8]) -> &[u8] {
+    let start = path.iter().take_while(|&&byte| byte == b'/').count();
+    let end = path.iter().rposition(|&byte| byte != b'/').map_or(start, |last| last + 1);
+    &path[start..end]
+}
+
+fn is_proc(place: Raw) -> Sys<bool> {
+    Ok(system::fstatfs(place)?.magic() == PROC_SUPER_MAGIC)
+}
+
+/// The configuration's own mounts on /proc have been checked by their names; a name that gets
+/// there by a symlink of the image has not (CVE-2019-16884).
+fn refuse_hidden_proc(place: Raw, target: &CStr) -> Result {
+    let named = trim(target.to_bytes()).split(|&byte| byte == b'/').next() == Some(b"proc");
+    if !named && is_proc(place)? {
+        return Err(Error::new(detail::MISMATCH, Errno::EINVAL));
+    }
+    Ok(())
 }
 
 /// A new filesystem, mounted nowhere yet. `mode` is a tmpfs's mode unless empty.

@@ -6,6 +6,7 @@ use locule_plan::{Document, Operation, Step, Stream};
 
 use crate::abi::*;
 use crate::child;
+use crate::descriptors;
 use crate::failure::{During, Error, Result};
 use crate::hook;
 use crate::procfs;
@@ -343,7 +344,7 @@ fn parent_step(
             hook::map_ids(program, pid, args, 1, interrupts)
         }
         Operation::ResourceLimit { resource, soft, hard } => {
-            Ok(system::prlimit(pid, resource, &[soft, hard])?)
+            Ok(descriptors::limit(pid, resource, soft, hard)?)
         }
         Operation::OomScoreAdj { value } => {
             let mut text = crate::text::PathBuffer::<16>::new();

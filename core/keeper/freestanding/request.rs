@@ -4,7 +4,7 @@
 use locule_plan::Stream;
 use locule_plan::VERSION;
 use locule_plan::protocol::{
-    CONTROL_NAME, GATE_NAME, Gate, Phase, Reply, Request, RequestKind, create as flag, detail,
+    CONTROL_NAME, GATE_NAME, Gate, Phase, Reply, Request, RequestKind, create as flag, detail, watch as watch_flag,
 };
 
 use crate::abi::*;
@@ -23,7 +23,13 @@ pub fn serve(keeper: &mut Keeper, socket: Raw, born: bool) -> bool {
     let len = match socket::receive(socket, &mut bytes, &mut descriptors, MSG_DONTWAIT) {
         Ok(0) => return false,
         Ok(len) => len,
-        Err(Errno::EAGAIN | Errno::EINVAL) => return true,
+        Err(Errno::EAGAIN) => return true,
+        Err(Errno::EINVAL) => {
+            // There was no number left for some of its descriptors.
+            let reply = descriptors.take(0);
+            send(reply.as_ref(), &refusal(detail::TOO_MANY, Errno::EMFILE), None);
+            return true;
+        }
         Err(_) => return false,
     };
     let reply = descriptors.take(0);
@@ -41,7 +47,7 @@ pub fn serve(keeper: &mut Keeper, socket: Raw, born: bool) -> bool {
         }
         RequestKind::Start if keeper.phase().is_some() => start(keeper, reply),
         RequestKind::Exec if keeper.phase().is_some() => exec(keeper, reply, &mut descriptors),
-        RequestKind::Watch if keeper.phase().is_some() => watch(keeper, reply),
+        RequestKind::Watch if keeper.phase().is_some() => watch(keeper, request.flags, reply),
         RequestKind::Shutdown => {
             keeper.kill_all();
             send(reply.as_ref(), &Reply::Done, None);
@@ -107,7 +113,7 @@ fn create(keeper: &mut Keeper, flags: u32, reply: Option<Fd>, descriptors: &mut 
                     },
                 );
                 if let Some(reply) = reply {
-                    let _ = keeper.add_watcher(reply);
+                    keeper.add_watcher(reply);
                 }
                 return;
             }
@@ -266,7 +272,16 @@ fn escort(
     }
 }
 
+/// Whether the asker has given up, and told its caller so, before the request was read.
+fn withdrawn(reply: Option<&Fd>) -> bool {
+    let mut entry = [PollFd::hangup(reply.map_or(-1, Fd::raw))];
+    system::poll(&mut entry, Some(TimeSpec::ZERO)) == Ok(1)
+}
+
 fn start(keeper: &mut Keeper, reply: Option<Fd>) {
+    if withdrawn(reply.as_ref()) {
+        return;
+    }
     let process = &keeper.processes[0];
     let waiting = keeper.phase() == Some(Phase::Created) && process.answer.is_none();
     let gate = process.gate.as_ref().map(Fd::raw).filter(|_| waiting);
@@ -281,6 +296,9 @@ fn start(keeper: &mut Keeper, reply: Option<Fd>) {
 }
 
 fn exec(keeper: &mut Keeper, reply: Option<Fd>, descriptors: &mut Descriptors) {
+    if withdrawn(reply.as_ref()) {
+        return;
+    }
     let refuse = |what, errno| send(reply.as_ref(), &refusal(what, errno), None);
     if !matches!(keeper.phase(), Some(Phase::Created | Phase::Running)) {
         return refuse(detail::WRONG_STATE, Errno::EINVAL);
@@ -322,16 +340,22 @@ fn exec(keeper: &mut Keeper, reply: Option<Fd>, descriptors: &mut Descriptors) {
     }
 }
 
-fn watch(keeper: &mut Keeper, reply: Option<Fd>) {
+fn watch(keeper: &mut Keeper, flags: u32, reply: Option<Fd>) {
     let Some(reply) = reply else { return };
     let phase = keeper.phase().unwrap_or(Phase::Stopped);
+    let stays = phase != Phase::Stopped && flags & watch_flag::STATE_ONLY == 0;
+    // Before the state: a watch that begins well must not end like a process does.
+    if stays && !keeper.has_room_for_watcher() {
+        socket::reply(Some(reply.raw()), &refusal(detail::TOO_MANY, Errno::EAGAIN), None);
+        return;
+    }
     let process = &keeper.processes[0];
     let state = Reply::State { pid: process.pid, phase };
     let pidfd = process.pidfd.as_ref().map(Fd::raw).filter(|_| phase != Phase::Stopped);
     socket::reply(Some(reply.raw()), &state, pidfd);
     if phase == Phase::Stopped {
         socket::reply(Some(reply.raw()), &Reply::Exited(keeper.last_exit()), None);
-    } else if let Err(reply) = keeper.add_watcher(reply) {
-        socket::reply(Some(reply.raw()), &refusal(detail::TOO_MANY, Errno::EAGAIN), None);
+    } else if stays {
+        keeper.add_watcher(reply);
     }
 }

@@ -1,9 +1,9 @@
 //! What a keeper inherits from a host it knows nothing about, and what it makes of it.
-//! The container's processes inherit the result. `oom_score_adj` and the resource limits
+//! The container's processes inherit the result. `oom_score_adj` and the other resource limits
 //! stay: the plan sets them, and raising them again could be impossible.
 
 use crate::abi::*;
-use crate::system;
+use crate::{descriptors, system};
 
 /// Brings the process into a known state.
 pub fn inherited() {
@@ -15,6 +15,7 @@ pub fn inherited() {
         system::default_action(signal);
     }
     close_from(4);
+    descriptors::raise();
     standard_descriptors();
     let _ = system::setsid();
     let _ = system::chdir(c"/");

@@ -127,6 +127,23 @@ pub fn affinity(mask: Numbers<'_>) -> Result {
     Ok(system::set_affinity(&bytes)?)
 }
 
+/// Puts the container's null device in the place of the host's: through a descriptor of that
+/// one the container's root could change the mode and the owner of a file of the host.
+pub fn own_null(child: &mut Child) -> Result {
+    let is_null = |fd| system::stat(fd).is_ok_and(|stat| stat.is_device(1, 3));
+    let flags = O_RDWR | O_NOFOLLOW | O_NOCTTY;
+    // An image may have anything there, or nothing; then the host's has to do.
+    let null = system::openat2(AT_FDCWD, c"/dev/null", flags, 0, RESOLVE_NO_MAGICLINKS);
+    let Ok(null) = null else { return Ok(()) };
+    if !is_null(null.raw()) {
+        return Ok(());
+    }
+    for stream in (0..3).filter(|&stream| is_null(stream)) {
+        system::duplicate_to(null.raw(), stream, 0)?;
+    }
+    child.replace_hook_null(&null)
+}
+
 /// Changes to a directory and makes sure that it is one of the container's: a symlink in
 /// the image to a descriptor of ours could have led anywhere (CVE-2024-21626).
 pub fn working_directory(path: &CStr, create: bool) -> Result {

@@ -29,6 +29,7 @@ impl Errno {
     pub const ENOTDIR: Errno = Errno(20);
     pub const EISDIR: Errno = Errno(21);
     pub const EINVAL: Errno = Errno(22);
+    pub const EMFILE: Errno = Errno(24);
     pub const EROFS: Errno = Errno(30);
     pub const ENAMETOOLONG: Errno = Errno(36);
     pub const ENOSYS: Errno = Errno(38);
@@ -499,6 +500,13 @@ pub fn set_name(name: &CStr) {
 
 pub fn prlimit(pid: i32, resource: u32, limit: &[u64; 2]) -> Sys {
     done(call!(nr::PRLIMIT64, pid, resource, limit.as_ptr(), 0))
+}
+
+/// The limit of this process.
+pub fn limit(resource: u32) -> Sys<[u64; 2]> {
+    let mut limit = [0; 2];
+    call!(nr::PRLIMIT64, 0, resource, 0, limit.as_mut_ptr())?;
+    Ok(limit)
 }
 
 pub fn setuid(uid: u32) -> Sys {

@@ -320,6 +320,29 @@ fn a_user_without_privilege_has_containers_too() {
 }
 
 #[test]
+fn the_hosts_sysfs_is_shown_read_only_with_all_below_it() {
+    let Some(bundle) = Bundle::new() else { return };
+    let id = 54321;
+    bundle.give_to(id);
+    let map = std::ffi::CString::new(format!("0 {id} 1\n")).unwrap();
+    let mut plan = Plan::default();
+    // Not NETWORK: so the kernel refuses a sysfs of its own.
+    let flags = join::MOUNT | join::PID | join::UTS | join::IPC | join::USER;
+    plan.push(Stream::Launch, &Operation::NewNamespaces { flags });
+    plan.push(Stream::Parent, &Operation::DenySetgroups {});
+    plan.push(Stream::Parent, &Operation::UidMap { map: &map });
+    plan.push(Stream::Parent, &Operation::GidMap { map: &map });
+    plan.child(&Operation::BecomeRoot {}).filesystems(&bundle);
+    let strict = mount::STRICT_TARGET | mount::FALL_BACK_TO_BIND;
+    plan.mount(c"sysfs", c"/sys", &[], NOSUID | NODEV | NOEXEC, strict);
+    plan.child(&Operation::Pivot {}).output();
+    let script = "grep -c ' /sys' /proc/self/mountinfo >/dev/null && echo some
+        grep ' /sys' /proc/self/mountinfo | grep -v ' ro,'; echo all";
+    plan.program(&["sh", "-c", script], true);
+    assert_eq!(run(As::User(id), &bundle, plan), "some\nall\n");
+}
+
+#[test]
 fn a_user_without_privilege_executes_in_a_container() {
     let Some(bundle) = Bundle::new() else { return };
     let Ok(Some(user)) = nix::unistd::User::from_name("tester") else {

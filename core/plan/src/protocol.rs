@@ -11,7 +11,7 @@
 //! | Create | plan, host pidfd, state directory, then the plan's slots | (Terminal), Created, later Exited; or Failed |
 //! | Exec | plan, then the plan's slots | (Terminal), Started, later Exited; or Failed |
 //! | Start | - | Started; or Failed |
-//! | Watch | - | State, later Exited |
+//! | Watch | - | State, later Exited; or Failed |
 //! | Shutdown | - | Done; then the keeper exits |
 //!
 //! A datagram carries at most [`MAX_DESCRIPTORS`] descriptors. `Create` must be the first
@@ -56,7 +56,13 @@ impl RequestKind {
     }
 }
 
-/// Flag bits of [`Request::flags`] of `Create` (the others take 0).
+/// Flag bits of [`Request::flags`] of `Watch`.
+pub mod watch {
+    /// Tell the state, and not the exit.
+    pub const STATE_ONLY: u32 = 1;
+}
+
+/// Flag bits of [`Request::flags`] of `Create` (`Exec`, `Start` and `Shutdown` take 0).
 pub mod create {
     /// The keeper leaves once the container is created; init goes to the nearest subreaper.
     pub const ORPHAN: u32 = 1;
@@ -71,7 +77,7 @@ pub mod create {
 pub struct Request {
     /// What is asked.
     pub kind: RequestKind,
-    /// Bits of [`create`].
+    /// Bits of [`create`] or [`watch`].
     pub flags: u32,
 }
 

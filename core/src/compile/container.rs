@@ -80,10 +80,11 @@ pub(crate) fn compile_container(input: &ContainerInput<'_>) -> Result<Plan> {
     refuse_what_is_not_supported(spec)?;
     let mut out = Writer::default();
 
-    // A process in a user namespace can no longer raise its limits: before it enters one it
-    // still can, and of one that is born there the keeper raises them.
+    // A process in a user namespace can no longer raise its limits: of one that is born there
+    // the keeper raises them.
     let new_user = namespaces.is_new(join::USER);
-    let limits = if new_user { Stream::Parent } else { Stream::Child };
+    let born_there = new_user || namespaces.has(join::USER) && input.facts.privileged;
+    let limits = if born_there { Stream::Parent } else { Stream::Child };
     process::limits(&mut out, limits, process);
     enter_namespaces(&mut out, input, &namespaces)?;
     if new_user {
@@ -97,9 +98,11 @@ pub(crate) fn compile_container(input: &ContainerInput<'_>) -> Result<Plan> {
         out.child("/linux/namespaces", &Operation::LoopbackUp {});
     }
     let terminal = process.terminal().unwrap_or(false);
-    if namespaces.has(join::MOUNT) {
-        prepare_root(&mut out, input, &namespaces, terminal)?;
+    if !namespaces.has(join::MOUNT) {
+        // Without one there is no root but the host's.
+        return Err(unsupported("/linux/namespaces", "a container without a mount namespace"));
     }
+    prepare_root(&mut out, input, &namespaces, terminal)?;
     settings(&mut out, spec)?;
 
     let becoming = ProcessInput {
@@ -164,27 +167,28 @@ fn enter_namespaces(
     cgroup_entries(out, input.location);
 
     let joins_user = namespaces.has(join::USER) && !namespaces.is_new(join::USER);
-    let mut last = None;
+    // A new user namespace has no power over a namespace that is older than it, and one that is
+    // joined none over its parent's: with the privilege to, an intermediate process joins all
+    // others first. Without, the user namespace is what gives the power to join them.
+    let first = namespaces.is_new(join::USER) || joins_user && input.facts.privileged;
     for (pointer, kind, path) in namespaces.joined() {
         let slot =
             out.slot(Slot::Namespace { path: path.to_owned(), kind, pointer: pointer.clone() });
+        // Pid and time namespaces: `setns` changes those of children only. From a user
+        // namespace the keeper could not return to its own.
+        let for_child = kind & (join::PID | join::TIME) != 0;
         match kind {
-            // `setns` on these changes the namespace of children only.
-            join::PID | join::TIME => {
-                out.push(Stream::Launch, &pointer, &Operation::JoinForChild { kind, slot });
-            }
-            // Without privilege the user namespace is what gives the power to join the
-            // others; with it, joining it last keeps the power over namespaces that belong
-            // to its parent.
-            join::USER if input.facts.privileged => last = Some((pointer, slot)),
+            // The new namespaces are born in it, or its root would have no power over them.
             join::USER => out.push(
                 Stream::Launch,
                 &pointer,
                 &Operation::ThroughUserNamespace { slot, kinds: 0 },
             ),
-            // A new user namespace has no power over a namespace that is older than it.
-            _ if namespaces.is_new(join::USER) => {
+            _ if first || for_child && input.facts.in_user_namespace => {
                 out.push(Stream::Launch, &pointer, &Operation::JoinNamespace { kind, slot });
+            }
+            _ if for_child => {
+                out.push(Stream::Launch, &pointer, &Operation::JoinForChild { kind, slot });
             }
             _ => out.child(&pointer, &Operation::JoinNamespace { kind, slot }),
         }
@@ -200,9 +204,6 @@ fn enter_namespaces(
             "/linux/timeOffsets",
             &Operation::NewTimeNamespace { offsets: &c_string(text, "/linux/timeOffsets")? },
         );
-    }
-    if let Some((pointer, slot)) = last {
-        out.child(&pointer, &Operation::JoinNamespace { kind: join::USER, slot });
     }
     if joins_user || namespaces.is_new(join::USER) && maps_root(input.spec) {
         out.child("", &Operation::BecomeRoot {});
@@ -235,6 +236,33 @@ fn time_offsets(offsets: &std::collections::HashMap<String, oci::LinuxTimeOffset
     lines.concat()
 }
 
+/// The user on the host to whom the container's cgroup is to be given: whoever the process is,
+/// if it has a cgroup namespace of its own and a writable `/sys/fs/cgroup` (config-linux.md,
+/// "Cgroup ownership").
+pub(crate) fn cgroup_owner(spec: &oci::Spec) -> Option<u32> {
+    let namespaces = Namespaces::of(spec);
+    let writable = spec.mounts().iter().flatten().any(|mount| {
+        let kind = mount.typ().as_deref().unwrap_or_default();
+        let read_only = mount.options().iter().flatten().any(|option| option == "ro");
+        mount.destination() == Path::new("/sys/fs/cgroup")
+            && matches!(kind, "cgroup" | "cgroup2")
+            && !read_only
+    });
+    if !writable || !namespaces.is_new(join::CGROUP) {
+        return None;
+    }
+    let uid = spec.process().as_ref()?.user().uid();
+    if !namespaces.has(join::USER) {
+        return Some(uid);
+    }
+    // Of a user namespace that is joined the map is not known here.
+    let [map, _] = id_mappings(spec);
+    map.iter().find_map(|range| {
+        let offset = uid.checked_sub(range.container_id())?;
+        (offset < range.size()).then(|| range.host_id() + offset)
+    })
+}
+
 fn id_mappings(spec: &oci::Spec) -> [&[oci::LinuxIdMapping]; 2] {
     let linux = spec.linux().as_ref();
     let uid = linux.and_then(|linux| linux.uid_mappings().as_deref()).unwrap_or_default();
@@ -260,9 +288,10 @@ pub(super) fn maps_root(spec: &oci::Spec) -> bool {
 }
 
 /// Whether `setgroups` is forbidden in the container: the price of a map that needs no
-/// privilege.
+/// privilege, paid by it or by a user namespace around it.
 pub(crate) fn denies_setgroups(spec: &oci::Spec, facts: &HostFacts) -> bool {
-    Namespaces::of(spec).is_new(join::USER) && !facts.privileged && is_single_map(spec, facts)
+    let own = Namespaces::of(spec).is_new(join::USER);
+    facts.setgroups_denied || own && !facts.privileged && is_single_map(spec, facts)
 }
 
 fn map_ids(out: &mut Writer, input: &ContainerInput<'_>) -> Result<()> {
@@ -345,7 +374,7 @@ fn prepare_root(
         Rootfs::Direct => {
             out.child("/root/path", &Operation::Root { path: &lower, kind: root::PIVOT });
         }
-        Rootfs::Overlay if path == Path::new("/") && !input.facts.privileged => {
+        Rootfs::Overlay if path == Path::new("/") && input.facts.is_rootless() => {
             overlay_by_entry(out, input, &scratch)?;
         }
         Rootfs::Overlay => {
@@ -440,6 +469,7 @@ fn settings(out: &mut Writer, spec: &oci::Spec) -> Result<()> {
             &Operation::Domainname { name: &c_string(name.as_str(), "/domainname")? },
         );
     }
+    personality(out, spec);
     let sysctl = spec.linux().as_ref().and_then(|linux| linux.sysctl().as_ref());
     let mut sysctl: Vec<_> = sysctl.into_iter().flatten().collect();
     sysctl.sort(); // the map has no order, the plan must have one
@@ -454,6 +484,15 @@ fn settings(out: &mut Writer, spec: &oci::Spec) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// What machine the process believes to be on.
+pub(super) fn personality(out: &mut Writer, spec: &oci::Spec) {
+    let linux = spec.linux().as_ref();
+    if let Some(personality) = linux.and_then(|linux| linux.personality().as_ref()) {
+        let persona = vocabulary::persona(personality.domain());
+        out.child("/linux/personality", &Operation::Personality { persona });
+    }
 }
 
 fn push_hooks(
@@ -519,8 +558,8 @@ fn cleanup(out: &mut Writer, input: &ContainerInput<'_>) -> Result<()> {
         let path = c_path(directory, "")?;
         out.push(Stream::Cleanup, "/linux/cgroupsPath", &Operation::KillCgroup { path: &path });
     }
-    for directory in &directories {
-        let path = c_path(directory, "")?;
+    for place in input.location.places().iter().filter(|place| !place.existed) {
+        let path = c_path(&place.directory(), "")?;
         out.push(Stream::Cleanup, "/linux/cgroupsPath", &Operation::RemoveCgroup { path: &path });
     }
     let path = c_path(input.state_dir, "")?;

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use locule_plan::{Builder, Operation, Stream};
 
-pub(crate) use container::{ContainerInput, compile_container, denies_setgroups};
+pub(crate) use container::{ContainerInput, cgroup_owner, compile_container, denies_setgroups};
 pub(crate) use exec::{ExecInput, compile_exec};
 pub(crate) use process::Descriptors;
 
@@ -36,14 +36,27 @@ pub struct HostFacts {
     pub egid: u32,
     /// Whether the caller has `CAP_SYS_ADMIN` in its user namespace.
     pub privileged: bool,
+    /// Whether this is a user namespace below the machine's own: what is privileged here is
+    /// not there, where the cgroups and the mounts come from.
+    pub in_user_namespace: bool,
+    /// Whether no process here may change its groups, nor in user namespaces below.
+    pub setgroups_denied: bool,
     /// The kernel's last capability.
     pub last_capability: u32,
     /// The setuid helpers for id maps, where both are installed.
     pub id_mappers: Option<IdMappers>,
-    /// What is in the host's `/`: only known, because only needed, without privilege.
+    /// What is in the host's `/`: only known, because only needed, where `/` cannot be overlaid
+    /// as a whole.
     pub root_entries: Vec<RootEntry>,
     /// The cgroup hierarchies.
     pub cgroups: Hierarchies,
+}
+
+impl HostFacts {
+    /// Whether the caller is an ordinary user, or root of a user namespace only.
+    pub(crate) fn is_rootless(&self) -> bool {
+        !self.privileged || self.in_user_namespace
+    }
 }
 
 /// `newuidmap` and `newgidmap`.

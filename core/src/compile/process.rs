@@ -1,6 +1,7 @@
 //! What the first process of a container and every later one have in common: streams, limits,
 //! identity, capabilities, seccomp, program.
 
+use std::collections::HashSet;
 use std::ffi::CString;
 
 use locule_plan::{Operation, OwnedList, OwnedNumbers, Stream};
@@ -220,14 +221,15 @@ fn seccomp(out: &mut Writer, stream: Stream, input: &ProcessInput<'_>) -> Result
 }
 
 fn command(process: &oci::Process, pointer: &str) -> Result<(OwnedList, OwnedList)> {
-    let texts = |texts: &Option<Vec<String>>, field: &str| -> Result<OwnedList> {
-        let texts: Vec<CString> = texts
-            .iter()
-            .flatten()
-            .enumerate()
-            .map(|(index, text)| c_string(text.as_str(), &format!("{pointer}/{field}/{index}")))
-            .collect::<Result<_>>()?;
-        Ok(texts.into_iter().collect())
+    let texts = |texts: &mut dyn Iterator<Item = &String>, field: &str| -> Result<OwnedList> {
+        let texts = texts.map(|text| c_string(text.as_str(), &format!("{pointer}/{field}")));
+        Ok(texts.collect::<Result<Vec<CString>>>()?.into_iter().collect())
     };
-    Ok((texts(process.args(), "args")?, texts(process.env(), "env")?))
+    let args = texts(&mut process.args().iter().flatten(), "args")?;
+    // Of equal names the last one counts, but getenv(3) finds the first.
+    let mut seen = HashSet::new();
+    let mut env: Vec<&String> = process.env().iter().flatten().rev().collect();
+    env.retain(|entry| seen.insert(entry.split('=').next()));
+    env.reverse();
+    Ok((args, texts(&mut env.into_iter(), "env")?))
 }

@@ -26,6 +26,8 @@ fn root_facts() -> HostFacts {
         euid: 0,
         egid: 0,
         privileged: true,
+        in_user_namespace: false,
+        setgroups_denied: false,
         last_capability: 40,
         id_mappers: None,
         root_entries: Vec::new(),

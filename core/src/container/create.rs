@@ -19,8 +19,10 @@ use super::state_dir::{StateDir, check_id};
 use super::stdio::Streams;
 use super::{CreateOptions, OnHostExit, Parentage, Runtime, Source};
 use crate::cgroup::{self, Cgroup, Entry, Location};
-use crate::compile::{ContainerInput, Plan, Slot, compile_container};
-use crate::launch::{Channel, Deadline, Execution, Message, Relation, memory_file, reap, request};
+use crate::compile::{ContainerInput, Plan, Slot, cgroup_owner, compile_container};
+use crate::launch::{
+    Channel, Deadline, Execution, Message, Relation, memory_file, reap, reap_if_ended, request,
+};
 use crate::spec::{self, oci};
 use crate::{Category, Error, Result, Stage};
 
@@ -146,9 +148,12 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
     let record_file = begun.dir().write(&record)?;
 
     let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-    let rootless = cgroup::Options { rootless: !runtime.0.facts.privileged };
+    let rootless = cgroup::Options { rootless: runtime.0.facts.is_rootless() };
     let cgroup = Cgroup::create(&runtime.0.facts.cgroups, location, resources, rootless)?;
     let cgroup = begun.cgroup.insert(cgroup);
+    if let Some(owner) = cgroup_owner(&spec).filter(|&owner| owner != runtime.0.facts.euid) {
+        cgroup.delegate(owner)?;
+    }
     let entries = cgroup.entries()?;
     // Without privilege there may be fewer cgroups now than there were to be.
     record.cgroup = cgroup.location().clone();
@@ -172,6 +177,9 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
     let (created, terminal) = await_creation(&replies, &deadline, Stage::Spawn)?;
     if let Some(leaving) = begun.leaving.take() {
         reap(&leaving);
+    }
+    if !keeper_stays {
+        keeper.see_off();
     }
 
     let init = Identity::of(created.pid).map_err(|error| {
@@ -262,9 +270,18 @@ impl Drop for Begun {
     }
 }
 
-/// The host's connection to the keeper that it has spawned.
+/// The host's connection to a keeper; and the pidfd of one that has fallen to this process,
+/// which has to collect it.
 #[derive(Debug)]
-pub(super) struct Keeper(pub(super) Channel);
+pub(super) struct Keeper(pub(super) Channel, pub(super) Option<OwnedFd>);
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        if let Some(adopted) = &self.1 {
+            reap_if_ended(adopted);
+        }
+    }
+}
 
 impl Keeper {
     /// Spawns one; in the `Child` relation with the pidfd by which to reap it.
@@ -275,8 +292,8 @@ impl Keeper {
         let (here, there) = Channel::pair()
             .map_err(|error| Error::io(Stage::Spawn, &error, "create a socket pair"))?;
         let shared = &runtime.0;
-        let leaving = shared.images.spawn(there.as_fd(), relation, shared.capabilities)?;
-        Ok((Keeper(here), leaving))
+        let spawned = shared.images.spawn(there.as_fd(), relation, shared.capabilities)?;
+        Ok((Keeper(here, spawned.adopted), spawned.child))
     }
 
     pub(super) fn create(
@@ -291,22 +308,33 @@ impl Keeper {
         let mut fds =
             vec![plan.as_raw_fd(), runtime.0.host_pidfd.as_raw_fd(), dir.as_fd().as_raw_fd()];
         fds.extend_from_slice(&opened.raw);
-        request(&self.0, Request { kind: RequestKind::Create, flags }, &fds)
-            .map_err(|error| Error::io(Stage::Spawn, &error, "send the plan to the keeper"))
+        let create = Request { kind: RequestKind::Create, flags };
+        // The first thing it is sent, so there is room for it.
+        let deadline = Deadline::within(Some(PATIENCE), None);
+        request(&self.0, create, &fds, &deadline, Stage::Spawn)
     }
 
     /// Makes it kill what it has and leave, and waits until all that is dead.
     pub(super) fn dismiss(&self) {
         let shutdown = Request { kind: RequestKind::Shutdown, flags: 0 };
         // It may have left already; the end of its socket is the end of it.
-        let replies = request(&self.0, shutdown, &[]);
         let deadline = Deadline::within(Some(Duration::from_secs(10)), None);
+        let replies = request(&self.0, shutdown, &[], &deadline, Stage::Delete);
         if let Ok(replies) = &replies {
             while let Ok(Message::Reply(reply, _)) = replies.next(&deadline, Stage::Delete) {
                 if reply == Reply::Done {
                     break;
                 }
             }
+        }
+        self.see_off();
+    }
+
+    /// Waits until one that is leaving, and is this process's to collect, has left.
+    fn see_off(&self) {
+        if let Some(adopted) = &self.1 {
+            let deadline = Deadline::within(Some(Duration::from_secs(1)), None);
+            let _ = deadline.wait(adopted.as_fd(), Stage::Delete);
         }
     }
 }

@@ -71,7 +71,7 @@ pub(super) fn exec(container: &Container, options: &ExecOptions<'_>) -> Result<P
     })?;
 
     let (replies, companion, terminal_first) = match &shared.keeper {
-        Some(keeper) => (through_keeper(&keeper.0, &plan, &opened)?, None, None),
+        Some(keeper) => (through_keeper(&keeper.0, &plan, &opened, &deadline)?, None, None),
         None => {
             let (replies, own, terminal) =
                 through_own_keeper(container, &plan, &opened, &deadline)?;
@@ -81,8 +81,7 @@ pub(super) fn exec(container: &Container, options: &ExecOptions<'_>) -> Result<P
     let (started, terminal) = if let Some(own) = &companion {
         // Created on one channel, started on another; the exit comes on the first.
         let start = Request { kind: RequestKind::Start, flags: 0 };
-        let answers = request(&own.keeper.0, start, &[])
-            .map_err(|error| Error::io(Stage::Start, &error, "send to the keeper"))?;
+        let answers = request(&own.keeper.0, start, &[], &deadline, Stage::Start)?;
         (await_creation(&answers, &deadline, Stage::Exec)?.0, terminal_first)
     } else {
         await_creation(&replies, &deadline, Stage::Exec)?
@@ -103,18 +102,17 @@ pub(super) fn exec(container: &Container, options: &ExecOptions<'_>) -> Result<P
     Ok(process)
 }
 
-fn through_keeper(keeper: &Channel, plan: &Plan, opened: &Opened) -> Result<Channel> {
+fn through_keeper(
+    keeper: &Channel,
+    plan: &Plan,
+    opened: &Opened,
+    deadline: &Deadline<'_>,
+) -> Result<Channel> {
     let plan = plan_file(plan)?;
     let mut fds = vec![plan.as_raw_fd()];
     fds.extend_from_slice(&opened.raw);
-    request(keeper, Request { kind: RequestKind::Exec, flags: 0 }, &fds).map_err(
-        |error| match error.raw_os_error() {
-            Some(libc::EPIPE | libc::ECONNRESET) => {
-                Error::new(Category::Keeper, Stage::Spawn, "the keeper is gone")
-            }
-            _ => Error::io(Stage::Spawn, &error, "send the plan to the keeper"),
-        },
-    )
+    let exec = Request { kind: RequestKind::Exec, flags: 0 };
+    request(keeper, exec, &fds, deadline, Stage::Spawn)
 }
 
 fn through_own_keeper(

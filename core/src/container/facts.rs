@@ -19,16 +19,46 @@ impl HostFacts {
             .ok()
             .and_then(|text| text.trim().parse().ok())
             .unwrap_or(40); // CAP_CHECKPOINT_RESTORE, the last one of Linux 5.10
+        let in_user_namespace = in_user_namespace();
+        let setgroups = fs::read_to_string("/proc/self/setgroups").unwrap_or_default();
         Ok(HostFacts {
             euid,
             egid,
             privileged,
+            in_user_namespace,
+            setgroups_denied: privileged && setgroups.trim() == "deny",
             last_capability,
             id_mappers: id_mappers(),
-            root_entries: if privileged { Vec::new() } else { root_entries() },
+            root_entries: match privileged && !in_user_namespace {
+                true => Vec::new(),
+                false => root_entries(),
+            },
             cgroups: if no_cgroups { Hierarchies::none() } else { Hierarchies::discover()? },
         })
     }
+}
+
+/// The lines of `/proc/self/uid_map`, each with its three numbers.
+fn uid_map() -> Vec<Vec<u32>> {
+    let text = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let numbers = |line: &str| line.split_whitespace().flat_map(str::parse).collect();
+    text.lines().map(numbers).collect()
+}
+
+/// The machine's own maps every id to itself.
+pub(super) fn in_user_namespace() -> bool {
+    let map = uid_map();
+    !map.is_empty() && map != [[0, 0, u32::MAX]]
+}
+
+/// User and group of a caller that needs a user namespace for its containers, for
+/// [`Template::rootless`](crate::spec::Template::rootless): an ordinary user, or root of a user
+/// namespace that has no other id. `None` for root.
+pub fn rootless_ids() -> Option<(u32, u32)> {
+    // SAFETY: these two read no memory and cannot fail.
+    let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
+    let alone = matches!(uid_map().as_slice(), [line] if line.get(2) == Some(&1));
+    (uid != 0 || alone).then_some((uid, gid))
 }
 
 /// The calling thread's effective capabilities.

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use locule_plan::protocol::{Gate, Phase, Reply, Request, RequestKind};
+use locule_plan::protocol::{Gate, Phase, Reply, Request, RequestKind, watch};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::create::{self, Keeper, Parts, await_creation};
@@ -16,7 +16,7 @@ use super::record::{Record, State, Status};
 use super::state_dir::{StateDir, not_found};
 use super::{Cancel, ExecOptions, Runtime};
 use crate::cgroup::{self, Cgroup, Stats};
-use crate::launch::{Channel, Deadline, Message, request};
+use crate::launch::{Channel, Deadline, Message, poll_readable, request};
 use crate::spec::{self, oci};
 use crate::{Category, Error, Result, Stage};
 
@@ -72,7 +72,13 @@ impl Container {
         let spec = spec::parse(record.config.get().as_bytes())?;
         let cgroup = Cgroup::open(record.cgroup.clone())?;
         let keeper = match record.keeper {
-            true => Channel::connect(&dir, "control").ok().map(Keeper),
+            true => {
+                let deadline = Deadline::within(Some(PATIENCE), None);
+                Channel::connect_within(&dir, "control", &deadline, Stage::Control)
+                    .map_err(|error| error.of_container(id))?
+                    .ok()
+                    .map(|channel| Keeper(channel, None))
+            }
             false => None,
         };
         let init = reopen_init(&record, keeper.as_ref())?;
@@ -125,7 +131,8 @@ impl Container {
     }
 
     fn start_at_gate(&self, deadline: &Deadline<'_>) -> Result<()> {
-        let gate = Channel::connect(&self.0.dir, "gate").map_err(|error| {
+        let gate = Channel::connect_within(&self.0.dir, "gate", deadline, Stage::Start)?;
+        let gate = gate.map_err(|error| {
             Error::new(Category::State, Stage::Start, "nothing waits at the gate")
                 .with_errno(error.raw_os_error().unwrap_or(libc::ECONNREFUSED))
         })?;
@@ -155,6 +162,11 @@ impl Container {
     pub fn signal(&self, signal: i32, all: bool) -> Result<()> {
         // A pid namespace dies with its first process; without one only the cgroup knows who
         // belongs to the container.
+        let takes_all_along = signal == libc::SIGKILL && self.has_pid_namespace();
+        if all && !takes_all_along {
+            // Without one nobody knows who the others are.
+            self.need_cgroups()?;
+        }
         let whole = all || (signal == libc::SIGKILL && !self.has_pid_namespace());
         if whole && !self.0.cgroup.location().is_empty() {
             // What is left of a container without a pid namespace is still reached when its
@@ -198,7 +210,7 @@ impl Container {
     /// stays as it is.
     pub fn update(&self, resources: &[u8]) -> Result<()> {
         let resources = spec::parse_resources(resources)?;
-        let options = cgroup::Options { rootless: !self.0.runtime.0.facts.privileged };
+        let options = cgroup::Options { rootless: self.0.runtime.0.facts.is_rootless() };
         self.0.cgroup.update(&resources, options).map_err(|error| error.of_container(self.id()))
     }
 
@@ -283,9 +295,19 @@ impl Container {
             return Ok(Status::Stopped);
         }
         let phase = match &self.0.keeper {
-            Some(keeper) => ask_phase(keeper)?,
+            Some(keeper) => match ask_phase(keeper)? {
+                Some(phase) => phase,
+                // Nobody to ask: the first process was told to die with its keeper, but a
+                // setuid program is exempt from that, and a keeper can be out of descriptors.
+                None => match &self.0.init.0.pidfd {
+                    Some(pidfd) if !gone_within(pidfd, Duration::from_secs(1))? => Phase::Running,
+                    _ => Phase::Stopped,
+                },
+            },
             None => match Channel::connect(&self.0.dir, "gate") {
                 Ok(_) => Phase::Created,
+                // Frozen, it lets callers wait until no more can.
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Phase::Created,
                 Err(_) => Phase::Running,
             },
         };
@@ -301,7 +323,7 @@ impl Container {
 
 fn start_through_keeper(keeper: &Keeper, deadline: &Deadline<'_>) -> Result<()> {
     let start = Request { kind: RequestKind::Start, flags: 0 };
-    let replies = request(&keeper.0, start, &[]).map_err(|_| keeper_gone(Stage::Start))?;
+    let replies = request(&keeper.0, start, &[], deadline, Stage::Start)?;
     await_creation(&replies, deadline, Stage::Start).map(drop)
 }
 
@@ -309,16 +331,24 @@ fn keeper_gone(stage: Stage) -> Error {
     Error::new(Category::Keeper, stage, "the keeper is gone").with_errno(libc::EPIPE)
 }
 
-fn ask_phase(keeper: &Keeper) -> Result<Phase> {
+/// Asks the keeper; `None` if it does not serve this connection any more.
+fn ask_phase(keeper: &Keeper) -> Result<Option<Phase>> {
     let deadline = Deadline::within(Some(PATIENCE), None);
-    let watch = Request { kind: RequestKind::Watch, flags: 0 };
-    // The keeper and the container die together.
-    let Ok(replies) = request(&keeper.0, watch, &[]) else { return Ok(Phase::Stopped) };
+    let state = Request { kind: RequestKind::Watch, flags: watch::STATE_ONLY };
+    let replies = match request(&keeper.0, state, &[], &deadline, Stage::Control) {
+        Err(error) if error.category() == Category::Keeper => return Ok(None),
+        other => other?,
+    };
     match replies.next(&deadline, Stage::Control)? {
-        Message::Reply(Reply::State { phase, .. }, _) => Ok(phase),
+        Message::Reply(Reply::State { phase, .. }, _) => Ok(Some(phase)),
         Message::Reply(Reply::Failed(failure), _) => Err(error_of(&failure)),
-        _ => Ok(Phase::Stopped),
+        _ => Ok(None),
     }
+}
+
+fn gone_within(pidfd: &impl AsFd, patience: Duration) -> Result<bool> {
+    let until = std::time::Instant::now() + patience;
+    poll_readable(pidfd.as_fd(), Some(until), None, Stage::Control)
 }
 
 /// The first process of a container that was created elsewhere.
@@ -326,8 +356,8 @@ fn reopen_init(record: &Record, keeper: Option<&Keeper>) -> Result<Process> {
     let (source, pidfd, pid);
     let watching = keeper.map(|keeper| {
         let watch = Request { kind: RequestKind::Watch, flags: 0 };
-        let replies = request(&keeper.0, watch, &[]).map_err(|_| keeper_gone(Stage::Control))?;
         let deadline = Deadline::within(Some(PATIENCE), None);
+        let replies = request(&keeper.0, watch, &[], &deadline, Stage::Control)?;
         match replies.next(&deadline, Stage::Control)? {
             Message::Reply(Reply::State { pid, .. }, pidfd) => Ok((replies, pid, pidfd)),
             Message::Reply(Reply::Failed(failure), _) => Err(error_of(&failure)),
@@ -407,7 +437,7 @@ pub(super) fn reclaim(runtime: &Runtime, id: &str) -> Result<bool> {
     // The lock is free, so the creator is dead, or the host of a finished one is. A keeper that
     // lives is doing the same at this moment, or, if it was to be detached, waits for requests.
     if let Ok(control) = Channel::connect(&dir, "control") {
-        Keeper(control).dismiss();
+        Keeper(control, None).dismiss();
     }
     if let Some(pidfd) = record.init.and_then(|init| init.open()) {
         let _ = send_signal(&pidfd, libc::SIGKILL);

@@ -17,6 +17,7 @@ mod stdio;
 
 pub use cancel::Cancel;
 pub use events::Event;
+pub use facts::rootless_ids;
 pub use handle::Container;
 pub use options::{
     CreateOptions, ExecOptions, OnHostExit, Parentage, Rootfs, RuntimeOptions, Source, Stdio,

@@ -1,6 +1,7 @@
 //! The runtime: where containers are kept, and what they share.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,15 +43,17 @@ impl Runtime {
     /// Opens the runtime, making its state directory if it is missing.
     pub fn new(options: RuntimeOptions) -> Result<Runtime> {
         let facts = HostFacts::gather(options.no_cgroups)?;
+        let own_choice = options.state_dir.is_some();
         let state_dir = match options.state_dir {
             Some(path) => std::path::absolute(&path).map_err(|error| {
                 Error::io(Stage::Arguments, &error, format!("state directory {path:?}"))
             })?,
-            None => default_state_dir(facts.euid),
+            None => default_state_dir(&facts),
         };
         make_directories(&state_dir).map_err(|error| {
             Error::io(Stage::State, &error, format!("create the state directory {state_dir:?}"))
         })?;
+        check_owner(&state_dir, facts.euid, own_choice)?;
         let capabilities = if facts.euid == 0 { 0 } else { effective_capabilities()? };
         let host = Identity::of(std::process::id() as i32)
             .map_err(|error| Error::io(Stage::State, &error, "read /proc/self/stat"))?;
@@ -165,12 +168,32 @@ impl Runtime {
     }
 }
 
-fn default_state_dir(euid: u32) -> PathBuf {
-    if euid == 0 {
+/// Whoever can write to the directory decides what is killed and removed in the name of its
+/// containers. The default one may be in `/tmp`, where others could have made it first, also as
+/// a link to what is this user's.
+fn check_owner(state_dir: &Path, euid: u32, follow: bool) -> Result<()> {
+    let look = if follow { std::fs::metadata } else { std::fs::symlink_metadata };
+    let metadata = look(state_dir).map_err(|error| {
+        Error::io(Stage::State, &error, format!("look at the state directory {state_dir:?}"))
+    })?;
+    let foreign = ![0, euid].contains(&metadata.uid());
+    if foreign || metadata.mode() & 0o002 != 0 {
+        let what = if foreign { "belongs to another user" } else { "can be written to by others" };
+        let message = format!("the state directory {state_dir:?} {what}");
+        return Err(Error::new(Category::Permission, Stage::State, message)
+            .hint("set XDG_RUNTIME_DIR, or give a state directory of your own"));
+    }
+    Ok(())
+}
+
+/// Root's is the machine's, and so it is for root of a user namespace that owns `/run`.
+fn default_state_dir(facts: &HostFacts) -> PathBuf {
+    let owns_run = || std::fs::metadata("/run").is_ok_and(|run| run.uid() == 0);
+    if facts.euid == 0 && (!facts.in_user_namespace || owns_run()) {
         return PathBuf::from("/run/locule");
     }
     match std::env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty()) {
         Some(path) => Path::new(&path).join("locule"),
-        None => PathBuf::from(format!("/tmp/locule-{euid}")),
+        None => PathBuf::from(format!("/tmp/locule-{}", facts.euid)),
     }
 }

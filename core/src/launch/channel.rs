@@ -35,15 +35,36 @@ impl Channel {
         Ok((Channel(a), Channel(b)))
     }
 
-    /// Connects to socket `name` in the directory `dir`, however long its path is.
+    /// Connects to socket `name` in the directory `dir`, however long its path is. One that
+    /// has too many callers waiting already, because who should answer them is stopped or
+    /// frozen, is `WouldBlock`.
     pub(crate) fn connect(dir: &impl AsFd, name: &str) -> io::Result<Channel> {
-        let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let fd = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
         let path = format!("/proc/self/fd/{}/{name}", dir.as_fd().as_raw_fd());
         connect(fd.as_raw_fd(), &UnixAddr::new(Path::new(&path))?)?;
         Ok(Channel(fd))
     }
 
-    /// Sends one datagram with descriptors.
+    /// The same with patience.
+    pub(crate) fn connect_within(
+        dir: &impl AsFd,
+        name: &str,
+        deadline: &Deadline<'_>,
+        stage: Stage,
+    ) -> Result<io::Result<Channel>> {
+        loop {
+            match Channel::connect(dir, name) {
+                // Nothing can be polled for this.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    deadline.pause(Duration::from_millis(5), stage)?;
+                }
+                other => return Ok(other),
+            }
+        }
+    }
+
+    /// Sends one datagram with descriptors. Does not wait for room.
     pub(crate) fn send(&self, bytes: &[u8], fds: &[RawFd]) -> io::Result<()> {
         if fds.len() > MAX_DESCRIPTORS {
             return Err(io::Error::from_raw_os_error(libc::EMFILE));
@@ -55,7 +76,7 @@ impl Channel {
                 self.0.as_raw_fd(),
                 &[IoSlice::new(bytes)],
                 control,
-                MsgFlags::MSG_NOSIGNAL,
+                MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT,
                 None,
             );
             match sent {
@@ -132,13 +153,33 @@ impl AsFd for Channel {
 }
 
 /// Sends a request and returns the channel on which its replies come.
-pub(crate) fn request(keeper: &Channel, request: Request, fds: &[RawFd]) -> io::Result<Channel> {
-    let (here, there) = Channel::pair()?;
+pub(crate) fn request(
+    keeper: &Channel,
+    request: Request,
+    fds: &[RawFd],
+    deadline: &Deadline<'_>,
+    stage: Stage,
+) -> Result<Channel> {
+    let io = |error: io::Error| match error.raw_os_error() {
+        Some(errno @ (libc::EPIPE | libc::ECONNRESET)) => {
+            Error::new(Category::Keeper, stage, "the keeper is gone").with_errno(errno)
+        }
+        _ => Error::io(stage, &error, "send to the keeper"),
+    };
+    let (here, there) = Channel::pair().map_err(io)?;
     let mut all = Vec::with_capacity(fds.len() + 1);
     all.push(there.0.as_raw_fd());
     all.extend_from_slice(fds);
-    keeper.send(&request.encode(), &all)?;
-    Ok(here)
+    loop {
+        match keeper.send(&request.encode(), &all) {
+            Ok(()) => return Ok(here),
+            // A keeper that is stopped reads nothing.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                deadline.wait_for(keeper.as_fd(), libc::POLLOUT, stage)?;
+            }
+            Err(error) => return Err(io(error)),
+        }
+    }
 }
 
 /// How long a call may wait, and what stops it.
@@ -157,11 +198,28 @@ impl<'a> Deadline<'a> {
 
     /// Waits until `fd` is readable (or hung up).
     pub(crate) fn wait(&self, fd: BorrowedFd<'_>, stage: Stage) -> Result<()> {
-        if poll_readable(fd, self.at, self.cancel, stage)? {
+        self.wait_for(fd, libc::POLLIN, stage)
+    }
+
+    fn wait_for(&self, fd: BorrowedFd<'_>, events: libc::c_short, stage: Stage) -> Result<()> {
+        if poll_for(fd.as_raw_fd(), events, self.at, self.cancel, stage)? {
             return Ok(());
         }
-        Err(Error::new(Category::Timeout, stage, "the deadline passed").with_errno(libc::ETIMEDOUT))
+        Err(passed(stage))
     }
+
+    /// Lets some time pass, if there is any left.
+    fn pause(&self, time: Duration, stage: Stage) -> Result<()> {
+        let now = Instant::now();
+        if self.at.is_some_and(|at| at <= now) {
+            return Err(passed(stage));
+        }
+        poll_for(-1, 0, Some(now + time), self.cancel, stage).map(drop)
+    }
+}
+
+fn passed(stage: Stage) -> Error {
+    Error::new(Category::Timeout, stage, "the deadline passed").with_errno(libc::ETIMEDOUT)
 }
 
 /// Waits for `fd`; false if the time came first. A cancelled token is an error.
@@ -171,8 +229,18 @@ pub(crate) fn poll_readable(
     cancel: Option<&Cancel>,
     stage: Stage,
 ) -> Result<bool> {
-    let entry = |fd: RawFd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-    let mut fds = [entry(fd.as_raw_fd()), entry(-1)];
+    poll_for(fd.as_raw_fd(), libc::POLLIN, at, cancel, stage)
+}
+
+fn poll_for(
+    fd: RawFd,
+    events: libc::c_short,
+    at: Option<Instant>,
+    cancel: Option<&Cancel>,
+    stage: Stage,
+) -> Result<bool> {
+    let entry = |fd: RawFd, events| libc::pollfd { fd, events, revents: 0 };
+    let mut fds = [entry(fd, events), entry(-1, libc::POLLIN)];
     if let Some(cancel) = cancel {
         fds[1].fd = cancel.as_fd().as_raw_fd();
     }

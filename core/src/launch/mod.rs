@@ -10,4 +10,4 @@ mod spawn;
 pub(crate) use channel::{Channel, Deadline, Message, poll_readable, request};
 pub(crate) use image::{Images, host_pidfd};
 pub(crate) use memory_file::{Execution, memory_file};
-pub(crate) use spawn::{Relation, reap};
+pub(crate) use spawn::{Relation, reap, reap_if_ended};

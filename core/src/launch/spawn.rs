@@ -31,8 +31,25 @@ pub(crate) enum Relation {
     Child,
 }
 
-/// Executes the keeper in `image` with `socket` as its descriptor 3. In the `Child` relation a
-/// pidfd of the keeper is returned, with which it must be reaped.
+/// What the host has to collect of a keeper that it has spawned, by its pidfd.
+#[derive(Debug, Default)]
+pub(crate) struct Spawned {
+    /// The keeper, a child in the `Child` relation.
+    pub child: Option<OwnedFd>,
+    /// The keeper, which falls to this process in the `Silent` relation because it is the pid 1
+    /// or the subreaper to which all orphans around it fall.
+    pub adopted: Option<OwnedFd>,
+}
+
+/// Whether orphans of this process's children become its own children.
+fn adopts_orphans() -> bool {
+    let mut subreaper: libc::c_int = 0;
+    // SAFETY: an integer to write to.
+    unsafe { libc::prctl(libc::PR_GET_CHILD_SUBREAPER, &raw mut subreaper) };
+    subreaper != 0 || std::process::id() == 1
+}
+
+/// Executes the keeper in `image` with `socket` as its descriptor 3.
 ///
 /// `capabilities` are raised into the ambient set on the way, because executing a file drops
 /// them for a host that has its own from file capabilities; 0 where it is root.
@@ -42,7 +59,7 @@ pub(crate) fn spawn(
     relation: Relation,
     capabilities: u64,
     pool: &StackPool,
-) -> io::Result<Option<OwnedFd>> {
+) -> io::Result<Spawned> {
     let stacks = pool.take()?;
     let argv = [c"locule: keeper".as_ptr(), ptr::null()];
     let envp = [ptr::null()];
@@ -53,6 +70,7 @@ pub(crate) fn spawn(
         envp: envp.as_ptr(),
         capabilities,
         inner_stack: stacks.top(1),
+        keeper: 0,
         error: 0,
     };
     let entry = match relation {
@@ -79,27 +97,54 @@ pub(crate) fn spawn(
     };
     // SAFETY: as above.
     unsafe { mask_signals(&previous, ptr::null_mut()) };
-    // Both children have left the memory.
-    pool.put_back(stacks);
+    // SAFETY: `task` is initialised; the children that may have written to it are done.
+    let (error, keeper) =
+        unsafe { (ptr::read_volatile(&task.error), ptr::read_volatile(&task.keeper)) };
+    // A keeper whose creator was killed may still be on its stack; then it goes with the stack.
+    if relation == Relation::Child || keeper != 0 {
+        pool.put_back(stacks);
+    }
 
     if pid < 0 {
         return Err(io::Error::from_raw_os_error(-pid as i32));
     }
     // SAFETY: the kernel has just put a new descriptor there.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    // SAFETY: `task` is initialised; the child that may have written to it is done.
-    let error = unsafe { ptr::read_volatile(&task.error) };
     if relation == Relation::Silent || error != 0 {
         reap(&pidfd);
     }
-    match error {
-        0 => Ok((relation == Relation::Child).then_some(pidfd)),
-        errno => Err(io::Error::from_raw_os_error(errno)),
+    if error != 0 {
+        return Err(io::Error::from_raw_os_error(error));
     }
+    if relation == Relation::Child {
+        return Ok(Spawned { child: Some(pidfd), adopted: None });
+    }
+    // One that has fallen to this process keeps its pid until it is collected.
+    let adopted = adopts_orphans().then(|| pidfd_of(keeper).ok()).flatten();
+    Ok(Spawned { child: None, adopted })
+}
+
+pub(super) fn pidfd_of(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: plain integers; the result is checked.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 /// Collects a process that only its pidfd may collect, whatever its exit signal.
 pub(crate) fn reap(pidfd: &OwnedFd) {
+    collect(pidfd, 0);
+}
+
+/// The same if it has ended already.
+pub(crate) fn reap_if_ended(pidfd: &OwnedFd) {
+    collect(pidfd, libc::WNOHANG);
+}
+
+fn collect(pidfd: &OwnedFd, options: libc::c_int) {
     loop {
         // SAFETY: a null `siginfo` is allowed. `__WALL` is needed for exit signal 0.
         let rc = unsafe {
@@ -108,7 +153,7 @@ pub(crate) fn reap(pidfd: &OwnedFd) {
                 libc::P_PIDFD,
                 pidfd.as_raw_fd(),
                 ptr::null_mut::<libc::siginfo_t>(),
-                libc::WEXITED | libc::__WALL,
+                libc::WEXITED | libc::__WALL | options,
                 ptr::null_mut::<libc::rusage>(),
             )
         };
@@ -126,6 +171,7 @@ struct Task {
     envp: *const *const libc::c_char,
     capabilities: u64,
     inner_stack: *mut u8,
+    keeper: i32,
     error: i32,
 }
 
@@ -205,6 +251,7 @@ extern "C" fn intermediate(task: *mut Task) -> ! {
     unsafe {
         let flags = (libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD) as u64;
         let pid = vfork_on_stack(flags, (*task).inner_stack, ptr::null_mut(), execute, task);
+        ptr::write_volatile(&raw mut (*task).keeper, pid as i32);
         if pid < 0 {
             ptr::write_volatile(&raw mut (*task).error, -pid as i32);
         } else if ptr::read_volatile(&raw const (*task).error) != 0 {

@@ -209,10 +209,11 @@ impl Template {
     }
 
     /// The kernel lets nobody mount sysfs who does not own the network namespace: it shows the
-    /// network's devices. There the host's is bound instead.
+    /// network's devices. There the host's is bound instead, read-only with all below it: the
+    /// host's cgroups are, of which some may belong to this user (CVE-2023-25809).
     fn sysfs(&self, options: &[&'static str]) -> Mount {
         if self.rootless.is_some() && self.network == Network::Host {
-            let options = [&["rbind", "rprivate"], options].concat();
+            let options = [&["rbind", "rprivate", "rro"], options].concat();
             bind("/sys".into(), "/sys".into(), &options)
         } else {
             mount("sysfs", "sysfs", "/sys", options)
@@ -381,7 +382,8 @@ mod tests {
     #[test]
     fn a_rootless_container_in_the_hosts_network_sees_the_hosts_sysfs() {
         let both = Template { rootless: Some((1, 1)), network: Network::Host, ..template() };
-        assert!(options_of(&both.spec(), "/sys").contains(&"rbind".to_owned()));
+        let options = options_of(&both.spec(), "/sys");
+        assert!(["rbind", "rro"].iter().all(|option| options.iter().any(|o| o == option)));
         assert!(!namespaces(&both.spec()).contains(&LinuxNamespaceType::Network));
         let root = Template { network: Network::Host, ..template() };
         assert!(!options_of(&root.spec(), "/sys").contains(&"rbind".to_owned()));

@@ -1,8 +1,8 @@
 //! The words of the specification and the kernel's numbers for them. Tables only.
 
 use super::oci::{
-    Capability, IOPriorityClass, LinuxDeviceType, LinuxNamespaceType, LinuxSchedulerFlag,
-    LinuxSchedulerPolicy, PosixRlimitType,
+    Capability, IOPriorityClass, LinuxDeviceType, LinuxNamespaceType, LinuxPersonalityDomain,
+    LinuxSchedulerFlag, LinuxSchedulerPolicy, PosixRlimitType,
 };
 
 /// The specification's name of a scheduler flag, and what oci-spec 0.10 makes of it.
@@ -104,6 +104,14 @@ pub fn rlimit(kind: PosixRlimitType) -> u32 {
         PosixRlimitType::RlimitNice => 13,
         PosixRlimitType::RlimitRtprio => 14,
         PosixRlimitType::RlimitRttime => 15,
+    }
+}
+
+/// `PER_*` of a personality.
+pub fn persona(domain: LinuxPersonalityDomain) -> u64 {
+    match domain {
+        LinuxPersonalityDomain::PerLinux => 0,
+        LinuxPersonalityDomain::PerLinux32 => 8,
     }
 }
 

@@ -28,6 +28,7 @@ pub const ALL: &[Case] = &[
         both_die(bench, "recover-create")
     }),
     ("a_detached_container_survives_its_host_and_can_be_opened_and_deleted", detached),
+    ("a_detached_container_whose_creation_was_not_finished_goes_with_its_keeper", unfinished),
     ("an_orphan_survives_its_host_and_can_be_opened_and_deleted", orphan),
     ("create_takes_the_id_of_a_container_whose_host_died", reclaimed),
     ("of_two_hosts_that_create_one_id_exactly_one_wins", racing_creates),
@@ -144,6 +145,23 @@ fn detached(bench: &Bench) -> Outcome {
         subject.recovers()?;
     }
     Ok(())
+}
+
+fn unfinished(bench: &Bench) -> Outcome {
+    let subject = bench.subject("detach");
+    let mut host = subject.host("");
+    let (init, keeper) = host.create()?;
+    // The second line is what the host writes last, and the keeper knows nothing of it.
+    let record = bench.state().join(&subject.id).join("state.json");
+    let text = std::fs::read_to_string(&record).map_err(|error| error.to_string())?;
+    let (first, last) = text.trim_end().split_once('\n').ok_or("an unfinished record")?;
+    assert!(last.contains("\"pid\""), "{last}");
+    std::fs::write(&record, format!("{first}\n")).map_err(|error| error.to_string())?;
+    host.kill();
+    subject.recovers()?;
+    dies(init)?;
+    dies(keeper)?;
+    subject.settle(|| {})
 }
 
 fn orphan(bench: &Bench) -> Outcome {

@@ -54,7 +54,7 @@ impl Bench {
         Subject { bench: self, id, options: options.to_owned(), number, log }
     }
 
-    fn state(&self) -> PathBuf {
+    pub fn state(&self) -> PathBuf {
         self.base.join("state")
     }
 

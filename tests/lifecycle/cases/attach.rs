@@ -6,6 +6,7 @@ pub const CASES: &[Case] = cases![
     another_process_finds_a_container_by_its_id,
     another_process_can_start_what_this_one_created,
     another_process_can_exec_signal_and_delete,
+    a_hundred_handles_agree_that_it_runs,
     the_exit_status_reaches_another_process,
     the_exit_status_of_a_detached_container_survives_its_host,
     a_detached_container_outlives_its_host,
@@ -14,6 +15,7 @@ pub const CASES: &[Case] = cases![
     a_created_container_dies_with_its_host,
     a_paused_container_dies_with_its_host,
     a_container_that_died_with_its_host_frees_its_id,
+    a_cgroup_that_was_there_before_stays_when_the_host_dies,
     the_end_of_the_creating_thread_ends_nothing,
     a_forked_runtime_refuses_to_work,
 ];
@@ -49,6 +51,11 @@ fn host(t: &Test) {
     let mut options = t.options("a", &t.shell("sleep 1000 & sleep 1000"));
     if has("short") {
         options = t.options("a", &t.shell("sleep 0.2; exit 33"));
+    }
+    if let Some(path) = t.args.iter().find(|arg| arg.starts_with('/')) {
+        let mut spec = t.spec(&["/bin/sleep", "1000"]);
+        spec["linux"]["cgroupsPath"] = json!(path);
+        options = t.options("a", &spec);
     }
     if has("detach") {
         options.on_host_exit = OnHostExit::Detach;
@@ -102,6 +109,17 @@ fn another_process_can_exec_signal_and_delete(t: &Test) {
     other.finish();
     assert_eq!(refused(container.state()).category, Category::NotFound);
     t.nothing_is_left();
+}
+
+fn a_hundred_handles_agree_that_it_runs(t: &Test) {
+    let container = t.sleeper("a");
+    let handles: Vec<_> = (0..100).map(|_| t.engine().open(&t.id("a")).expect("open")).collect();
+    for handle in &handles {
+        assert_eq!(handle.status(), "running");
+    }
+    refused(handles[99].delete(false)).must_be(Category::State, Stage::Delete);
+    assert_eq!(exec_shell(&*handles[99], "echo well"), "well");
+    container.delete(true).expect("delete");
 }
 
 fn the_exit_status_reaches_another_process(t: &Test) {
@@ -189,6 +207,27 @@ fn a_container_that_died_with_its_host_frees_its_id(t: &Test) {
     let container = t.sleeper("a");
     assert_eq!(container.status(), "running");
     container.delete(true).expect("delete");
+}
+
+fn a_cgroup_that_was_there_before_stays_when_the_host_dies(t: &Test) {
+    t.need_root();
+    let path = format!("/{}before", t.id(""));
+    let hierarchies = std::fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten();
+    let hierarchies = hierarchies.map(|entry| entry.path()).chain(["/sys/fs/cgroup".into()]);
+    let cgroups: Vec<_> = hierarchies
+        .filter(|hierarchy| hierarchy.join("cgroup.procs").exists())
+        .map(|hierarchy| hierarchy.join(&path[1..]))
+        .filter(|cgroup| std::fs::create_dir(cgroup).is_ok())
+        .collect();
+    if cgroups.is_empty() {
+        t.skip("a cgroup hierarchy");
+    }
+    let mut host = t.helper("host", &[&path]);
+    let pid: i32 = host.line().parse().unwrap();
+    host.kill();
+    eventually("it is cleaned up", || dead(pid) && !t.state_dir.join(t.id("a")).exists());
+    let stayed = cgroups.iter().filter(|cgroup| std::fs::remove_dir(cgroup).is_ok()).count();
+    assert_eq!(stayed, cgroups.len());
 }
 
 fn the_end_of_the_creating_thread_ends_nothing(t: &Test) {

@@ -19,6 +19,8 @@ pub const CASES: &[Case] = cases![
     exec_in_a_stopped_container_is_refused,
     exec_in_a_paused_container_is_refused,
     many_execs_run_at_once,
+    the_hosts_soft_limit_on_descriptors_is_none_on_programs,
+    an_exec_that_has_timed_out_never_runs,
     a_program_is_found_through_path,
 ];
 
@@ -194,6 +196,46 @@ fn many_execs_run_at_once(t: &Test) {
             });
         }
     });
+    container.delete(true).expect("delete");
+}
+
+fn the_hosts_soft_limit_on_descriptors_is_none_on_programs(t: &Test) {
+    let limit = |soft| {
+        let limit = libc::rlimit { rlim_cur: soft, rlim_max: 4096 };
+        // SAFETY: the structure lives through the call.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
+    };
+    limit(128);
+    let container = t.sleeper("a");
+    limit(4096);
+    let processes: Vec<_> = (0..200)
+        .map(|_| container.exec(&Exec::of(&["/bin/sleep", "1000"])).expect("exec"))
+        .collect();
+    // And what the programs have is the host's limit all the same.
+    assert_eq!(exec_shell(&*container, "ulimit -n"), "128");
+    for process in &processes {
+        process.signal(libc::SIGKILL).expect("signal");
+        ended(&**process);
+    }
+    container.delete(true).expect("delete");
+}
+
+fn an_exec_that_has_timed_out_never_runs(t: &Test) {
+    let mut spec = t.spec(&["/bin/sleep", "1000"]);
+    let bind = json!({ "destination": "/mnt", "type": "bind", "source": t.dir,
+                       "options": ["rbind", "rw"] });
+    spec["mounts"].as_array_mut().unwrap().push(bind);
+    let container = t.start("a", &spec);
+    let keeper = parent_of(container.init().pid());
+    // SAFETY: plain integers.
+    let signal = |signal| unsafe { libc::kill(keeper, signal) };
+    signal(libc::SIGSTOP);
+    let options =
+        Exec { timeout: Some(Duration::from_millis(100)), ..Exec::of(&["/bin/touch", "/mnt/ran"]) };
+    assert_eq!(refused(container.exec(&options)).category, Category::Timeout);
+    signal(libc::SIGCONT);
+    // It serves requests in their order.
+    assert_eq!(exec_shell(&*container, "sleep 0.1; ls /mnt | grep ran; echo well"), "well");
     container.delete(true).expect("delete");
 }
 

@@ -11,6 +11,7 @@ pub const CASES: &[Case] = cases![
     an_id_is_invented_where_none_is_given,
     opening_an_unknown_id_finds_nothing,
     one_of_many_creators_gets_an_id,
+    looking_for_a_container_never_fails_its_creation,
 ];
 
 fn ids_that_could_leave_the_state_directory_are_refused(t: &Test) {
@@ -94,4 +95,25 @@ fn one_of_many_creators_gets_an_id(t: &Test) {
         failure.must_be(Category::Exists, Stage::State);
     }
     won[0].as_ref().ok().unwrap().delete(true).expect("delete");
+}
+
+fn looking_for_a_container_never_fails_its_creation(t: &Test) {
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::SeqCst) {
+                    let _ = t.engine().open(&t.id("a"));
+                }
+            });
+        }
+        let failures: Vec<_> = (0..200)
+            .filter_map(|_| {
+                let made = t.engine().create(&t.options("a", &t.spec(&["/bin/true"])));
+                made.and_then(|container| container.delete(true)).err()
+            })
+            .collect();
+        done.store(true, std::sync::atomic::Ordering::SeqCst);
+        assert_eq!(failures, []);
+    });
 }

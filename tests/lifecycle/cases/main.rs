@@ -5,10 +5,14 @@
 
 mod attach;
 mod exec;
+mod hostile;
 mod ids;
 mod life;
+mod namespaces;
 mod parentage;
 mod pause;
+mod process;
+mod rootless;
 mod signals;
 mod stdio;
 mod waiting;
@@ -29,7 +33,11 @@ fn main() -> ExitCode {
             ("waiting", waiting::CASES),
             ("attach", attach::CASES),
             ("parentage", parentage::CASES),
+            ("hostile", hostile::CASES),
+            ("process", process::CASES),
+            ("namespaces", namespaces::CASES),
+            ("rootless", rootless::CASES),
         ],
-        &[stdio::HELPERS, attach::HELPERS, parentage::HELPERS].concat(),
+        &[stdio::HELPERS, attach::HELPERS, parentage::HELPERS, rootless::HELPERS].concat(),
     )
 }

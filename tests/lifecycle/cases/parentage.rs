@@ -1,12 +1,12 @@
 //! Whose child the container's first process is.
 
-use std::fs;
 use std::mem::MaybeUninit;
 
 use locule_lifecycle::prelude::*;
 
 pub const CASES: &[Case] = cases![
     with_a_keeper_the_host_gets_no_child_and_no_signal,
+    a_host_that_orphans_fall_to_collects_its_keepers,
     an_orphan_belongs_to_the_nearest_subreaper,
     an_orphan_can_be_started_execed_killed_and_deleted,
     an_orphan_outlives_its_host,
@@ -16,12 +16,6 @@ pub const CASES: &[Case] = cases![
 ];
 
 pub const HELPERS: &[Case] = cases![orphan_host];
-
-fn parent_of(pid: i32) -> i32 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
-    let line = status.lines().find_map(|line| line.strip_prefix("PPid:")).expect("PPid");
-    line.trim().parse().expect("a number")
-}
 
 fn own_pid() -> i32 {
     std::process::id() as i32
@@ -69,6 +63,21 @@ fn with_a_keeper_the_host_gets_no_child_and_no_signal(t: &Test) {
     // SAFETY: nothing is stored.
     assert_eq!(unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) }, -1);
     assert_eq!(std::io::Error::last_os_error().raw_os_error(), Some(libc::ECHILD));
+}
+
+fn a_host_that_orphans_fall_to_collects_its_keepers(t: &Test) {
+    // As pid 1 of a container is, such as a program that was started without an init.
+    // SAFETY: plain integers.
+    assert_eq!(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }, 0);
+    for parentage in [Parentage::Keeper, Parentage::Orphan, Parentage::Child] {
+        let container = t.create_with(&with(t, parentage, "sleep 1000"));
+        container.delete(true).expect("delete");
+    }
+    t.refused(&t.options("b", &t.spec(&["/bin/nosuch"])));
+    let children = leftovers::children(own_pid());
+    let name = |pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let keepers = children.into_iter().map(name).filter(|name| name == "locule-keeper\n").count();
+    assert_eq!(keepers, 0);
 }
 
 fn an_orphan_belongs_to_the_nearest_subreaper(t: &Test) {

@@ -12,6 +12,7 @@ pub const CASES: &[Case] = cases![
     a_token_stops_a_creation_that_hangs_and_nothing_is_left,
     a_creation_that_takes_too_long_times_out_and_nothing_is_left,
     a_token_stops_a_start_that_hangs,
+    a_start_that_was_cancelled_before_it_was_heard_does_nothing,
     the_exit_descriptor_is_readable_from_the_end_on,
     events_of_all_containers_come_through_one_descriptor,
     dispatch_without_events_returns_nothing,
@@ -152,4 +153,19 @@ fn many_threads_wait_for_one_process(t: &Test) {
         container.signal(libc::SIGKILL, false).expect("signal");
     });
     container.delete(false).expect("delete");
+}
+
+fn a_start_that_was_cancelled_before_it_was_heard_does_nothing(t: &Test) {
+    let container = t.create("a", &t.spec(&["/bin/sleep", "1000"]));
+    let keeper = parent_of(container.init().pid());
+    // SAFETY: plain integers.
+    let signal = |signal| unsafe { libc::kill(keeper, signal) };
+    signal(libc::SIGSTOP);
+    let token = t.engine().token();
+    let failure = refused(cancel_soon(&token, || container.start(Some(&token))));
+    assert_eq!(failure.category, Category::Cancelled);
+    signal(libc::SIGCONT);
+    assert_eq!(container.status(), "created");
+    started(&*container);
+    container.delete(true).expect("delete");
 }

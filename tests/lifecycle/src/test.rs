@@ -306,6 +306,14 @@ pub fn dead(pid: i32) -> bool {
     matches!(leftovers::state_of(pid), None | Some('Z' | 'X'))
 }
 
+/// The parent of a process.
+#[track_caller]
+pub fn parent_of(pid: i32) -> i32 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:")).expect("PPid");
+    line.trim().parse().expect("a number")
+}
+
 /// The lines that a program prints into a pipe or a terminal.
 pub struct Lines(BufReader<File>);
 

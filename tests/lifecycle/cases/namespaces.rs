@@ -1,0 +1,128 @@
+//! Namespaces of another container, joined by their paths.
+
+use locule_lifecycle::prelude::*;
+
+pub const CASES: &[Case] = cases![
+    a_container_can_join_each_kind_of_namespace,
+    a_container_can_join_a_user_namespace,
+    a_container_can_join_all_but_the_mounts_of_a_pod,
+    a_writable_cgroup_belongs_to_the_containers_root,
+];
+
+/// Lets the configuration join this namespace of the container.
+fn join(spec: &mut Value, kind: &str, file: &str, container: &dyn Container) {
+    let path = format!("/proc/{}/ns/{file}", container.init().pid());
+    let list = spec["linux"]["namespaces"].as_array_mut().expect("namespaces");
+    list.retain(|namespace| namespace["type"] != kind);
+    list.push(json!({ "type": kind, "path": path }));
+    if kind == "uts" {
+        spec.as_object_mut().unwrap().remove("hostname");
+    }
+}
+
+const KINDS: [(&str, &str); 6] = [
+    ("pid", "pid"),
+    ("network", "net"),
+    ("ipc", "ipc"),
+    ("uts", "uts"),
+    ("cgroup", "cgroup"),
+    ("time", "time"),
+];
+
+fn namespace(container: &dyn Container, file: &str) -> String {
+    let link = std::fs::read_link(format!("/proc/{}/ns/{file}", container.init().pid()));
+    link.expect("a namespace").to_str().unwrap().to_owned()
+}
+
+fn a_container_can_join_each_kind_of_namespace(t: &Test) {
+    t.need_root();
+    let mut spec = t.spec(&["/bin/sleep", "1000"]);
+    spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "time" }));
+    let other = t.start("other", &spec);
+    for (kind, file) in KINDS {
+        let mut spec = t.shell(&format!("readlink /proc/self/ns/{file}"));
+        join(&mut spec, kind, file, &*other);
+        assert_eq!(t.run(&spec).success(), namespace(&*other, file), "{kind}");
+    }
+    other.delete(true).expect("delete");
+}
+
+/// A container with a user namespace of which root is not the host's.
+fn pod(t: &Test) -> Arc<dyn Container> {
+    let mut spec = t.spec(&["/bin/sleep", "1000"]);
+    let linux = &mut spec["linux"];
+    let list = linux["namespaces"].as_array_mut().unwrap();
+    list.extend([json!({ "type": "user" }), json!({ "type": "time" })]);
+    linux["uidMappings"] = json!([{ "containerID": 0, "hostID": 300000, "size": 1000 }]);
+    linux["gidMappings"] = json!([{ "containerID": 0, "hostID": 300000, "size": 1000 }]);
+    t.start("pod", &spec)
+}
+
+fn a_container_can_join_a_user_namespace(t: &Test) {
+    t.need_root();
+    let pod = pod(t);
+    let mut spec = t.shell(
+        "readlink /proc/self/ns/user; id -u; ulimit -n; ip addr show lo | grep -o LOOPBACK,UP",
+    );
+    spec["process"]["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 77, "hard": 88 }]);
+    join(&mut spec, "user", "user", &*pod);
+    let expected = format!("{}\n0\n77\nLOOPBACK,UP", namespace(&*pod, "user"));
+    assert_eq!(t.run(&spec).success(), expected);
+    let mut spec = t.spec(&["/bin/sleep", "1000"]);
+    join(&mut spec, "user", "user", &*pod);
+    let container = t.start("a", &spec);
+    assert_eq!(exec_shell(&*container, "readlink /proc/self/ns/user"), namespace(&*pod, "user"));
+    container.delete(true).expect("delete");
+    pod.delete(true).expect("delete");
+}
+
+fn a_container_can_join_all_but_the_mounts_of_a_pod(t: &Test) {
+    t.need_root();
+    let pod = pod(t);
+    let mut spec = t.shell(
+        "for kind in user pid net ipc uts cgroup time; do
+        test $(readlink /proc/self/ns/$kind) = $(readlink /proc/1/ns/$kind) || echo $kind; done
+        test $(readlink /proc/self/ns/mnt) = $(readlink /proc/1/ns/mnt) || echo mnt",
+    );
+    for (kind, file) in KINDS.into_iter().chain([("user", "user")]) {
+        join(&mut spec, kind, file, &*pod);
+    }
+    assert_eq!(t.run(&spec).success(), "mnt");
+    pod.delete(true).expect("delete");
+}
+
+/// Makes this a machine with cgroup v2 alone, for this process.
+fn only_cgroup_v2(t: &Test) {
+    let none = std::ptr::null();
+    let (cgroup, kind) = (c"/sys/fs/cgroup".as_ptr(), c"cgroup2".as_ptr());
+    // SAFETY: C strings and integers; this process has one thread.
+    let mounted = unsafe {
+        libc::unshare(libc::CLONE_NEWNS) == 0
+            && libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_PRIVATE, none.cast())
+                == 0
+            && libc::mount(kind, cgroup, kind, 0, none.cast()) == 0
+    };
+    if !mounted {
+        t.skip("cgroup v2");
+    }
+}
+
+fn a_writable_cgroup_belongs_to_the_containers_root(t: &Test) {
+    t.need_root();
+    only_cgroup_v2(t);
+    let made = "mkdir /sys/fs/cgroup/below && echo made";
+    let spec = |options: &[&str]| {
+        let mut spec = t.shell(&format!("{made}; test -d /sys/fs/cgroup/below || echo none"));
+        let linux = &mut spec["linux"];
+        linux["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
+        for map in ["uidMappings", "gidMappings"] {
+            linux[map] = json!([{ "containerID": 0, "hostID": 300000, "size": 1000 }]);
+        }
+        let mount = json!({ "destination": "/sys/fs/cgroup", "type": "cgroup",
+                            "source": "cgroup", "options": options });
+        spec["mounts"].as_array_mut().unwrap().push(mount);
+        spec
+    };
+    assert_eq!(t.run(&spec(&["rw"])).success(), "made");
+    assert_eq!(t.run(&spec(&["ro"])).success(), "none");
+}
