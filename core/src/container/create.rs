@@ -291,24 +291,40 @@ impl Keeper {
         let mut fds =
             vec![plan.as_raw_fd(), runtime.0.host_pidfd.as_raw_fd(), dir.as_fd().as_raw_fd()];
         fds.extend_from_slice(&opened.raw);
-        request(&self.0, Request { kind: RequestKind::Create, flags }, &fds)
-            .map_err(|error| Error::io(Stage::Spawn, &error, "send the plan to the keeper"))
+        self.ask(Request { kind: RequestKind::Create, flags }, &fds, Stage::Spawn)
+    }
+
+    /// Sends a request. A keeper that is gone is an error of category `Keeper`, unlike what may
+    /// keep this process from asking.
+    pub(super) fn ask(&self, what: Request, fds: &[RawFd], stage: Stage) -> Result<Channel> {
+        request(&self.0, what, fds).map_err(|error| match error.raw_os_error() {
+            Some(errno @ (libc::EPIPE | libc::ECONNRESET)) => keeper_gone(stage).with_errno(errno),
+            _ => Error::io(stage, &error, "send a request to the keeper"),
+        })
     }
 
     /// Makes it kill what it has and leave, and waits until all that is dead.
     pub(super) fn dismiss(&self) {
         let shutdown = Request { kind: RequestKind::Shutdown, flags: 0 };
-        // It may have left already; the end of its socket is the end of it.
-        let replies = request(&self.0, shutdown, &[]);
         let deadline = Deadline::within(Some(Duration::from_secs(10)), None);
-        if let Ok(replies) = &replies {
-            while let Ok(Message::Reply(reply, _)) = replies.next(&deadline, Stage::Delete) {
-                if reply == Reply::Done {
-                    break;
-                }
+        let replies = request(&self.0, shutdown, &[]);
+        // Where no descriptor is left for an answer, the end of its socket is one. It may have
+        // left already.
+        let answer = match &replies {
+            Ok(replies) => replies,
+            Err(_) if self.0.send(&shutdown.encode(), &[]).is_ok() => &self.0,
+            Err(_) => return,
+        };
+        while let Ok(Message::Reply(reply, _)) = answer.next(&deadline, Stage::Delete) {
+            if reply == Reply::Done {
+                break;
             }
         }
     }
+}
+
+pub(super) fn keeper_gone(stage: Stage) -> Error {
+    Error::new(Category::Keeper, stage, "the keeper is gone").with_errno(libc::EPIPE)
 }
 
 /// A created process, as the keeper announces it.
@@ -341,6 +357,8 @@ pub(super) fn await_creation(
             Message::Reply(Reply::Created { pid } | Reply::Started { pid }, Some(pidfd)) => {
                 return Ok((Created { pid, pidfd }, terminal));
             }
+            Message::Bare(Reply::Failed(failure)) => return Err(error_of(&failure)),
+            Message::Bare(_) => return Err(Error::os(stage, libc::EMFILE, "get a descriptor")),
             Message::Reply(Reply::Failed(failure), dead) => {
                 // A first process that was to be this process's own child and is dead.
                 if let Some(dead) = dead {
@@ -352,9 +370,7 @@ pub(super) fn await_creation(
                 let message = format!("unexpected answer of the keeper: {other:?}");
                 return Err(Error::new(Category::Keeper, stage, message));
             }
-            Message::End => {
-                return Err(Error::new(Category::Keeper, stage, "the keeper is gone"));
-            }
+            Message::End => return Err(keeper_gone(stage)),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
-use locule_plan::protocol::{Request, RequestKind};
+use locule_plan::protocol::{Request, RequestKind, WITHDRAW};
 
 use super::create::{Keeper, Opened, PATIENCE, await_creation, plan_file, raw_of};
 use super::handle::Container;
@@ -13,7 +13,7 @@ use super::stdio::Streams;
 use super::{ExecOptions, Status};
 use crate::cgroup::Entry;
 use crate::compile::{ExecInput, Plan, Slot, compile_exec, denies_setgroups};
-use crate::launch::{Channel, Deadline, Relation, request};
+use crate::launch::{Channel, Deadline, Relation};
 use crate::spec::{self, oci};
 use crate::{Category, Error, Result, Stage};
 
@@ -71,7 +71,7 @@ pub(super) fn exec(container: &Container, options: &ExecOptions<'_>) -> Result<P
     })?;
 
     let (replies, companion, terminal_first) = match &shared.keeper {
-        Some(keeper) => (through_keeper(&keeper.0, &plan, &opened)?, None, None),
+        Some(keeper) => (through_keeper(keeper, &plan, &opened)?, None, None),
         None => {
             let (replies, own, terminal) =
                 through_own_keeper(container, &plan, &opened, &deadline)?;
@@ -81,11 +81,10 @@ pub(super) fn exec(container: &Container, options: &ExecOptions<'_>) -> Result<P
     let (started, terminal) = if let Some(own) = &companion {
         // Created on one channel, started on another; the exit comes on the first.
         let start = Request { kind: RequestKind::Start, flags: 0 };
-        let answers = request(&own.keeper.0, start, &[])
-            .map_err(|error| Error::io(Stage::Start, &error, "send to the keeper"))?;
+        let answers = own.keeper.ask(start, &[], Stage::Start)?;
         (await_creation(&answers, &deadline, Stage::Exec)?.0, terminal_first)
     } else {
-        await_creation(&replies, &deadline, Stage::Exec)?
+        await_creation(&replies, &deadline, Stage::Exec).inspect_err(|_| withdraw(&replies))?
     };
 
     let process = Process(Arc::new(process::Inner {
@@ -99,22 +98,23 @@ pub(super) fn exec(container: &Container, options: &ExecOptions<'_>) -> Result<P
         terminal_taken: false.into(),
         _companion: companion,
     }));
-    shared.runtime.0.events.watch(&process)?;
+    if let Err(error) = shared.runtime.0.events.watch(&process) {
+        let _ = process.signal(libc::SIGKILL);
+        return Err(error);
+    }
     Ok(process)
 }
 
-fn through_keeper(keeper: &Channel, plan: &Plan, opened: &Opened) -> Result<Channel> {
+/// The program may run already, or will in a moment, and the caller is told that it does not.
+fn withdraw(replies: &Channel) {
+    let _ = replies.send(&[WITHDRAW], &[]);
+}
+
+fn through_keeper(keeper: &Keeper, plan: &Plan, opened: &Opened) -> Result<Channel> {
     let plan = plan_file(plan)?;
     let mut fds = vec![plan.as_raw_fd()];
     fds.extend_from_slice(&opened.raw);
-    request(keeper, Request { kind: RequestKind::Exec, flags: 0 }, &fds).map_err(
-        |error| match error.raw_os_error() {
-            Some(libc::EPIPE | libc::ECONNRESET) => {
-                Error::new(Category::Keeper, Stage::Spawn, "the keeper is gone")
-            }
-            _ => Error::io(Stage::Spawn, &error, "send the plan to the keeper"),
-        },
-    )
+    keeper.ask(Request { kind: RequestKind::Exec, flags: 0 }, &fds, Stage::Spawn)
 }
 
 fn through_own_keeper(

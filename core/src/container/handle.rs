@@ -7,7 +7,7 @@ use std::time::Duration;
 use locule_plan::protocol::{Gate, Phase, Reply, Request, RequestKind};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::create::{self, Keeper, Parts, await_creation};
+use super::create::{self, Keeper, Parts, keeper_gone};
 use super::exec;
 use super::failure::error_of;
 use super::pidfd::send_signal;
@@ -16,7 +16,7 @@ use super::record::{Record, State, Status};
 use super::state_dir::{StateDir, not_found};
 use super::{Cancel, ExecOptions, Runtime};
 use crate::cgroup::{self, Cgroup, Stats};
-use crate::launch::{Channel, Deadline, Message, request};
+use crate::launch::{Channel, Deadline, Message};
 use crate::spec::{self, oci};
 use crate::{Category, Error, Result, Stage};
 
@@ -72,7 +72,7 @@ impl Container {
         let spec = spec::parse(record.config.get().as_bytes())?;
         let cgroup = Cgroup::open(record.cgroup.clone())?;
         let keeper = match record.keeper {
-            true => Channel::connect(&dir, "control").ok().map(Keeper),
+            true => connect(&dir, "control")?.map(Keeper),
             false => None,
         };
         let init = reopen_init(&record, keeper.as_ref())?;
@@ -125,9 +125,9 @@ impl Container {
     }
 
     fn start_at_gate(&self, deadline: &Deadline<'_>) -> Result<()> {
-        let gate = Channel::connect(&self.0.dir, "gate").map_err(|error| {
+        let gate = connect(&self.0.dir, "gate")?.ok_or_else(|| {
             Error::new(Category::State, Stage::Start, "nothing waits at the gate")
-                .with_errno(error.raw_os_error().unwrap_or(libc::ECONNREFUSED))
+                .with_errno(libc::ECONNREFUSED)
         })?;
         gate.send(&[Gate::Open as u8], &[])
             .map_err(|error| Error::io(Stage::Start, &error, "open the gate"))?;
@@ -137,11 +137,9 @@ impl Container {
                 Ok(())
             }
             Message::Reply(Reply::Failed(failure), _) => Err(error_of(&failure)),
-            Message::Reply(other, _) => Err(Error::new(
-                Category::Keeper,
-                Stage::Start,
-                format!("unexpected answer at the gate: {other:?}"),
-            )),
+            Message::Reply(other, _) | Message::Bare(other) => {
+                Err(unexpected(&other, Stage::Start))
+            }
         }
     }
 
@@ -284,9 +282,9 @@ impl Container {
         }
         let phase = match &self.0.keeper {
             Some(keeper) => ask_phase(keeper)?,
-            None => match Channel::connect(&self.0.dir, "gate") {
-                Ok(_) => Phase::Created,
-                Err(_) => Phase::Running,
+            None => match connect(&self.0.dir, "gate")? {
+                Some(_) => Phase::Created,
+                None => Phase::Running,
             },
         };
         Ok(match phase {
@@ -299,23 +297,46 @@ impl Container {
     }
 }
 
-fn start_through_keeper(keeper: &Keeper, deadline: &Deadline<'_>) -> Result<()> {
-    let start = Request { kind: RequestKind::Start, flags: 0 };
-    let replies = request(&keeper.0, start, &[]).map_err(|_| keeper_gone(Stage::Start))?;
-    await_creation(&replies, deadline, Stage::Start).map(drop)
+/// A connection to a socket in the state directory; `None` if nobody listens there. That this
+/// process lacks the means to find out says nothing about that.
+fn connect(dir: &StateDir, name: &str) -> Result<Option<Channel>> {
+    match Channel::connect(dir, name) {
+        Ok(channel) => Ok(Some(channel)),
+        Err(error) => match Error::io(Stage::Control, &error, format!("connect to {name}")) {
+            error if error.category() == Category::Resource => Err(error),
+            _ => Ok(None),
+        },
+    }
 }
 
-fn keeper_gone(stage: Stage) -> Error {
-    Error::new(Category::Keeper, stage, "the keeper is gone").with_errno(libc::EPIPE)
+fn unexpected(answer: &Reply, stage: Stage) -> Error {
+    Error::new(Category::Keeper, stage, format!("unexpected answer: {answer:?}"))
+}
+
+fn start_through_keeper(keeper: &Keeper, deadline: &Deadline<'_>) -> Result<()> {
+    let start = Request { kind: RequestKind::Start, flags: 0 };
+    let replies = keeper.ask(start, &[], Stage::Start)?;
+    match replies.next(deadline, Stage::Start)? {
+        // The process is known here. So nothing is amiss if there is no number left for its
+        // descriptor; to say otherwise would be wrong: the program runs.
+        Message::Reply(Reply::Started { .. }, _) | Message::Bare(Reply::Started { .. }) => Ok(()),
+        Message::Reply(Reply::Failed(failure), _) => Err(error_of(&failure)),
+        Message::End => Err(keeper_gone(Stage::Start)),
+        Message::Reply(other, _) | Message::Bare(other) => Err(unexpected(&other, Stage::Start)),
+    }
 }
 
 fn ask_phase(keeper: &Keeper) -> Result<Phase> {
     let deadline = Deadline::within(Some(PATIENCE), None);
     let watch = Request { kind: RequestKind::Watch, flags: 0 };
     // The keeper and the container die together.
-    let Ok(replies) = request(&keeper.0, watch, &[]) else { return Ok(Phase::Stopped) };
+    let replies = match keeper.ask(watch, &[], Stage::Control) {
+        Err(error) if error.category() == Category::Keeper => return Ok(Phase::Stopped),
+        other => other?,
+    };
     match replies.next(&deadline, Stage::Control)? {
-        Message::Reply(Reply::State { phase, .. }, _) => Ok(phase),
+        Message::Reply(Reply::State { phase, .. }, _)
+        | Message::Bare(Reply::State { phase, .. }) => Ok(phase),
         Message::Reply(Reply::Failed(failure), _) => Err(error_of(&failure)),
         _ => Ok(Phase::Stopped),
     }
@@ -326,10 +347,11 @@ fn reopen_init(record: &Record, keeper: Option<&Keeper>) -> Result<Process> {
     let (source, pidfd, pid);
     let watching = keeper.map(|keeper| {
         let watch = Request { kind: RequestKind::Watch, flags: 0 };
-        let replies = request(&keeper.0, watch, &[]).map_err(|_| keeper_gone(Stage::Control))?;
+        let replies = keeper.ask(watch, &[], Stage::Control)?;
         let deadline = Deadline::within(Some(PATIENCE), None);
         match replies.next(&deadline, Stage::Control)? {
             Message::Reply(Reply::State { pid, .. }, pidfd) => Ok((replies, pid, pidfd)),
+            Message::Bare(_) => Err(Error::os(Stage::Control, libc::EMFILE, "get a descriptor")),
             Message::Reply(Reply::Failed(failure), _) => Err(error_of(&failure)),
             _ => Err(keeper_gone(Stage::Control)),
         }
