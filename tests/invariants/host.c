@@ -734,6 +734,26 @@ static void exec_in(locule_container *container, int number, int terminal)
     locule_process_unref(process);
 }
 
+/* Nobody but the first process is in the container, or will be in a moment: a second one of which
+ * the host was told that it could not be had must not run. */
+static void expect_alone(locule_container *container)
+{
+    locule_buf pids = {0};
+    if (is("ordinary-user"))
+        return; /* no cgroup to ask */
+    for (int patience = 10000; patience > 0; patience--) {
+        if (!WORKS(locule_container_pids_json(container, &pids, &err)))
+            return;
+        int alone = strchr(pids.data, ',') == NULL;
+        if (!alone && patience == 1)
+            complain(&statuses, "processes are left behind: %s", pids.data);
+        locule_buf_free(&pids);
+        if (alone)
+            return;
+        nap();
+    }
+}
+
 static void run_container(int number)
 {
     /* It ends by itself, with what it is told; or is killed; or is never started. */
@@ -762,6 +782,7 @@ static void run_container(int number)
 
     WORKS(locule_container_start(container, NULL, &err));
     exec_in(container, number, number % 3 == 0);
+    expect_alone(container);
     if (WORKS(in = locule_process_take_pipe(init, 0, &err))) {
         char told[16];
         snprintf(told, sizeof told, "%d\n", number % 200);
