@@ -345,7 +345,7 @@ fn prepare_root(
         Rootfs::Direct => {
             out.child("/root/path", &Operation::Root { path: &lower, kind: root::PIVOT });
         }
-        Rootfs::Overlay if path == Path::new("/") && !input.facts.privileged => {
+        Rootfs::Overlay if path == Path::new("/") && namespaces.has(join::USER) => {
             overlay_by_entry(out, input, &scratch)?;
         }
         Rootfs::Overlay => {

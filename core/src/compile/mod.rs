@@ -40,7 +40,7 @@ pub struct HostFacts {
     pub last_capability: u32,
     /// The setuid helpers for id maps, where both are installed.
     pub id_mappers: Option<IdMappers>,
-    /// What is in the host's `/`: only known, because only needed, without privilege.
+    /// What is in the host's `/`.
     pub root_entries: Vec<RootEntry>,
     /// The cgroup hierarchies.
     pub cgroups: Hierarchies,

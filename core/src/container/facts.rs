@@ -25,7 +25,7 @@ impl HostFacts {
             privileged,
             last_capability,
             id_mappers: id_mappers(),
-            root_entries: if privileged { Vec::new() } else { root_entries() },
+            root_entries: root_entries(),
             cgroups: if no_cgroups { Hierarchies::none() } else { Hierarchies::discover()? },
         })
     }
