@@ -667,6 +667,13 @@ static int works(int result, const char *what, locule_error *err)
         works_;                                   \
     })
 
+/* An ordinary user whom the files of its program, or who started it, gave capabilities: what it
+ * does with them has to work without a user namespace. */
+static int is_capable(void)
+{
+    return is("file-capabilities") || is("ambient-capabilities");
+}
+
 /* How the ids of the host's containers begin. */
 static char ids[32];
 
@@ -676,7 +683,7 @@ static int make(const char *const *args, const char *rootfs, locule_container **
     static const char *const env[] = {"PATH=/usr/bin:/bin", NULL};
     locule_buf spec;
     LOCULE_OPTS(locule_spec_opts, choices, .args = args, .env = env, .rootfs = rootfs,
-                .flags = LOCULE_SPEC_ROOTLESS_AUTO);
+                .flags = is_capable() ? 0 : LOCULE_SPEC_ROOTLESS_AUTO);
     int result = locule_spec_generate(&choices, &spec, err);
     char id[64];
     if (result < 0)
