@@ -132,7 +132,7 @@ demo: deps stage $(PYTHON)
 	@echo "=== Python ==="
 	@$(PYTHON) bindings/python/examples/run.py
 
-test: deps lint test-rust test-abi test-python test-go
+test: deps lint test-rust test-abi test-python test-go test-invariants
 
 test-rust:
 	$(CARGO) test --workspace
@@ -143,14 +143,17 @@ test-python: $(PYTHON)
 
 test-go: stage
 	cd bindings/go && $(WITH) go vet ./... && $(WITH) go test -race ./...
+	cd tests && $(WITH) go vet ./...
 
+# Whether a host is left as it was: in C, Python and Go.
 test-invariants: stage $(PYTHON)
 	$(WITH) PYTHON=$(abspath $(PYTHON)) tests/invariants/run.sh
 
 # --- Working on Locule ---------------------------------------------------------------------
 
 # What the build and the tests take from the system. As fast as nothing if it is all there.
-PACKAGES := gcc g++ make binutils pkg-config libseccomp-dev busybox-static uidmap python3-venv
+PACKAGES := gcc g++ make binutils pkg-config libseccomp-dev busybox-static uidmap python3-venv \
+    libjemalloc2 libcap2-bin
 deps:
 	@command -v $(CARGO) >/dev/null || echo "cargo is missing: see https://rustup.rs"
 	@command -v dpkg-query >/dev/null || { echo "not Debian or Ubuntu: install what there is called $(PACKAGES)"; exit 0; }; \

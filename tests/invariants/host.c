@@ -863,7 +863,15 @@ static void misbehave(void)
             die("unshare");
     } else if (breaks("keyring"))
         syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL);
-    else if (breaks("memory")) {
+    else if (breaks("oom")) {
+        int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+        if (write(fd, "5", 1) != 1)
+            die("oom_score_adj");
+        close(fd);
+    } else if (breaks("limit")) {
+        struct rlimit none = {0, 0};
+        setrlimit(RLIMIT_CORE, &none);
+    } else if (breaks("memory")) {
         volatile char *bytes = malloc(64 << 20);
         for (size_t at = 0; at < 64 << 20; at += 4096)
             bytes[at] = 1;
