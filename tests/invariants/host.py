@@ -204,9 +204,10 @@ def run_container(runtime: locule.Runtime, number: int) -> None:
 def exec_in(container: locule.Container, number: int) -> None:
     """Now and then with a terminal, which a host without one must not get."""
     script = ["/bin/sh", "-c", f"echo exec {number}; exit {number % 200}"]
-    streams = {"stdin": locule.DEVNULL, "stderr": locule.DEVNULL}
     if number % 3:
-        done = container.run(script, stdout=locule.PIPE, **streams)
+        done = container.run(
+            script, stdin=locule.DEVNULL, stdout=locule.PIPE, stderr=locule.DEVNULL
+        )
         expect("exec", (done.returncode, done.stdout), (number % 200, b"exec %d\n" % number))
         return
     with container.exec(script, tty=True) as process:
@@ -225,9 +226,7 @@ def umask_for_a_moment() -> None:
     os.umask(old)
 
 
-def spend_memory() -> None:
-    global spent
-    spent = bytearray(b"x") * (64 << 20)
+spent: List[bytearray] = []
 
 
 BREAKS: Dict[str, Callable[[], object]] = {
@@ -246,7 +245,7 @@ BREAKS: Dict[str, Callable[[], object]] = {
     "keyring": lambda: libc.syscall(looks.KEYCTL, 1, None),  # KEYCTL_JOIN_SESSION_KEYRING
     "oom": lambda: open("/proc/self/oom_score_adj", "w").write("5"),
     "limit": lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)),
-    "memory": spend_memory,
+    "memory": lambda: spent.append(bytearray(b"x") * (64 << 20)),
 }
 
 
@@ -398,7 +397,8 @@ def main() -> int:
     be_odd()
     signals = Signals()
 
-    cycles, runtimes = Cycles(), []
+    cycles = Cycles()
+    runtimes: List[locule.Runtime] = []
     targets: List[Tuple[Callable[..., None], Tuple[object, ...]]] = [
         *((work, (number, cycles, runtimes)) for number in range(WORKERS)),
         *((allocate, ()) for _ in range(ALLOCATORS)),

@@ -14,7 +14,7 @@ from typing import Callable, Iterator, List, NamedTuple, Tuple
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
-libc.prctl.argtypes = [ctypes.c_int] + 4 * [ctypes.c_void_p]
+libc.prctl.argtypes = [ctypes.c_int, *(4 * [ctypes.c_void_p])]
 
 # The raw system calls that Python and libc do not offer.
 KEYCTL, RT_SIGACTION, IOPRIO_GET, GET_MEMPOLICY, PERSONALITY = {

@@ -7,6 +7,12 @@
 #     run.sh [LANGUAGE...]        c, python and go by default
 set -u -o pipefail
 
+# Others may mount and unmount on this machine meanwhile, which a mount namespace does not see.
+if [ "$(id -u)" = 0 ] && [ "${1-}" != --inside ]; then
+    exec unshare --mount "$0" --inside "$@"
+fi
+[ "${1-}" != --inside ] || shift
+
 here=$(cd "$(dirname "$0")" && pwd)
 out=$here/../../target/invariants
 passed=0 failed=0 skipped=0
