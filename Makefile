@@ -16,12 +16,13 @@ SYMBOLS := ffi/symbols.txt
 LIBS    := $(OUT)/lib/$(SONAME) $(OUT)/lib/liblocule.so $(OUT)/lib/liblocule.a
 KEEPER  := $(OUT)/libexec/locule-keeper
 
-.PHONY: help build lib stage demo test test-rust test-python test-go test-invariants bench deps header test-abi install uninstall fmt lint clean FORCE
+.PHONY: help build lib stage demo test test-rust test-python test-go test-invariants test-soak soak bench deps header test-abi install uninstall fmt lint clean FORCE
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo       run containers from C, Go and Python programs"
 	@echo "make test       run every test (as root)"
+	@echo "make soak       run 10,000 containers each from a Python and a Go program"
 	@echo "make bench      measure, beside runc and crun; QUICK=1 for a short run"
 	@echo "make deps       install what the build and the tests need (Debian, Ubuntu; as root)"
 	@echo "make build      compile everything"
@@ -132,7 +133,7 @@ demo: deps stage $(PYTHON)
 	@echo "=== Python ==="
 	@$(PYTHON) bindings/python/examples/run.py
 
-test: deps lint test-rust test-abi test-python test-go
+test: deps lint test-rust test-abi test-python test-go test-invariants test-soak
 
 test-rust:
 	$(CARGO) test --workspace
@@ -143,18 +144,29 @@ test-python: $(PYTHON)
 
 test-go: stage
 	cd bindings/go && $(WITH) go vet ./... && $(WITH) go test -race ./...
+	cd tests && $(WITH) go vet ./...
 
 bench: PACKAGES += runc crun
 bench: deps
 	bench/run.sh $(if $(QUICK),quick)
 
+# Whether a host is left as it was: in C, Python and Go.
 test-invariants: stage $(PYTHON)
 	$(WITH) PYTHON=$(abspath $(PYTHON)) tests/invariants/run.sh
+
+# Thousands of containers from one program: nothing fails, grows or stays. `make soak` is the full
+# number, `make test-soak SOAK=N` any other.
+SOAK ?= 1000
+soak: SOAK = 10000
+soak: test-soak
+test-soak: stage $(PYTHON)
+	$(WITH) PYTHON=$(abspath $(PYTHON)) tests/soak/run.sh $(SOAK)
 
 # --- Working on Locule ---------------------------------------------------------------------
 
 # What the build and the tests take from the system. As fast as nothing if it is all there.
-PACKAGES := gcc g++ make binutils pkg-config libseccomp-dev busybox-static uidmap python3-venv
+PACKAGES := gcc g++ make binutils pkg-config libseccomp-dev busybox-static uidmap python3-venv \
+    libjemalloc2 libcap2-bin
 deps:
 	@command -v $(CARGO) >/dev/null || echo "cargo is missing: see https://rustup.rs"
 	@command -v dpkg-query >/dev/null || { echo "not Debian or Ubuntu: install what there is called $(PACKAGES)"; exit 0; }; \

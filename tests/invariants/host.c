@@ -667,6 +667,13 @@ static int works(int result, const char *what, locule_error *err)
         works_;                                   \
     })
 
+/* An ordinary user whom the files of its program, or who started it, gave capabilities: what it
+ * does with them has to work without a user namespace. */
+static int is_capable(void)
+{
+    return is("file-capabilities") || is("ambient-capabilities");
+}
+
 /* How the ids of the host's containers begin. */
 static char ids[32];
 
@@ -676,7 +683,7 @@ static int make(const char *const *args, const char *rootfs, locule_container **
     static const char *const env[] = {"PATH=/usr/bin:/bin", NULL};
     locule_buf spec;
     LOCULE_OPTS(locule_spec_opts, choices, .args = args, .env = env, .rootfs = rootfs,
-                .flags = LOCULE_SPEC_ROOTLESS_AUTO);
+                .flags = is_capable() ? 0 : LOCULE_SPEC_ROOTLESS_AUTO);
     int result = locule_spec_generate(&choices, &spec, err);
     char id[64];
     if (result < 0)
@@ -734,6 +741,26 @@ static void exec_in(locule_container *container, int number, int terminal)
     locule_process_unref(process);
 }
 
+/* Nobody but the first process is in the container, or will be in a moment: a second one of which
+ * the host was told that it could not be had must not run. */
+static void expect_alone(locule_container *container)
+{
+    locule_buf pids = {0};
+    if (is("ordinary-user"))
+        return; /* no cgroup to ask */
+    for (int patience = 10000; patience > 0; patience--) {
+        if (!WORKS(locule_container_pids_json(container, &pids, &err)))
+            return;
+        int alone = strchr(pids.data, ',') == NULL;
+        if (!alone && patience == 1)
+            complain(&statuses, "processes are left behind: %s", pids.data);
+        locule_buf_free(&pids);
+        if (alone)
+            return;
+        nap();
+    }
+}
+
 static void run_container(int number)
 {
     /* It ends by itself, with what it is told; or is killed; or is never started. */
@@ -762,6 +789,7 @@ static void run_container(int number)
 
     WORKS(locule_container_start(container, NULL, &err));
     exec_in(container, number, number % 3 == 0);
+    expect_alone(container);
     if (WORKS(in = locule_process_take_pipe(init, 0, &err))) {
         char told[16];
         snprintf(told, sizeof told, "%d\n", number % 200);
@@ -835,7 +863,15 @@ static void misbehave(void)
             die("unshare");
     } else if (breaks("keyring"))
         syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL);
-    else if (breaks("memory")) {
+    else if (breaks("oom")) {
+        int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+        if (write(fd, "5", 1) != 1)
+            die("oom_score_adj");
+        close(fd);
+    } else if (breaks("limit")) {
+        struct rlimit none = {0, 0};
+        setrlimit(RLIMIT_CORE, &none);
+    } else if (breaks("memory")) {
         volatile char *bytes = malloc(64 << 20);
         for (size_t at = 0; at < 64 << 20; at += 4096)
             bytes[at] = 1;

@@ -5,7 +5,9 @@
 
 use core::cell::UnsafeCell;
 
-use locule_plan::protocol::{Exit, Failure, Gate, KEEPER_SOCKET, Phase, Reply, Text, detail};
+use locule_plan::protocol::{
+    Exit, Failure, Gate, KEEPER_SOCKET, Phase, Reply, Text, WITHDRAW, detail,
+};
 use locule_plan::{Document, Operation, Stream};
 
 use crate::abi::*;
@@ -165,15 +167,7 @@ impl Keeper {
                 }
             }
             x if x == Source::Process as u32 => self.ended(index),
-            _ => {
-                Self::put_away(epoll, &mut self.processes[index].answer);
-                // The caller was told that its exec has come to nothing.
-                let process = &self.processes[index];
-                if let (true, Some(pidfd)) = (index != 0 && process.gate.is_some(), &process.pidfd)
-                {
-                    let _ = system::pidfd_send_signal(pidfd.raw(), SIGKILL);
-                }
-            }
+            _ => self.answer_closed(index),
         }
         // Whatever it was may have made room.
         if self.deaf && source != Source::Control as u32 {
@@ -182,6 +176,22 @@ impl Keeper {
                 self.watch_for(control, EPOLLIN, Source::Control, 0);
             }
         }
+    }
+
+    /// Who waits for the answer goes away, and takes the process along if it says so.
+    fn answer_closed(&mut self, index: usize) {
+        let process = &self.processes[index];
+        if let (1.., Some(answer), Some(pidfd)) = (index, &process.answer, &process.pidfd) {
+            let (mut word, mut none) = ([0], Descriptors::none());
+            let mut hear = || socket::receive(answer.raw(), &mut word, &mut none, MSG_DONTWAIT);
+            // That the other side has not read everything is an error, and comes first.
+            let said = hear().or_else(|_| hear());
+            // Without a word before the program runs, the caller was told that it will not.
+            if said == Ok(1) && word == [WITHDRAW] || process.gate.is_some() {
+                let _ = system::pidfd_send_signal(pidfd.raw(), SIGKILL);
+            }
+        }
+        self.end_answer(index);
     }
 
     /// Where the first process is; `None` before there was one.

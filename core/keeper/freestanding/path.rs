@@ -93,13 +93,17 @@ fn create(root: Raw, whole: &mut PathBuffer<PATH_MAX>, missing: Missing, resolve
             }
             _ => system::mkdirat(parent.raw(), name.as_cstr(), 0o755),
         };
-        match made {
-            Ok(()) => {
-                parent = system::openat2(root, prefix.as_cstr(), O_PATH, 0, resolve)?;
-            }
+        let taken = match made {
+            Ok(()) => false,
+            Err(Errno::EEXIST) => true,
+            Err(errno) => return Err(errno),
+        };
+        match system::openat2(root, prefix.as_cstr(), O_PATH, 0, resolve) {
+            // Made here, or at the same moment by another container with the same root.
+            Ok(fd) => parent = fd,
             // A symlink to something that is missing: that is what has to be created, and
             // its name is looked up from the root like every other.
-            Err(Errno::EEXIST) => {
+            Err(Errno::ENOENT) if taken => {
                 links += 1;
                 if resolve & RESOLVE_NO_SYMLINKS != 0 || links > SYMLINKS {
                     return Err(Errno::ELOOP);

@@ -2,11 +2,12 @@
 
 mod harness;
 
+use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::Command;
 
 use harness::*;
-use locule_plan::protocol::{Gate, Phase, Reply, RequestKind, create, detail};
+use locule_plan::protocol::{Gate, Phase, Reply, RequestKind, WITHDRAW, create, detail};
 use locule_plan::{Operation, Stream, join};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 
@@ -268,6 +269,49 @@ fn an_exec_that_fails_leaves_the_container_alone() {
     let watch = keeper.request(RequestKind::Watch, 0, &[]);
     assert_eq!(watch.reply(), Reply::State { pid, phase: Phase::Running });
     keeper.shut_down();
+}
+
+#[test]
+fn an_exec_that_is_taken_back_is_killed_whether_or_not_its_answer_was_read() {
+    let Some(bundle) = Bundle::new() else { return };
+    let keeper = Keeper::new(As::Root);
+    let answer = keeper.create(&bundle, &sleeper(&bundle, false), 0, &[]);
+    let (pid, init) = answer.created();
+    keeper.start().started();
+    let exec = || {
+        let mut plan = Plan::default();
+        let target = plan.slot();
+        plan.push(Stream::Launch, &Operation::JoinForChild { kind: join::PID, slot: target });
+        plan.child(&Operation::JoinProcess { slot: target, kinds: join::MOUNT });
+        plan.output();
+        plan.program(&["sh", "-c", "echo here; exec sleep 1000"], false);
+        let (mut output, input) = pipe();
+        let answer = keeper.exec(&plan.finish(), &[init.as_raw_fd(), input.as_raw_fd()]);
+        drop(input);
+        output.read_exact(&mut [0; 5]).unwrap(); // it has said that it is here
+        (answer, output)
+    };
+
+    let (left, mut output) = exec();
+    let (_, kept) = left.started();
+    drop(left);
+    for read in [true, false] {
+        let (taken_back, mut output) = exec();
+        if read {
+            taken_back.started();
+        }
+        send(&taken_back.0, &[WITHDRAW], &[]);
+        drop(taken_back);
+        assert_eq!(output.read(&mut [0]).unwrap(), 0, "its pipe ends with it");
+    }
+    let watch = keeper.request(RequestKind::Watch, 0, &[]);
+    assert_eq!(watch.reply(), Reply::State { pid, phase: Phase::Running });
+
+    let mut entry = libc::pollfd { fd: kept.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one entry, which lives as long as the call.
+    assert_eq!(unsafe { libc::poll(&mut entry, 1, 0) }, 0, "one that is only let go runs on");
+    keeper.shut_down();
+    assert_eq!(output.read(&mut [0]).unwrap(), 0);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod harness;
 
+use std::ffi::CString;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -202,6 +203,28 @@ fn only_the_planned_descriptors_reach_the_program() {
     let text = read_all(output);
     assert_eq!(text, "0\n1\n2\n4\n5\nfive\nfour\n");
     keeper.shut_down();
+}
+
+#[test]
+fn containers_may_create_the_same_targets_in_one_root_at_once() {
+    let Some(shared) = Bundle::new() else { return };
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            let Some(bundle) = Bundle::new() else { return };
+            let shared = &shared;
+            scope.spawn(move || {
+                let mut plan = Plan::default();
+                plan.namespaces(0).filesystems(shared);
+                for number in 0..100 {
+                    let target = CString::new(format!("/new-{number}/below")).unwrap();
+                    plan.mount(c"tmpfs", &target, &[], 0, 0);
+                }
+                plan.child(&Operation::Pivot {});
+                plan.output().program(&["sh", "-c", "ls -d /new-*/below | wc -l"], true);
+                assert_eq!(run(As::Root, &bundle, plan), "100\n");
+            });
+        }
+    });
 }
 
 #[test]

@@ -14,6 +14,9 @@
 //! | Watch | - | State, later Exited; or Failed |
 //! | Shutdown | - | Done; then the keeper exits |
 //!
+//! Closing the reply socket of an Exec before Started takes it back; later it leaves the process
+//! alone, unless a byte [`WITHDRAW`] was sent before: the asker could not use the answer.
+//!
 //! A datagram carries at most [`MAX_DESCRIPTORS`] descriptors. `Create` must be the first
 //! request, and is accepted only on the socket the keeper was born with.
 //!
@@ -25,6 +28,8 @@ use crate::VERSION;
 
 /// The descriptor on which a keeper finds its first socket.
 pub const KEEPER_SOCKET: i32 = 3;
+/// What an asker sends on the reply socket of an Exec to take the request back.
+pub const WITHDRAW: u8 = 1;
 /// The kernel's limit for one datagram (`SCM_MAX_FD`).
 pub const MAX_DESCRIPTORS: usize = 253;
 /// Name of the keeper's listening socket in the state directory.

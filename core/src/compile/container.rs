@@ -374,7 +374,10 @@ fn prepare_root(
         Rootfs::Direct => {
             out.child("/root/path", &Operation::Root { path: &lower, kind: root::PIVOT });
         }
-        Rootfs::Overlay if path == Path::new("/") && input.facts.is_rootless() => {
+        Rootfs::Overlay
+            if path == Path::new("/")
+                && (namespaces.has(join::USER) || input.facts.is_rootless()) =>
+        {
             overlay_by_entry(out, input, &scratch)?;
         }
         Rootfs::Overlay => {

@@ -45,8 +45,7 @@ pub struct HostFacts {
     pub last_capability: u32,
     /// The setuid helpers for id maps, where both are installed.
     pub id_mappers: Option<IdMappers>,
-    /// What is in the host's `/`: only known, because only needed, where `/` cannot be overlaid
-    /// as a whole.
+    /// What is in the host's `/`.
     pub root_entries: Vec<RootEntry>,
     /// The cgroup hierarchies.
     pub cgroups: Hierarchies,

@@ -176,6 +176,13 @@ fn plans_of_an_ordinary_user_on_the_host_root() {
 }
 
 #[test]
+fn the_host_root_is_overlaid_by_entry_in_every_user_namespace_whoever_makes_it() {
+    let facts = HostFacts { root_entries: user_facts().root_entries, ..root_facts() };
+    let text = compile_with(&rootless(), &facts, Rootfs::Overlay).unwrap().to_text();
+    assert!(text.contains("OverlayRootByEntry"), "{text}");
+}
+
+#[test]
 fn plans_of_another_process_in_the_container() {
     let spec = spec::parse(full().to_string().as_bytes()).unwrap();
     let process = br#"{ "args": ["ls"], "user": { "uid": 0, "gid": 0 }, "terminal": true }"#;

@@ -317,11 +317,17 @@ impl Keeper {
     /// Makes it kill what it has and leave, and waits until all that is dead.
     pub(super) fn dismiss(&self) {
         let shutdown = Request { kind: RequestKind::Shutdown, flags: 0 };
-        // It may have left already; the end of its socket is the end of it.
         let deadline = Deadline::within(Some(Duration::from_secs(10)), None);
         let replies = request(&self.0, shutdown, &[], &deadline, Stage::Delete);
-        if let Ok(replies) = &replies {
-            while let Ok(Message::Reply(reply, _)) = replies.next(&deadline, Stage::Delete) {
+        // Where no descriptor is left for an answer, the end of its socket is one. It may have
+        // left already.
+        let answer = match &replies {
+            Ok(replies) => Some(replies),
+            Err(_) if self.0.send(&shutdown.encode(), &[]).is_ok() => Some(&self.0),
+            Err(_) => None,
+        };
+        if let Some(answer) = answer {
+            while let Ok(Message::Reply(reply, _)) = answer.next(&deadline, Stage::Delete) {
                 if reply == Reply::Done {
                     break;
                 }
@@ -337,6 +343,10 @@ impl Keeper {
             let _ = deadline.wait(adopted.as_fd(), Stage::Delete);
         }
     }
+}
+
+pub(super) fn keeper_gone(stage: Stage) -> Error {
+    Error::new(Category::Keeper, stage, "the keeper is gone").with_errno(libc::EPIPE)
 }
 
 /// A created process, as the keeper announces it.
@@ -367,6 +377,8 @@ pub(super) fn await_creation(
             Message::Reply(Reply::Created { pid } | Reply::Started { pid }, Some(pidfd)) => {
                 return Ok((Created { pid, pidfd }, terminal));
             }
+            Message::Bare(Reply::Failed(failure)) => return Err(error_of(&failure)),
+            Message::Bare(_) => return Err(Error::os(stage, libc::EMFILE, "get a descriptor")),
             Message::Reply(Reply::Failed(failure), dead) => {
                 // A first process that was to be this process's own child and is dead.
                 if let Some(dead) = dead {
@@ -378,9 +390,7 @@ pub(super) fn await_creation(
                 let message = format!("unexpected answer of the keeper: {other:?}");
                 return Err(Error::new(Category::Keeper, stage, message));
             }
-            Message::End => {
-                return Err(Error::new(Category::Keeper, stage, "the keeper is gone"));
-            }
+            Message::End => return Err(keeper_gone(stage)),
         }
     }
 }

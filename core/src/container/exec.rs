@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
-use locule_plan::protocol::{Request, RequestKind};
+use locule_plan::protocol::{Request, RequestKind, WITHDRAW};
 
 use super::create::{Keeper, Opened, PATIENCE, await_creation, plan_file, raw_of};
 use super::handle::Container;
@@ -84,7 +84,7 @@ pub(super) fn exec(container: &Container, options: &ExecOptions<'_>) -> Result<P
         let answers = request(&own.keeper.0, start, &[], &deadline, Stage::Start)?;
         (await_creation(&answers, &deadline, Stage::Exec)?.0, terminal_first)
     } else {
-        await_creation(&replies, &deadline, Stage::Exec)?
+        await_creation(&replies, &deadline, Stage::Exec).inspect_err(|_| withdraw(&replies))?
     };
 
     let process = Process(Arc::new(process::Inner {
@@ -98,8 +98,16 @@ pub(super) fn exec(container: &Container, options: &ExecOptions<'_>) -> Result<P
         terminal_taken: false.into(),
         _companion: companion,
     }));
-    shared.runtime.0.events.watch(&process)?;
+    if let Err(error) = shared.runtime.0.events.watch(&process) {
+        let _ = process.signal(libc::SIGKILL);
+        return Err(error);
+    }
     Ok(process)
+}
+
+/// The program may run already, or will in a moment, and the caller is told that it does not.
+fn withdraw(replies: &Channel) {
+    let _ = replies.send(&[WITHDRAW], &[]);
 }
 
 fn through_keeper(

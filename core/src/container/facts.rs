@@ -29,10 +29,7 @@ impl HostFacts {
             setgroups_denied: privileged && setgroups.trim() == "deny",
             last_capability,
             id_mappers: id_mappers(),
-            root_entries: match privileged && !in_user_namespace {
-                true => Vec::new(),
-                false => root_entries(),
-            },
+            root_entries: root_entries(),
             cgroups: if no_cgroups { Hierarchies::none() } else { Hierarchies::discover()? },
         })
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use locule_plan::protocol::{Gate, Phase, Reply, Request, RequestKind, watch};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::create::{self, Keeper, Parts, await_creation};
+use super::create::{self, Keeper, Parts, keeper_gone};
 use super::exec;
 use super::failure::error_of;
 use super::pidfd::send_signal;
@@ -74,9 +74,8 @@ impl Container {
         let keeper = match record.keeper {
             true => {
                 let deadline = Deadline::within(Some(PATIENCE), None);
-                Channel::connect_within(&dir, "control", &deadline, Stage::Control)
+                connect(&dir, "control", &deadline, Stage::Control)
                     .map_err(|error| error.of_container(id))?
-                    .ok()
                     .map(|channel| Keeper(channel, None))
             }
             false => None,
@@ -131,10 +130,10 @@ impl Container {
     }
 
     fn start_at_gate(&self, deadline: &Deadline<'_>) -> Result<()> {
-        let gate = Channel::connect_within(&self.0.dir, "gate", deadline, Stage::Start)?;
-        let gate = gate.map_err(|error| {
+        let gate = connect(&self.0.dir, "gate", deadline, Stage::Start)?;
+        let gate = gate.ok_or_else(|| {
             Error::new(Category::State, Stage::Start, "nothing waits at the gate")
-                .with_errno(error.raw_os_error().unwrap_or(libc::ECONNREFUSED))
+                .with_errno(libc::ECONNREFUSED)
         })?;
         gate.send(&[Gate::Open as u8], &[])
             .map_err(|error| Error::io(Stage::Start, &error, "open the gate"))?;
@@ -144,11 +143,9 @@ impl Container {
                 Ok(())
             }
             Message::Reply(Reply::Failed(failure), _) => Err(error_of(&failure)),
-            Message::Reply(other, _) => Err(Error::new(
-                Category::Keeper,
-                Stage::Start,
-                format!("unexpected answer at the gate: {other:?}"),
-            )),
+            Message::Reply(other, _) | Message::Bare(other) => {
+                Err(unexpected(&other, Stage::Start))
+            }
         }
     }
 
@@ -308,7 +305,10 @@ impl Container {
                 Ok(_) => Phase::Created,
                 // Frozen, it lets callers wait until no more can.
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Phase::Created,
-                Err(_) => Phase::Running,
+                Err(error) => match lack_of_means(&error, "gate") {
+                    Some(error) => return Err(error),
+                    None => Phase::Running,
+                },
             },
         };
         Ok(match phase {
@@ -321,14 +321,41 @@ impl Container {
     }
 }
 
+/// A connection to a socket in the state directory; `None` if nobody listens there.
+fn connect(
+    dir: &StateDir,
+    name: &str,
+    deadline: &Deadline<'_>,
+    stage: Stage,
+) -> Result<Option<Channel>> {
+    match Channel::connect_within(dir, name, deadline, stage)? {
+        Ok(channel) => Ok(Some(channel)),
+        Err(error) => lack_of_means(&error, name).map_or(Ok(None), Err),
+    }
+}
+
+/// That this process lacks the means to find out whether somebody listens says nothing about
+/// that.
+fn lack_of_means(error: &std::io::Error, name: &str) -> Option<Error> {
+    let error = Error::io(Stage::Control, error, format!("connect to {name}"));
+    (error.category() == Category::Resource).then_some(error)
+}
+
+fn unexpected(answer: &Reply, stage: Stage) -> Error {
+    Error::new(Category::Keeper, stage, format!("unexpected answer: {answer:?}"))
+}
+
 fn start_through_keeper(keeper: &Keeper, deadline: &Deadline<'_>) -> Result<()> {
     let start = Request { kind: RequestKind::Start, flags: 0 };
     let replies = request(&keeper.0, start, &[], deadline, Stage::Start)?;
-    await_creation(&replies, deadline, Stage::Start).map(drop)
-}
-
-fn keeper_gone(stage: Stage) -> Error {
-    Error::new(Category::Keeper, stage, "the keeper is gone").with_errno(libc::EPIPE)
+    match replies.next(deadline, Stage::Start)? {
+        // The process is known here. So nothing is amiss if there is no number left for its
+        // descriptor; to say otherwise would be wrong: the program runs.
+        Message::Reply(Reply::Started { .. }, _) | Message::Bare(Reply::Started { .. }) => Ok(()),
+        Message::Reply(Reply::Failed(failure), _) => Err(error_of(&failure)),
+        Message::End => Err(keeper_gone(Stage::Start)),
+        Message::Reply(other, _) | Message::Bare(other) => Err(unexpected(&other, Stage::Start)),
+    }
 }
 
 /// Asks the keeper; `None` if it does not serve this connection any more.
@@ -340,7 +367,8 @@ fn ask_phase(keeper: &Keeper) -> Result<Option<Phase>> {
         other => other?,
     };
     match replies.next(&deadline, Stage::Control)? {
-        Message::Reply(Reply::State { phase, .. }, _) => Ok(Some(phase)),
+        Message::Reply(Reply::State { phase, .. }, _)
+        | Message::Bare(Reply::State { phase, .. }) => Ok(Some(phase)),
         Message::Reply(Reply::Failed(failure), _) => Err(error_of(&failure)),
         _ => Ok(None),
     }
@@ -360,6 +388,7 @@ fn reopen_init(record: &Record, keeper: Option<&Keeper>) -> Result<Process> {
         let replies = request(&keeper.0, watch, &[], &deadline, Stage::Control)?;
         match replies.next(&deadline, Stage::Control)? {
             Message::Reply(Reply::State { pid, .. }, pidfd) => Ok((replies, pid, pidfd)),
+            Message::Bare(_) => Err(Error::os(Stage::Control, libc::EMFILE, "get a descriptor")),
             Message::Reply(Reply::Failed(failure), _) => Err(error_of(&failure)),
             _ => Err(keeper_gone(Stage::Control)),
         }

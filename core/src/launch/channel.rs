@@ -23,6 +23,8 @@ pub(crate) struct Channel(OwnedFd);
 pub(crate) enum Message {
     /// A reply, and the descriptor that came with it.
     Reply(Reply, Option<OwnedFd>),
+    /// A reply whose descriptor is lost, because this process may have no more of them.
+    Bare(Reply),
     /// The other side is gone.
     End,
 }
@@ -89,20 +91,18 @@ impl Channel {
     fn receive(&self, flags: MsgFlags) -> io::Result<Message> {
         let mut bytes = [0u8; Reply::MAX_SIZE];
         let mut control = cmsg_space!([RawFd; 1]);
-        let (length, fd) = loop {
+        let (length, fd, lost) = loop {
             let mut slices = [IoSliceMut::new(&mut bytes)];
             let flags = flags | MsgFlags::MSG_CMSG_CLOEXEC;
             match recvmsg::<()>(self.0.as_raw_fd(), &mut slices, Some(&mut control), flags) {
                 Err(nix::errno::Errno::EINTR) => {}
                 Err(nix::errno::Errno::ECONNRESET) => return Ok(Message::End),
                 Err(errno) => return Err(errno.into()),
-                // There was a descriptor, and no number left for it here.
-                Ok(message) if message.flags.contains(MsgFlags::MSG_CTRUNC) => {
-                    return Err(io::Error::from_raw_os_error(libc::EMFILE));
-                }
                 Ok(message) => {
                     let mut fd = None;
-                    for part in message.cmsgs()? {
+                    let parts = message.cmsgs(); // an error if the kernel left some out
+                    let lost = parts.is_err();
+                    for part in parts.into_iter().flatten() {
                         if let ControlMessageOwned::ScmRights(fds) = part {
                             for raw in fds {
                                 // SAFETY: the kernel has just installed it for us.
@@ -110,7 +110,7 @@ impl Channel {
                             }
                         }
                     }
-                    break (message.bytes, fd);
+                    break (message.bytes, fd, lost);
                 }
             }
         };
@@ -118,6 +118,7 @@ impl Channel {
             return Ok(Message::End);
         }
         match Reply::decode(&bytes[..length]) {
+            Some(reply) if lost => Ok(Message::Bare(reply)),
             Some(reply) => Ok(Message::Reply(reply, fd)),
             None => Err(io::Error::new(io::ErrorKind::InvalidData, "not a keeper's reply")),
         }
