@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use locule_plan::protocol::{self, Reply, Request, RequestKind};
 use serde_json::value::RawValue;
 
+use super::bundle::read_config;
 use super::failure::error_of;
 use super::handle::{self, Container};
 use super::pidfd::Identity;
@@ -39,17 +40,19 @@ impl Configuration {
         let (json, bundle) = match source {
             Source::Bundle(path) => {
                 let bundle = absolute(path)?;
-                let file = bundle.join("config.json");
-                let json = std::fs::read(&file).map_err(|error| {
-                    Error::io(Stage::Validate, &error, format!("read {file:?}"))
-                })?;
-                (json, bundle)
+                (read_config(&bundle)?, bundle)
             }
             Source::Spec { json, base } => {
                 (json.to_vec(), absolute(base.as_deref().unwrap_or(Path::new(".")))?)
             }
         };
-        let spec = spec::parse(&json)?;
+        let spec = spec::parse(&json).map_err(|error| match source {
+            // A pointer says enough; without one it is the file as a whole.
+            Source::Bundle(_) if error.pointer().is_none() => {
+                error.context(format!("{:?}", bundle.join("config.json")))
+            }
+            _ => error,
+        })?;
         spec::validate(&spec)?;
         // It has just been parsed, so it is valid UTF-8 and valid JSON.
         let json = String::from_utf8(json).ok().and_then(|text| RawValue::from_string(text).ok());

@@ -32,6 +32,10 @@ pub(super) enum Node<'a> {
 impl<'a> Node<'a> {
     /// Reads a document. Syntax errors name line and column; duplicate keys are refused.
     pub(super) fn read(json: &'a [u8]) -> Result<Self> {
+        // Editors do not show it.
+        if json.starts_with(b"\xef\xbb\xbf") {
+            return Err(refused("the document begins with a byte order mark".into()));
+        }
         let text = std::str::from_utf8(json)
             .map_err(|e| refused(format!("the document is not UTF-8: {e}")))?;
         let node: Node = serde_json::from_str(text)
