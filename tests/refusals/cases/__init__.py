@@ -1,7 +1,8 @@
 """The table, by what is wrong."""
 
-from cases import bundles
+from cases import bundles, types
 
 TABLE = [
     *bundles.CASES,
+    *types.CASES,
 ]
