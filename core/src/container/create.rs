@@ -22,7 +22,7 @@ use super::{CreateOptions, OnHostExit, Parentage, Runtime, Source};
 use crate::cgroup::{self, Cgroup, Entry, Location};
 use crate::compile::{ContainerInput, Plan, Slot, compile_container};
 use crate::launch::{Channel, Deadline, Execution, Message, Relation, memory_file, reap, request};
-use crate::spec::{self, oci};
+use crate::spec::{self, oci, vocabulary};
 use crate::{Category, Error, Result, Stage};
 
 /// How long a creation or a start may take when the caller does not say.
@@ -376,7 +376,8 @@ impl Opened {
             let raw = match (slot, known(slot)) {
                 (_, Some(raw)) => raw,
                 (Slot::Namespace { path, kind, pointer }, None) => {
-                    let fd = open_namespace(path, *kind).map_err(|e| e.at(pointer.clone()))?;
+                    let at = format!("{pointer}/path");
+                    let fd = open_namespace(path, *kind).map_err(|error| error.at(at))?;
                     let raw = fd.as_raw_fd();
                     opened._owned.push(fd);
                     raw
@@ -402,7 +403,8 @@ fn open_namespace(path: &Path, kind: u64) -> Result<OwnedFd> {
     // SAFETY: the request takes no argument.
     let found = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE as _) };
     if found as u64 != kind || found < 0 {
-        let message = format!("{path:?} is not a namespace of the wanted type");
+        let wanted = vocabulary::namespace_name_of(kind);
+        let message = format!("{path:?} is not a {wanted} namespace");
         return Err(Error::new(Category::Spec, Stage::Namespaces, message));
     }
     Ok(file.into())

@@ -1,6 +1,6 @@
 //! What a keeper reports, as an error for the caller.
 
-use locule_plan::protocol::{Failure, detail};
+use locule_plan::protocol::{Failure, Text, detail};
 use locule_plan::{Operation, Stream};
 
 use crate::{Category, Error, Stage};
@@ -28,6 +28,7 @@ pub(super) fn error_of(failure: &Failure) -> Error {
         detail::OPTION | detail::MISMATCH => Some(Category::Spec),
         _ if name == "Hook" => Some(Category::Hook),
         _ if matches!(stage, Stage::Exec) => Some(Category::Program),
+        _ if has_errno => of_value(name, failure.errno),
         _ => None,
     };
     if let Some(category) = category {
@@ -41,11 +42,31 @@ pub(super) fn error_of(failure: &Failure) -> Error {
     }
     let pointer = String::from_utf8_lossy(failure.pointer.as_bytes());
     if !pointer.is_empty() {
-        error = error.at(pointer);
+        error = error.at(whole(&pointer));
     }
     match hint(name, failure) {
         Some(hint) => error.hint(hint),
         None => error,
+    }
+}
+
+/// The category of errnos by which the kernel refuses what the configuration says, whoever asks.
+fn of_value(name: &str, errno: i32) -> Option<Category> {
+    match (name, errno) {
+        (_, libc::ENOTDIR | libc::ELOOP | libc::ENAMETOOLONG) => Some(Category::Spec),
+        ("Sysctl" | "User", libc::EINVAL | libc::ERANGE) => Some(Category::Spec),
+        // No security module takes the label.
+        ("SecurityLabel", libc::EINVAL) => Some(Category::Unsupported),
+        _ => None,
+    }
+}
+
+/// A pointer that was too long for the frame names what it is below: half a key would name
+/// something else.
+fn whole(pointer: &str) -> &str {
+    match pointer.rfind('/') {
+        Some(at) if pointer.len() >= Text::CAPACITY => &pointer[..at],
+        _ => pointer,
     }
 }
 
@@ -62,13 +83,15 @@ fn message(name: &str, failure: &Failure, subject: &str) -> String {
         detail::CLONE => "create the process".to_owned(),
         detail::DIED => format!("the process died while it was set up: it {}", ended()),
         detail::MALFORMED_PLAN => "the keeper cannot read the plan".to_owned(),
-        detail::MISSING_DESCRIPTOR => format!("{name}: a descriptor of the plan is missing"),
+        detail::MISSING_DESCRIPTOR => {
+            format!("{}: a descriptor of the plan is missing", what(name, &about))
+        }
         detail::TARGET => format!("open or create the mount target{about} in the root"),
         detail::SOURCE => format!("open the mount source{about}"),
         detail::OPTION => format!("filesystem option{about} was refused"),
         detail::ATTRIBUTES => format!("set the mount attributes of{about}"),
         detail::ATTACH => format!("attach the mount at{about}"),
-        detail::MISMATCH => format!("{name}: what exists at{about} is something else"),
+        detail::MISMATCH => format!("{}: something else is there", what(name, &about)),
         detail::EXIT_STATUS => format!("{} {}", what(name, &about), ended()),
         detail::TIMEOUT => format!("{} took longer than allowed", what(name, &about)),
         detail::TOO_MANY => "the keeper has no room for another process or watcher".to_owned(),
@@ -77,7 +100,7 @@ fn message(name: &str, failure: &Failure, subject: &str) -> String {
         detail::OUTSIDE_ROOT => {
             format!("the working directory{about} is outside of the container's root")
         }
-        detail::NOT_GENUINE => format!("{name}:{about} is not the genuine file"),
+        detail::NOT_GENUINE => format!("{}: it is not the genuine file", what(name, &about)),
         _ if matches!(name, "Program" | "Exec") => format!("exec:{about}"),
         _ => what(name, &about),
     }
@@ -165,6 +188,12 @@ fn stage_of(stream: u32, name: &str) -> Stage {
 }
 
 fn hint(name: &str, failure: &Failure) -> Option<&'static str> {
+    if failure.detail == detail::TARGET && failure.errno == libc::EACCES {
+        return Some("the container's user has to be able to enter every directory of the root");
+    }
+    if failure.detail == detail::EXIT_STATUS && name == "Hook" && failure.errno == 127 << 8 {
+        return Some("with 127 a shell says that it has not found a command");
+    }
     match (name, failure.errno) {
         ("NewNamespaces", libc::EPERM) => Some(
             "creating namespaces needs root, or a user namespace in the configuration; \
@@ -179,6 +208,44 @@ fn hint(name: &str, failure: &Failure) -> Option<&'static str> {
         ("IntoCgroup" | "EnterCgroup", libc::EBUSY) => Some(
             "a cgroup v2 directory with controllers enabled for its children takes no processes",
         ),
+        ("Mount", libc::ENODEV) => {
+            Some("the kernel does not have this filesystem: see /proc/filesystems")
+        }
+        ("ResourceLimit", libc::EPERM) => Some(
+            "raising a hard limit takes CAP_SYS_RESOURCE, and no process may have more \
+             descriptors than /proc/sys/fs/nr_open",
+        ),
+        ("User", libc::EINVAL) => Some("the user namespace does not map this user or group"),
+        ("SecurityLabel", libc::EINVAL) => {
+            Some("this machine runs without the security module that the label is for")
+        }
+        ("SecurityLabel", libc::ENOENT) => Some("the profile has to be loaded first"),
+        ("Program", libc::EACCES) => Some(
+            "the file has to be executable for the container's user, on a mount without noexec",
+        ),
+        // The file itself has been found by then.
+        ("Exec", libc::ENOENT | libc::EACCES) => Some(
+            "the file is there, but not the interpreter that its first line names or that it \
+             was linked for, or it cannot be executed",
+        ),
+        ("Exec", libc::ENOEXEC) => {
+            Some("it is no program for this machine, nor a script that begins with #!")
+        }
+        ("Exec", libc::E2BIG) => {
+            Some("the arguments and the environment are too long: see execve(2)")
+        }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pointer_that_was_cut_names_what_it_is_below() {
+        assert_eq!(whole("/mounts/3"), "/mounts/3");
+        let long = format!("/linux/sysctl/net.{}", "x".repeat(300));
+        assert_eq!(whole(&long[..Text::CAPACITY]), "/linux/sysctl");
     }
 }

@@ -1,8 +1,12 @@
 """The table, by what is wrong."""
 
-from cases import bundles, types
+from cases import bundles, calls, rootfs, state, types, values
 
 TABLE = [
     *bundles.CASES,
     *types.CASES,
+    *values.CASES,
+    *rootfs.CASES,
+    *calls.CASES,
+    *state.CASES,
 ]
