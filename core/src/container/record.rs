@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::pidfd::Identity;
+use crate::Category;
 use crate::cgroup::Location;
 use crate::spec::{self, oci};
 
@@ -88,6 +89,21 @@ fn lossy<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::E
 
 impl Record {
     pub(super) const VERSION: u32 = 1;
+
+    /// Reads the file; or why not. The version comes first: another one may have other fields.
+    pub(super) fn read(json: &[u8]) -> Result<Record, (Category, String)> {
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        let damaged = |e: serde_json::Error| (Category::System, format!("is damaged: {e}"));
+        let Version { version } = serde_json::from_slice(json).map_err(damaged)?;
+        if version != Record::VERSION {
+            let why = format!("was written by another version of Locule, in format {version}");
+            return Err((Category::Unsupported, why));
+        }
+        serde_json::from_slice(json).map_err(damaged)
+    }
 
     pub(super) fn state(&self, spec: &oci::Spec, status: Status) -> State {
         let pid = match (status, self.init) {
