@@ -149,6 +149,6 @@ fn complete(spec: &oci::Spec, json: &[u8]) -> Result<oci::Process> {
         Some(own) => spec::parse_process_over(json, own)?,
         None => spec::parse_process(json)?,
     };
-    spec::validate_process(&process)?;
+    spec::validate_process_in(&process, spec)?;
     Ok(process)
 }
