@@ -357,7 +357,14 @@ fn words(errno: i32) -> &'static str {
 /// What helps whatever was being done.
 fn general_hint(errno: i32) -> Option<&'static str> {
     Some(match errno {
-        libc::EMFILE => "the limit on open descriptors of a process, RLIMIT_NOFILE, is reached",
+        libc::EMFILE => {
+            "the limit on open descriptors of a process, RLIMIT_NOFILE, is reached: that of this \
+             process, or that in process.rlimits"
+        }
+        libc::ENOMEM => {
+            "the machine's memory ran out, or what process.rlimits or the cgroup allow is too \
+             little to set the container up"
+        }
         libc::ENFILE => "the machine's limit on open files, /proc/sys/fs/file-max, is reached",
         _ => return None,
     })

@@ -84,7 +84,7 @@ pub(crate) fn compile_container(input: &ContainerInput<'_>) -> Result<Plan> {
     // still can, and of one that is born there the keeper raises them.
     let new_user = namespaces.is_new(join::USER);
     let limits = if new_user { Stream::Parent } else { Stream::Child };
-    process::limits(&mut out, limits, process);
+    process::limits(&mut out, limits, process, "/process");
     enter_namespaces(&mut out, input, &namespaces)?;
     if new_user {
         map_ids(&mut out, input)?;
@@ -392,7 +392,7 @@ fn prepare_root(
         out.child(pointer, &Operation::RootPropagation { flags });
     }
     let process = spec.process().as_ref();
-    process::streams(out, process, &input.descriptors, terminal, true);
+    process::streams(out, process, "/process", &input.descriptors, terminal, true);
     Ok(())
 }
 

@@ -33,7 +33,7 @@ pub(crate) fn compile_exec(input: &ExecInput<'_>) -> Result<Plan> {
     cgroup_entries(&mut out, input.location);
 
     // Before the user namespace takes the power to raise them.
-    process::limits(&mut out, Stream::Child, input.process);
+    process::limits(&mut out, Stream::Child, input.process, "");
     let slot = out.slot(Slot::Init);
     let mut kinds = namespaces.kinds();
     if namespaces.has(join::USER) && !input.facts.privileged {
@@ -52,7 +52,7 @@ pub(crate) fn compile_exec(input: &ExecInput<'_>) -> Result<Plan> {
     }
     out.child("", &Operation::NewSession {});
     let terminal = input.process.terminal().unwrap_or(false);
-    process::streams(&mut out, Some(input.process), &input.descriptors, terminal, false);
+    process::streams(&mut out, Some(input.process), "", &input.descriptors, terminal, false);
 
     let process = ProcessInput {
         process: input.process,
