@@ -11,7 +11,7 @@ use locule_plan::protocol::{self, Reply, Request, RequestKind};
 use serde_json::value::RawValue;
 
 use super::bundle::read_config;
-use super::failure::error_of;
+use super::failure::{blame_memory, error_of};
 use super::handle::{self, Container};
 use super::pidfd::Identity;
 use super::process::{self, ExitSource, Process};
@@ -121,6 +121,7 @@ pub(super) fn create(runtime: &Runtime, options: &CreateOptions<'_>) -> Result<C
 fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Container> {
     let patience = options.timeout.unwrap_or(PATIENCE);
     let deadline = Deadline::within(Some(patience), options.cancel);
+    deadline.check()?;
     let Configuration { json, spec, bundle } = Configuration::load(&options.source)?;
     let location = locate(runtime, &spec, id)?;
     let mut streams = Streams::open(&options.stdio)?;
@@ -172,7 +173,8 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
     } | if record.detached { protocol::create::DETACHED } else { 0 };
     let (Some(dir), Some(keeper)) = (&begun.dir, &begun.keeper) else { unreachable!("made above") };
     let replies = keeper.create(runtime, flags, &plan, dir, &descriptors)?;
-    let (created, terminal) = await_creation(&replies, &deadline, Stage::Spawn)?;
+    let (created, terminal) = await_creation(&replies, &deadline, Stage::Spawn)
+        .map_err(|error| blame_memory(error, cgroup))?;
     if let Some(leaving) = begun.leaving.take() {
         reap(&leaving);
     }

@@ -35,6 +35,7 @@ impl Drop for OwnKeeper {
 pub(super) fn exec(container: &Container, options: &ExecOptions<'_>) -> Result<Process> {
     container.check_exists()?;
     let deadline = Deadline::within(Some(options.timeout.unwrap_or(PATIENCE)), options.cancel);
+    deadline.check()?;
     let shared = &*container.0;
     let spec = &shared.spec;
     let process = complete(spec, options.process)?;

@@ -3,6 +3,7 @@
 use locule_plan::protocol::{Failure, Text, detail};
 use locule_plan::{Operation, Stream};
 
+use crate::cgroup::Cgroup;
 use crate::{Category, Error, Stage};
 
 /// The error that `failure` stands for.
@@ -48,6 +49,19 @@ pub(super) fn error_of(failure: &Failure) -> Error {
         Some(hint) => error.hint(hint),
         None => error,
     }
+}
+
+/// A process that died while it was set up may have been killed for want of memory.
+pub(super) fn blame_memory(error: Error, cgroup: &Cgroup) -> Error {
+    let died = error.category() == Category::System && error.errno().is_none();
+    if !died || !cgroup.oom_kills().is_ok_and(|kills| kills > 0) {
+        return error;
+    }
+    let message = "the kernel killed the process while it was set up: the container's memory \
+                   limit is too small for that";
+    Error::new(Category::Resource, Stage::Spawn, message)
+        .with_errno(libc::ENOMEM)
+        .at("/linux/resources/memory/limit")
 }
 
 /// The category of errnos by which the kernel refuses what the configuration says, whoever asks.

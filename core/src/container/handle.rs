@@ -97,13 +97,14 @@ impl Container {
     /// Lets the program run; returns once it has been executed. Blocks for as long as
     /// `startContainer` and `poststart` hooks take. Only in status `created`.
     pub fn start(&self, cancel: Option<&Cancel>) -> Result<()> {
+        let deadline = Deadline::within(Some(create::PATIENCE), cancel);
+        deadline.check().map_err(|error| error.of_container(self.id()))?;
         self.check_exists()?;
         // What is frozen does not answer.
         if self.0.cgroup.is_frozen()? {
             let message = "cannot start a paused container";
             return Err(Error::new(Category::State, Stage::Start, message).of_container(self.id()));
         }
-        let deadline = Deadline::within(Some(create::PATIENCE), cancel);
         let started = match &self.0.keeper {
             Some(keeper) => start_through_keeper(keeper, &deadline),
             None => self.start_at_gate(&deadline),
