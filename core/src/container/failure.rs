@@ -10,7 +10,12 @@ use crate::{Category, Error, Stage};
 pub(super) fn error_of(failure: &Failure) -> Error {
     let name = Operation::name_of(failure.operation).unwrap_or("");
     let subject = String::from_utf8_lossy(failure.subject.as_bytes()).into_owned();
-    let stage = stage_of(failure.stream, name);
+    let pointer = String::from_utf8_lossy(failure.pointer.as_bytes());
+    let stage = match &*pointer {
+        // A directory like others, but made for the process.
+        "/process/cwd" | "/cwd" => Stage::Process,
+        _ => stage_of(failure.stream, name),
+    };
     let message = message(name, failure, &subject);
 
     // Two details carry a wait status where the others have an errno.
@@ -41,7 +46,6 @@ pub(super) fn error_of(failure: &Failure) -> Error {
     if !name.is_empty() {
         error = error.in_step(name);
     }
-    let pointer = String::from_utf8_lossy(failure.pointer.as_bytes());
     if !pointer.is_empty() {
         error = error.at(whole(&pointer));
     }
@@ -95,12 +99,15 @@ fn message(name: &str, failure: &Failure, subject: &str) -> String {
     };
     match failure.detail {
         detail::CLONE => "create the process".to_owned(),
+        detail::DIED if failure.errno == 0 => "the process died while it was set up".to_owned(),
         detail::DIED => format!("the process died while it was set up: it {}", ended()),
         detail::MALFORMED_PLAN => "the keeper cannot read the plan".to_owned(),
         detail::MISSING_DESCRIPTOR => {
             format!("{}: a descriptor of the plan is missing", what(name, &about))
         }
-        detail::TARGET => format!("open or create the mount target{about} in the root"),
+        detail::TARGET if matches!(name, "Mount" | "Bind" | "MountAttributes") => {
+            format!("open or create the mount target{about} in the root")
+        }
         detail::SOURCE => format!("open the mount source{about}"),
         detail::OPTION => format!("filesystem option{about} was refused"),
         detail::ATTRIBUTES => format!("set the mount attributes of{about}"),
