@@ -345,7 +345,7 @@ impl std::error::Error for Error {}
 
 /// An errno in words: those of the C library, where nix has others. Not taken from the C
 /// library itself, whose words depend on the host's locale.
-fn words(errno: i32) -> &'static str {
+pub(crate) fn words(errno: i32) -> &'static str {
     match errno {
         libc::EBADF => "Bad file descriptor",
         libc::ELOOP => "Too many levels of symbolic links",

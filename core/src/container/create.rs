@@ -114,8 +114,7 @@ pub(super) fn create(runtime: &Runtime, options: &CreateOptions<'_>) -> Result<C
             &invented
         }
     };
-    check_id(id)?;
-    make(runtime, options, id).map_err(|error| error.of_container(id))
+    check_id(id).and_then(|()| make(runtime, options, id)).map_err(|error| error.of_container(id))
 }
 
 fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Container> {

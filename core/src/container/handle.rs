@@ -62,8 +62,9 @@ pub(super) fn created(
 
 impl Container {
     pub(super) fn open(runtime: &Runtime, id: &str) -> Result<Container> {
-        super::state_dir::check_id(id)?;
-        Self::reopen(runtime, id).map_err(|error| error.of_container(id))
+        super::state_dir::check_id(id)
+            .and_then(|()| Self::reopen(runtime, id))
+            .map_err(|error| error.of_container(id))
     }
 
     fn reopen(runtime: &Runtime, id: &str) -> Result<Container> {
