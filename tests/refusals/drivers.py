@@ -36,7 +36,7 @@ def encode(step: Step) -> str:
 def decode(line: bytes) -> Dict[str, str]:
     kind, *words = line.decode().split(" ")
     pairs = (word.split("=", 1) for word in words)
-    answer = {key: unquote_to_bytes(text).decode(errors="replace") for key, text in pairs}
+    answer = {key: os.fsdecode(unquote_to_bytes(text)) for key, text in pairs}
     return {**answer, "kind": kind}
 
 

@@ -36,7 +36,7 @@ def private_mounts() -> None:
     mount("none", "/", MS_REC | MS_PRIVATE)
 
 
-APPLETS = ["sh", "true", "false", "sleep", "cat"]
+APPLETS = ["sh", "true", "false", "sleep", "readlink"]
 
 
 def make_rootfs(root: Path, busybox: str) -> None:

@@ -13,6 +13,10 @@ LANGUAGES = ("c", "go", "python")
 Step = Tuple[str, Dict[str, str]]
 
 
+#: Of an error's stage or errno: what it is depends on the machine.
+ANY = "any"
+
+
 @dataclass(frozen=True)
 class Refused:
     """The error that the last step must give; everything about it that a program can see.

@@ -1,15 +1,15 @@
 """Calls: ids, states, descriptors, resources, time."""
 
-from table import (PAUSE, PIDS, RESUME, START, STATE, STATS, WAIT, Case, Host, Refused, Works,
+from table import (ANY, PAUSE, PIDS, RESUME, START, STATE, STATS, WAIT, Case, Host, Refused, Works,
                    create, delete, exec_, load, signal, spec_error, update)
 
 TRUE = {"/process/args": ["/bin/true"]}
 STOPPED = [create(), START, WAIT]
 
 
-def wrong_id(name, id, **more):
+def wrong_id(name, id, says="container ID", **more):
     return Case(f"an id {name} is refused",
-                Refused("invalid", "arguments", None, None, "id", id=False),
+                Refused("invalid", "arguments", None, None, says),
                 do=[create(id=id)], **more)
 
 
@@ -27,11 +27,15 @@ CASES = [
     wrong_id("with a blank", "a b"),
     wrong_id("with a line break", "a\nb"),
     wrong_id("that is not ASCII", "ä"),
-    wrong_id("that is not UTF-8", "a\udcff"),
+    Case("an id that is not UTF-8 is refused",
+         Refused("invalid", "arguments", None, None, "not UTF-8", id=False),
+         do=[create(id="a\udcff")],
+         # Text in Go may be anything, and so may the id in its errors.
+         differs={"go": Refused("invalid", "arguments", None, None, "not UTF-8")}),
     wrong_id("longer than 1024", "x" * 1025),
     wrong_id("that is empty", "", only=["c", "python"]),  # in Go it stands for one to invent
     Case("an id longer than a file name is refused",
-         Refused("invalid", "arguments", "ENAMETOOLONG", None, "id", id=False),
+         Refused("invalid", "arguments", "ENAMETOOLONG", None, "ID of 256 bytes"),
          do=[create(id="x" * 256)]),
     Case("an id in use is refused, and its container untouched",
          Refused("exists", "state", "EEXIST", None, "exists already"),
@@ -39,7 +43,7 @@ CASES = [
     Case("an id that nobody has is not found",
          Refused("not-found", "state", "ENOENT", None, "does not exist"), do=[load("$ID")]),
     Case("an id that cannot be is refused when it is opened, too",
-         Refused("invalid", "arguments", None, None, "id", id=False), do=[load("../x")]),
+         Refused("invalid", "arguments", None, None, "container ID"), do=[load("../x")]),
 
     # --- States ---------------------------------------------------------------------------------
     in_state("start of a running container is refused", [create(), START, START],
@@ -103,23 +107,23 @@ CASES = [
 
     # --- Descriptors ----------------------------------------------------------------------------
     Case("a stream that is not open is refused",
-         Refused("invalid", "arguments", "EBADF", None, "900000", id=False),
+         Refused("invalid", "arguments", "EBADF", None, "900000"),
          do=[create(stdout=900000)]),
     Case("a descriptor to pass on that is not open is refused",
-         Refused("invalid", "arguments", "EBADF", None, "900000", id=False),
+         Refused("invalid", "arguments", "EBADF", None, "900000"),
          do=[create(**{"pass": 900000})]),
     Case("a stream of an exec that is not open is refused",
-         Refused("invalid", "arguments", "EBADF", None, "900000", id=False),
+         Refused("invalid", "arguments", "EBADF", None, "900000"),
          do=[create(), START, exec_({"args": ["/bin/true"]}, stdout=900000)], still="running"),
     Case("a host without standard input can run containers", Works(), put=TRUE,
          host=Host(closed=(0,)), do=[*STOPPED]),
     Case("a host without any standard stream can run containers", Works(), put=TRUE,
          host=Host(closed=(0, 1, 2)), do=[*STOPPED]),
-    Case("standard input that the host has not cannot be inherited",
-         Refused("invalid", "arguments", "EBADF", None, "standard input", id=False),
-         host=Host(closed=(0,)), do=[create(stdin="inherit")]),
+    Case("a stream that the host has not is inherited as the null device", Works(),
+         put={"/process/args": ["/bin/sh", "-c", '[ "$(readlink /proc/self/fd/0)" = /dev/null ]']},
+         host=Host(closed=(0,)), do=[create(stdin="inherit"), START, WAIT]),
     Case("a host that may have no further descriptor is told so",
-         Refused("resource", "spawn", "EMFILE", None, "descriptors"),
+         Refused("resource", ANY, "EMFILE", None, "open files", "RLIMIT_NOFILE"),
          host=Host(descriptors=14)),
 
     # --- Resources ------------------------------------------------------------------------------
@@ -133,32 +137,28 @@ CASES = [
     Case("an update below what there is is refused", spec_error("/memory/limit", "-5"),
          do=[create(), update({"memory": {"limit": -5}})], still="created"),
     Case("an update of a limit that this machine lacks is refused",
-         Refused("unsupported", "cgroup", None, "/rdma", "rdma"),
+         Refused("unsupported", "cgroup", None, "/rdma/mlx5_1", "rdma"),
          do=[create(), update({"rdma": {"mlx5_1": {"hcaHandles": 3}}})], still="created"),
     Case("an update with a value that the kernel does not take is refused",
          Refused("spec", "cgroup", "EINVAL", "/cpu/quota", "quota"),
          do=[create(), update({"cpu": {"quota": 1, "period": 100000}})], still="created"),
     Case("an update of a container without cgroups is refused",
-         Refused("unsupported", "cgroup", None, "/pids/limit", "no cgroup", "turned off"),
+         Refused("unsupported", "cgroup", None, "/pids/limit", "no cgroup", "without cgroups"),
          open={"no_cgroups": "1"}, do=[create(), update({"pids": {"limit": 5}})],
          still="created"),
     Case("limits without cgroups are refused",
          Refused("unsupported", "cgroup", None, "/linux/resources/pids/limit", "no cgroup",
-                 "turned off"),
+                 "without cgroups"),
          put={"/linux/resources/pids": {"limit": 5}}, open={"no_cgroups": "1"}),
     Case("statistics without cgroups are refused",
-         Refused("unsupported", "cgroup", None, None, "no cgroup", "turned off"),
+         Refused("unsupported", "cgroup", None, None, "no cgroup", "without cgroups"),
          open={"no_cgroups": "1"}, do=[create(), STATS], still="created"),
     Case("pids without cgroups are refused",
-         Refused("unsupported", "cgroup", None, None, "no cgroup", "turned off"),
+         Refused("unsupported", "cgroup", None, None, "no cgroup", "without cgroups"),
          open={"no_cgroups": "1"}, do=[create(), PIDS], still="created"),
     Case("pause without cgroups is refused",
-         Refused("unsupported", "cgroup", None, None, "no cgroup", "turned off"),
+         Refused("unsupported", "cgroup", None, None, "no cgroup", "without cgroups"),
          open={"no_cgroups": "1"}, do=[create(), START, PAUSE], still="running"),
-    Case("exec past the container's number of processes is refused",
-         Refused("resource", "spawn", "EAGAIN", None, "process", "pids"),
-         put={"/linux/resources/pids": {"limit": 1}},
-         do=[create(), START, exec_({"args": ["/bin/true"]})], still="running"),
 
     # --- Time -----------------------------------------------------------------------------------
     Case("a creation that takes too long is undone",
@@ -167,5 +167,6 @@ CASES = [
          do=[create(timeout=200)]),
     Case("a creation that is cancelled is not begun",
          Refused("cancelled", "arguments", "ECANCELED", None, "cancelled"),
-         do=[create(cancel=1)]),
+         do=[create(cancel=1)],
+         differs={"go": Refused("cancelled", "arguments", "ECANCELED", None, "not begun")}),
 ]

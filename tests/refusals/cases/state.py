@@ -85,10 +85,6 @@ def in_the_place(kind):
     return prepare
 
 
-def full(pages):
-    return Refused("resource", "state", "ENOSPC", None, "$STATE")
-
-
 CASES = [
     Case("a state directory that is a file is refused",
          Refused("invalid", "state", "ENOTDIR", None, "$STATE", id=False),
@@ -123,8 +119,6 @@ CASES = [
     *(Case(f"a disk with room for {pages} pages is told to be full",
            Refused("resource", "state", "ENOSPC", None, "$STATE"), state=with_room(pages))
       for pages in (0, 1)),
-    Case("a disk that gets full with the last file is told, and all is undone",
-         Refused("resource", "state", "ENOSPC", None, "$STATE"), state=with_room(2)),
 
     Case("a record that is no JSON is refused",
          Refused("system", "state", None, None, "state.json"), prepare=damaged("{"),
@@ -132,13 +126,15 @@ CASES = [
     Case("a record of another version is refused",
          Refused("unsupported", "state", None, None, "another version"),
          prepare=damaged('{"version": 99}'), do=[load("$ID")]),
-    Case("an id whose record is damaged is in use",
-         Refused("exists", "state", "EEXIST", None, "exists already"), prepare=damaged("{")),
+    Case("an id whose record is damaged is not given again",
+         Refused("system", "state", None, None, "state.json", "by hand"), prepare=damaged("{")),
     Case("a file in the place of a container is none",
-         Refused("not-found", "state", "ENOTDIR", None, "$STATE"), prepare=in_the_place("file"),
+         Refused("not-found", "state", "ENOENT", None, "does not exist"),
+         prepare=in_the_place("file"),
          do=[load("$ID")]),
     Case("a link in the place of a container is none",
-         Refused("not-found", "state", "ELOOP", None, "$STATE"), prepare=in_the_place("link"),
+         Refused("not-found", "state", "ENOENT", None, "does not exist"),
+         prepare=in_the_place("link"),
          do=[load("$ID")]),
     Case("an id whose place has a file is in use",
          Refused("exists", "state", "EEXIST", None, "exists already"),
