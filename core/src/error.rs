@@ -365,6 +365,10 @@ fn general_hint(errno: i32) -> Option<&'static str> {
             "the machine's memory ran out, or what process.rlimits or the cgroup allow is too \
              little to set the container up"
         }
+        libc::ENOSYS => {
+            "the kernel does not have this system call, or a seccomp filter around this process \
+             hides it"
+        }
         libc::ENFILE => "the machine's limit on open files, /proc/sys/fs/file-max, is reached",
         _ => return None,
     })

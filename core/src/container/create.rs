@@ -413,8 +413,9 @@ fn open_namespace(path: &Path, kind: u64) -> Result<OwnedFd> {
 
 /// The plan in a sealed memory file, which the keeper maps.
 pub(super) fn plan_file(plan: &Plan) -> Result<OwnedFd> {
-    memory_file(c"locule-plan", Execution::Forbidden, &plan.bytes)
-        .map_err(|error| Error::io(Stage::Spawn, &error, "put the plan in a memory file"))
+    memory_file(c"locule-plan", Execution::Forbidden, &plan.bytes).map_err(|error| {
+        Error::io(Stage::Spawn, &error, "put the plan in a memory file: memfd_create")
+    })
 }
 
 fn invent_id() -> Result<String> {

@@ -1,5 +1,6 @@
 //! What a keeper reports, as an error for the caller.
 
+use libseccomp::ScmpSyscall;
 use locule_plan::protocol::{Failure, Text, detail};
 use locule_plan::{Operation, Stream};
 
@@ -8,6 +9,7 @@ use crate::{Category, Error, Stage};
 
 /// The error that `failure` stands for.
 pub(super) fn error_of(failure: &Failure) -> Error {
+    let (failure, missing) = &split(failure);
     let name = Operation::name_of(failure.operation).unwrap_or("");
     let subject = String::from_utf8_lossy(failure.subject.as_bytes()).into_owned();
     let pointer = String::from_utf8_lossy(failure.pointer.as_bytes());
@@ -16,9 +18,12 @@ pub(super) fn error_of(failure: &Failure) -> Error {
         "/process/cwd" | "/cwd" => Stage::Process,
         _ => stage_of(failure.stream, name),
     };
-    let message = message(name, failure, &subject);
+    let mut message = message(name, failure, &subject);
+    if let Some(call) = missing {
+        message = format!("{message}: {call}");
+    }
 
-    // Two details carry a wait status where the others have an errno.
+    // Some details carry a wait status where the others have an errno.
     let has_errno = failure.errno > 0
         && !matches!(failure.detail, detail::DIED | detail::EXIT_STATUS | detail::NOT_IN_PATH);
     let mut error = if has_errno {
@@ -30,9 +35,12 @@ pub(super) fn error_of(failure: &Failure) -> Error {
         detail::TIMEOUT => Some(Category::Timeout),
         detail::TOO_MANY => Some(Category::Resource),
         detail::WRONG_STATE => Some(Category::State),
+        detail::MALFORMED_PLAN if failure.errno != libc::EINVAL => None,
         detail::MALFORMED_PLAN | detail::MISSING_DESCRIPTOR => Some(Category::Bug),
         detail::OPTION | detail::MISMATCH => Some(Category::Spec),
         _ if name == "Hook" => Some(Category::Hook),
+        // Nothing but the ranges that it was given makes the helper fail.
+        detail::EXIT_STATUS if name == "RunIdMapper" => Some(Category::Permission),
         _ if matches!(stage, Stage::Exec) => Some(Category::Program),
         _ if has_errno => of_value(name, failure.errno),
         _ => None,
@@ -53,6 +61,17 @@ pub(super) fn error_of(failure: &Failure) -> Error {
         Some(hint) => error.hint(hint),
         None => error,
     }
+}
+
+/// Takes the errno and the name of a system call that is missing apart.
+fn split(failure: &Failure) -> (Failure, Option<String>) {
+    let (errno, call) = (failure.errno & 0xffff, failure.errno >> 16);
+    if errno != libc::ENOSYS || call == 0 {
+        return (*failure, None);
+    }
+    let name = ScmpSyscall::from_raw_syscall(call).get_name();
+    let name = name.unwrap_or_else(|_| format!("system call {call}"));
+    (Failure { errno, ..*failure }, Some(name))
 }
 
 /// A process that died while it was set up may have been killed for want of memory.
@@ -98,7 +117,10 @@ fn message(name: &str, failure: &Failure, subject: &str) -> String {
         }
     };
     match failure.detail {
-        detail::CLONE => "create the process".to_owned(),
+        detail::CLONE if name == "NewNamespaces" => {
+            "create the process and its namespaces".to_owned()
+        }
+        detail::CLONE => format!("create the process: {}", what(name, &about)),
         detail::DIED if failure.errno == 0 => "the process died while it was set up".to_owned(),
         detail::DIED => format!("the process died while it was set up: it {}", ended()),
         detail::MALFORMED_PLAN => "the keeper cannot read the plan".to_owned(),
@@ -169,6 +191,14 @@ fn what(name: &str, about: &str) -> String {
         "User" => "change the user and groups",
         "WorkingDirectory" => "change to the working directory",
         "Hook" => "hook",
+        "NewSession" => "begin a session",
+        "NewKeyring" => "make a session keyring",
+        "Gate" => "wait at the gate",
+        "Umask" => "set the umask",
+        "Personality" => "set the personality",
+        "Scheduler" => "set the scheduler",
+        "IoPriority" => "set the I/O priority",
+        "Affinity" => "set the processors to run on",
         "SecurityLabel" => "set the security label",
         other => other,
     };
@@ -215,10 +245,21 @@ fn hint(name: &str, failure: &Failure) -> Option<&'static str> {
     if failure.detail == detail::EXIT_STATUS && name == "Hook" && failure.errno == 127 << 8 {
         return Some("with 127 a shell says that it has not found a command");
     }
+    if failure.detail == detail::CLONE && failure.errno == libc::EAGAIN {
+        return Some(
+            "a limit on processes is reached: RLIMIT_NPROC, the pids limit of a cgroup, \
+             or /proc/sys/kernel/pid_max",
+        );
+    }
     match (name, failure.errno) {
+        ("RunIdMapper", _) => Some(
+            "/etc/subuid and /etc/subgid have to grant this user every id that is mapped \
+             but its own",
+        ),
         ("NewNamespaces", libc::EPERM) => Some(
-            "creating namespaces needs root, or a user namespace in the configuration; \
-             see /proc/sys/user/max_user_namespaces and the kernel's user namespace settings",
+            "creating namespaces needs root, or a user namespace in the configuration, and no \
+             seccomp filter around this process that forbids it; see \
+             /proc/sys/user/max_user_namespaces and the kernel's user namespace settings",
         ),
         ("NewNamespaces", libc::ENOSPC) => {
             Some("a limit in /proc/sys/user/max_*_namespaces is reached")
@@ -228,6 +269,10 @@ fn hint(name: &str, failure: &Failure) -> Option<&'static str> {
         }
         ("IntoCgroup" | "EnterCgroup", libc::EBUSY) => Some(
             "a cgroup v2 directory with controllers enabled for its children takes no processes",
+        ),
+        ("MakeDevice", libc::EPERM) => Some(
+            "in a user namespace the container can only have devices that the host has at the \
+             same path",
         ),
         ("Mount", libc::ENODEV) => {
             Some("the kernel does not have this filesystem: see /proc/filesystems")
@@ -255,6 +300,10 @@ fn hint(name: &str, failure: &Failure) -> Option<&'static str> {
         ("Exec", libc::E2BIG) => {
             Some("the arguments and the environment are too long: see execve(2)")
         }
+        (_, libc::EPERM) => Some(
+            "it takes a capability that this process does not have, or a seccomp filter or a \
+             security module around it refuses the call",
+        ),
         _ => None,
     }
 }

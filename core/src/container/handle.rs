@@ -113,7 +113,7 @@ impl Container {
         started.map_err(|error| {
             let error = match error.category() {
                 Category::State => self.start_refused(error),
-                Category::Program | Category::Hook => {
+                _ if error.step().is_some() => {
                     // It is on its way out; who asks for its state now shall see it stopped.
                     let _ = self.0.init.wait(Some(Duration::from_secs(1)), None);
                     error
