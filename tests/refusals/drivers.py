@@ -70,10 +70,6 @@ class Driver:
             os.set_inheritable(RUNNER, True)
             if theirs.fileno() != RUNNER:
                 os.close(theirs.fileno())
-            if host.gone:
-                os.mkdir(f"/tmp/locule-gone-{os.getpid()}")
-                os.chdir(f"/tmp/locule-gone-{os.getpid()}")
-                os.rmdir(os.getcwd())
             if host.descriptors is not None:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (host.descriptors, host.descriptors))
             if install is not None:
@@ -89,14 +85,20 @@ class Driver:
 
     def ask(self, steps: List[Step]) -> Dict[str, str]:
         """Has the steps done. An answer of the kind "dead" or "hangs" is the runner's."""
-        self._talk.sendall("\t".join(map(encode, steps)).encode() + b"\n")
+        try:
+            self._talk.sendall("\t".join(map(encode, steps)).encode() + b"\n")
+        except BrokenPipeError:
+            pass  # it is dead, as will be seen
         while b"\n" not in self._buffer:
             ready, _, _ = select.select([self._talk], [], [], PATIENCE)
             if not ready:
                 self._process.kill()
                 self._process.wait()
                 return {"kind": "hangs"}
-            part = self._talk.recv(65536)
+            try:
+                part = self._talk.recv(65536)
+            except ConnectionResetError:
+                part = b""
             if not part:
                 return {"kind": "dead", "message": f"status {self._process.wait()}"}
             self._buffer += part
@@ -139,6 +141,17 @@ def seccomp() -> Optional[ctypes.CDLL]:
 
 
 SCMP_ACT_ALLOW, SCMP_ACT_ERRNO = 0x7FFF0000, 0x00050000
+SCMP_CMP_MASKED_EQ = 7
+CLONE_NEW = [1 << bit for bit in (17, 25, 26, 27, 28, 29, 30)]
+
+
+class Compare(ctypes.Structure):
+    """struct scmp_arg_cmp"""
+
+    _fields_ = [
+        ("arg", ctypes.c_uint), ("op", ctypes.c_int),
+        ("mask", ctypes.c_uint64), ("value", ctypes.c_uint64),
+    ]
 
 
 def filter_of(host: Host) -> Optional[Callable[[], None]]:
@@ -151,10 +164,16 @@ def filter_of(host: Host) -> Optional[Callable[[], None]]:
     # Root has the right to a filter, and no_new_privs would be one thing more that differs.
     lib.seccomp_attr_set(context, 3, 0)  # SCMP_FLTATR_CTL_NNP
     for name, error in host.denied:
+        name, _, namespaces = name.partition(" with ")
         number = lib.seccomp_syscall_resolve_name(name.encode())
         action = SCMP_ACT_ERRNO | getattr(errno, error)
-        if lib.seccomp_rule_add(context, action, number, 0) != 0:
-            raise OSError(f"a filter for {name}")
+        # "clone with namespaces": by the flags, which are the first argument.
+        rules = [Compare(0, SCMP_CMP_MASKED_EQ, kind, kind) for kind in CLONE_NEW]
+        for compare in rules if namespaces else [None]:
+            array = ctypes.byref(compare) if compare is not None else None
+            count = 0 if compare is None else 1
+            if lib.seccomp_rule_add_array(context, action, number, count, array) != 0:
+                raise OSError(f"a filter for {name}")
 
     def install() -> None:
         if lib.seccomp_load(context) != 0:

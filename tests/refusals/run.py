@@ -150,7 +150,8 @@ class Machine:
             log = self.base / f"log-{language}-{len(self._drivers)}"
             driver = Driver(command, env, host, log)
             # What a language opens once and keeps is open before it is looked at.
-            driver.ask([("open", {"state": "/dev/null/x"})])
+            if driver.ask([("open", {"state": "/dev/null/x"})])["kind"] == "dead":
+                raise RuntimeError(f"the {language} driver does not run: {driver.close()}")
             self._drivers[key] = driver
         return self._drivers[key]
 
@@ -188,7 +189,10 @@ def missing(case: Case, language: str, machine: Machine) -> Optional[str]:
 
 def run_one(case: Case, language: str, number: int, machine: Machine, show: bool) -> List[str]:
     id = f"rf{os.getpid()}-{number}-{language}"
-    driver = machine.driver(language, case.host)
+    try:
+        driver = machine.driver(language, case.host)
+    except RuntimeError as error:
+        return [str(error)]
     scene = Scene(machine.base / id, machine.rootfs, case, id)
     try:
         before = leftovers.Before(scene, driver, machine.pids())

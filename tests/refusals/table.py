@@ -98,13 +98,12 @@ def _texts(words: Dict[str, Any]) -> Dict[str, str]:
 @dataclass(frozen=True)
 class Host:
     """user: an ordinary one; denied: system calls that a filter refuses, with the errno's name;
-    descriptors: as many as it may have open; closed: of 0 to 2; gone: its directory is."""
+    descriptors: as many as it may have open; closed: of 0 to 2."""
 
     user: bool = False
     denied: Tuple[Tuple[str, str], ...] = ()
     descriptors: Optional[int] = None
     closed: Tuple[int, ...] = ()
-    gone: bool = False
 
 
 ROOT = Host()
@@ -169,14 +168,14 @@ def change(document: Any, changes: Dict[str, Any]) -> None:
                 place = place[int(step)]
             else:
                 place = place.setdefault(step, {})
-        if isinstance(place, list) and last == "-":
+        if last == "-":
             place.append(value)
-        elif isinstance(place, list):
-            place[int(last)] = value
-        elif value is REMOVED:
-            place.pop(last)
+            continue
+        key: Any = int(last) if isinstance(place, list) else last
+        if value is REMOVED:
+            place.pop(key)
         else:
-            place[last] = value
+            place[key] = value
 
 
 def is_root() -> bool:

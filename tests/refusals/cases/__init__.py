@@ -1,6 +1,6 @@
 """The table, by what is wrong."""
 
-from cases import bundles, calls, rootfs, state, types, values
+from cases import bundles, calls, kernel, privilege, rootfs, state, types, values
 
 TABLE = [
     *bundles.CASES,
@@ -9,4 +9,6 @@ TABLE = [
     *rootfs.CASES,
     *calls.CASES,
     *state.CASES,
+    *privilege.CASES,
+    *kernel.CASES,
 ]
