@@ -16,7 +16,7 @@ SYMBOLS := ffi/symbols.txt
 LIBS    := $(OUT)/lib/$(SONAME) $(OUT)/lib/liblocule.so $(OUT)/lib/liblocule.a
 KEEPER  := $(OUT)/libexec/locule-keeper
 
-.PHONY: help build lib stage demo test test-rust test-python test-go test-invariants test-soak soak bench deps header test-abi install uninstall fmt lint clean FORCE
+.PHONY: help build lib stage demo test test-rust test-python test-go test-refusals test-invariants test-soak soak bench deps header test-abi install uninstall fmt lint clean FORCE
 .DELETE_ON_ERROR:
 
 help:
@@ -133,7 +133,7 @@ demo: deps stage $(PYTHON)
 	@echo "=== Python ==="
 	@$(PYTHON) bindings/python/examples/run.py
 
-test: deps lint test-rust test-abi test-python test-go test-invariants test-soak
+test: deps lint test-rust test-abi test-python test-go test-refusals test-invariants test-soak
 
 test-rust:
 	$(CARGO) test --workspace
@@ -161,6 +161,13 @@ soak: SOAK = 10000
 soak: test-soak
 test-soak: stage $(PYTHON)
 	$(WITH) PYTHON=$(abspath $(PYTHON)) tests/soak/run.sh $(SOAK)
+# The table of what is refused, in three languages: see tests/refusals/run.py. ONLY="WORD..."
+# chooses among the cases, and SHOW=1 prints the messages.
+test-refusals: stage
+	@$(WITH) sh -c '$(CC) -Wall -Wextra -Werror -o $(OUT)/refusals-c tests/refusals/drive.c \
+	    $$(pkg-config --cflags --libs locule)'
+	@cd tests/refusals/go && $(WITH) go vet . && $(WITH) go build -o $(abspath $(OUT))/refusals-go .
+	@python3 tests/refusals/run.py $(OUT) $(if $(SHOW),--show) $(ONLY)
 
 # --- Working on Locule ---------------------------------------------------------------------
 

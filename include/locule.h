@@ -531,7 +531,11 @@ int locule_spec_generate(const struct locule_spec_opts *opts,
 
 /** /dev/null. */
 #define LOCULE_STDIO_NULL 0
-/** The stream of the same number of the calling process. */
+
+/**
+ * The stream of the same number of the calling process; /dev/null if it has none, that is, none
+ * that a program it executes would have.
+ */
 #define LOCULE_STDIO_INHERIT 1
 /** The descriptor in `fd`. */
 #define LOCULE_STDIO_FD 2

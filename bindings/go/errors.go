@@ -213,7 +213,10 @@ func done(ctx context.Context, op, id string) error {
 	if err == nil {
 		return nil
 	}
-	return &Error{Code: CodeCancelled, Op: op, ID: id, Msg: "not begun", cause: err}
+	return &Error{
+		Code: CodeCancelled, Op: op, ID: id, Stage: "arguments", Errno: syscall.ECANCELED,
+		Msg: "not begun", cause: err,
+	}
 }
 
 func invalid(op, msg string) error {

@@ -265,9 +265,13 @@ func timeout(ctx context.Context, asked time.Duration) uint32 {
 }
 
 // readBundle reads a bundle's config.json as far as it can be; errors are the library's to
-// report.
+// report. It takes no more than the library does: a FIFO or a device could go on for ever.
 func readBundle(bundle string) *specs.Spec {
-	text, err := os.ReadFile(filepath.Join(bundle, "config.json"))
+	path := filepath.Join(bundle, "config.json")
+	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() || info.Size() > 16<<20 {
+		return nil
+	}
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil
 	}

@@ -226,6 +226,7 @@ impl Error {
     pub fn os(stage: Stage, errno: i32, message: impl Into<String>) -> Self {
         let mut error = Error::new(Category::of_errno(errno), stage, message);
         error.0.errno = Some(errno);
+        error.0.hint = general_hint(errno).map(str::to_owned);
         error
     }
 
@@ -328,8 +329,10 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.messages.join(": "))?;
-        if let Some(errno) = self.0.errno {
-            write!(f, ": {}", nix::errno::Errno::from_raw(errno).desc())?;
+        // Of these the message says all: "Connection timed out" would only mislead.
+        let says_all = matches!(self.0.category, Category::Timeout | Category::Cancelled);
+        if let Some(errno) = self.0.errno.filter(|_| !says_all) {
+            write!(f, ": {}", words(errno))?;
         }
         if let Some(pointer) = &self.0.pointer {
             write!(f, " (at {pointer})")?;
@@ -339,6 +342,37 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// An errno in words: those of the C library, where nix has others. Not taken from the C
+/// library itself, whose words depend on the host's locale.
+pub(crate) fn words(errno: i32) -> &'static str {
+    match errno {
+        libc::EBADF => "Bad file descriptor",
+        libc::ELOOP => "Too many levels of symbolic links",
+        libc::ERANGE => "Numerical result out of range",
+        _ => nix::errno::Errno::from_raw(errno).desc(),
+    }
+}
+
+/// What helps whatever was being done.
+fn general_hint(errno: i32) -> Option<&'static str> {
+    Some(match errno {
+        libc::EMFILE => {
+            "the limit on open descriptors of a process, RLIMIT_NOFILE, is reached: that of this \
+             process, or that in process.rlimits"
+        }
+        libc::ENOMEM => {
+            "the machine's memory ran out, or what process.rlimits or the cgroup allow is too \
+             little to set the container up"
+        }
+        libc::ENOSYS => {
+            "the kernel does not have this system call, or a seccomp filter around this process \
+             hides it"
+        }
+        libc::ENFILE => "the machine's limit on open files, /proc/sys/fs/file-max, is reached",
+        _ => return None,
+    })
+}
 
 #[cfg(test)]
 mod tests {
@@ -354,6 +388,12 @@ mod tests {
             "mount \"/data\": open the source \"/nope\": No such file or directory (at /mounts/3)"
         );
         assert_eq!(error.category(), Category::NotFound);
+    }
+
+    #[test]
+    fn a_timeout_does_not_speak_of_connections() {
+        let error = Error::new(Category::Timeout, Stage::Spawn, "the deadline passed");
+        assert_eq!(error.with_errno(libc::ETIMEDOUT).to_string(), "the deadline passed");
     }
 
     #[test]

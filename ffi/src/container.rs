@@ -6,7 +6,7 @@ use std::path::Path;
 use std::ptr;
 
 use locule::{
-    Container, CreateOptions, ExecOptions, OnHostExit, Parentage, Result, Rootfs, Source,
+    Container, CreateOptions, Error, ExecOptions, OnHostExit, Parentage, Result, Rootfs, Source,
 };
 
 use crate::argument::{
@@ -209,8 +209,13 @@ pub unsafe extern "C" fn locule_container_create(
             let out = argument::out(out, ptr::null_mut(), "out")?;
             let runtime = runtime::target(runtime)?;
             let opts = options::read(opts, "opts")?;
-            let pass_fds = opts.pass_fds()?;
-            *out = locule_container::new(runtime.create(opts.convert(&pass_fds)?)?);
+            let named = |error: Error| match optional_text(opts.id, "opts.id") {
+                Ok(Some(id)) => error.of_container(id),
+                _ => error,
+            };
+            let pass_fds = opts.pass_fds().map_err(named)?;
+            let options = opts.convert(&pass_fds).map_err(named)?;
+            *out = locule_container::new(runtime.create(options).map_err(named)?);
             Ok(0)
         })
     }
@@ -306,11 +311,14 @@ pub unsafe extern "C" fn locule_container_exec(
             let opts = options::read(opts, "opts")?;
             check_flags(opts.flags, 0, "opts.flags")?;
             check_reserved(opts.reserved, "opts.reserved")?;
-            let process = bytes(opts.process_json, opts.process_json_len, "opts.process_json")?;
-            let pass_fds = descriptors(opts.pass_fds, opts.pass_fd_count, "opts.pass_fds")?;
+            let named = |error: Error| error.of_container(container.id());
+            let process = bytes(opts.process_json, opts.process_json_len, "opts.process_json")
+                .map_err(named)?;
+            let pass_fds =
+                descriptors(opts.pass_fds, opts.pass_fd_count, "opts.pass_fds").map_err(named)?;
             let process = container.exec(ExecOptions {
                 process,
-                stdio: options::stdio(&opts.stdio)?,
+                stdio: options::stdio(&opts.stdio).map_err(named)?,
                 pass_fds: &pass_fds,
                 timeout: option_timeout(opts.timeout_ms),
                 cancel: cancel::optional(opts.cancel),

@@ -9,7 +9,8 @@ use crate::argument::{descriptor, invalid, unsupported};
 
 /// /dev/null.
 pub const LOCULE_STDIO_NULL: u32 = 0;
-/// The stream of the same number of the calling process.
+/// The stream of the same number of the calling process; /dev/null if it has none, that is, none
+/// that a program it executes would have.
 pub const LOCULE_STDIO_INHERIT: u32 = 1;
 /// The descriptor in `fd`.
 pub const LOCULE_STDIO_FD: u32 = 2;

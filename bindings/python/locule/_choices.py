@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from . import _abi
-from ._errors import Invalid, call_for_bytes
+from ._errors import Invalid, NotFound, call_for_bytes
 
 StrPath = Union[str, "os.PathLike[str]"]
 Args = Union[str, "os.PathLike[str]", Sequence[Union[str, "os.PathLike[str]"]]]
@@ -250,9 +250,8 @@ class Choices:
             assert self.bundle is not None
             if not self._changes():
                 return None
-            try:
-                text = Path(self.bundle, "config.json").read_bytes()
-            except OSError:
+            text = _read_config(self.bundle)
+            if text is None:
                 return None
         elif isinstance(self.spec, (str, bytes)):
             text = self.spec.encode() if isinstance(self.spec, str) else self.spec
@@ -352,6 +351,20 @@ class Choices:
         return limits
 
 
+def _read_config(bundle: StrPath) -> Optional[bytes]:
+    """A bundle's config.json, or None: what is wrong with it the library says.
+
+    No more is read than the library reads: a FIFO or a device could go on for ever.
+    """
+    path = Path(bundle, "config.json")
+    try:
+        if not path.is_file() or path.stat().st_size > 16 << 20:
+            return None
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
 def _without_duplicates(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
     document = dict(pairs)
     if len(document) != len(pairs):
@@ -374,6 +387,8 @@ def default_spec(args: Optional[Args] = None, **choices: Any) -> Dict[str, Any]:
     """
     document = Choices(args, **choices).document()
     if document is None:
-        document = Path(choices["bundle"], "config.json").read_bytes()
+        document = _read_config(choices["bundle"])
+        if document is None:
+            raise NotFound(f"bundle {choices['bundle']!r}: no config.json that can be read")
     result: Dict[str, Any] = json.loads(document)
     return result

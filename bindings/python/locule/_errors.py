@@ -33,6 +33,7 @@ class LoculeError(Exception):
     step: Optional[str]
 
     _code = "unknown"
+    _stage: Optional[str] = None
 
     def __init__(
         self,
@@ -52,7 +53,7 @@ class LoculeError(Exception):
         self.message = message
         self.code = code if code is not None else self._code
         self.errno = errno
-        self.stage = stage
+        self.stage = stage if stage is not None else self._stage
         self.pointer = pointer
         self.hint = hint
         self.container_id = container_id
@@ -87,6 +88,7 @@ class Invalid(LoculeError, ValueError):
     """An argument of the call is wrong."""
 
     _code = "invalid"
+    _stage = "arguments"
 
 
 class SpecError(LoculeError, ValueError):

@@ -47,7 +47,10 @@ pub fn make(child: &mut Child, operation: &Operation<'static>) -> Result {
         }
         // A user namespace cannot make devices: show the host's, if it is the right one.
         Err(Errno::EPERM) if kind != S_IFIFO => {
-            let tree = system::open_tree(AT_FDCWD, path, OPEN_TREE_CLONE).during(detail::SOURCE)?;
+            let tree = match system::open_tree(AT_FDCWD, path, OPEN_TREE_CLONE) {
+                Err(Errno::ENOENT) => return Err(Errno::EPERM.into()),
+                tree => tree.during(detail::SOURCE)?,
+            };
             if !same(&system::stat(tree.raw())?) {
                 return Err(Error::new(detail::MISMATCH, Errno::ENODEV));
             }

@@ -7,7 +7,7 @@ use core::ffi::CStr;
 use locule_plan::protocol::{Failure, Text, detail};
 use locule_plan::{Operation, Step, Stream};
 
-use crate::system::{Errno, Sys};
+use crate::system::{self, Errno, Sys};
 
 /// The failure of a part of an operation. Small, because every step returns it.
 #[derive(Clone, Copy)]
@@ -58,7 +58,7 @@ impl Error {
             stream: stream as u32,
             operation: step.operation.code(),
             detail: self.detail,
-            errno: self.errno,
+            errno: system::with_call(self.errno),
             pointer: Text::new(step.pointer.to_bytes()),
             subject,
         }
@@ -70,7 +70,7 @@ impl Error {
             stream: stream as u32,
             operation: 0,
             detail: self.detail,
-            errno: self.errno,
+            errno: system::with_call(self.errno),
             pointer: Text::EMPTY,
             subject: self.subject(),
         }

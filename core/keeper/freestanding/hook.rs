@@ -103,6 +103,13 @@ fn wait_for(start: &Start<'_>, timeout: Option<u64>, interrupts: &Interrupts) ->
     let status = wait_status(&system::waitid(pidfd.raw(), WEXITED)?);
     ended?;
     if status != 0 {
+        // 127 is what a helper ends with that could not be executed, and what shells say of a
+        // command: the file itself tells which.
+        if status == 127 << 8
+            && let Err(errno) = system::faccessat(AT_FDCWD, start.path, X_OK)
+        {
+            return Err(Error::from(errno).about(start.path.to_bytes()));
+        }
         let failed = Error::new(detail::EXIT_STATUS, Errno(status));
         return Err(failed.about(start.path.to_bytes()));
     }

@@ -525,7 +525,7 @@ pub fn refusal(what: u16, errno: Errno) -> Reply {
         stream: Stream::Launch as u32,
         operation: 0,
         detail: what,
-        errno: errno.0,
+        errno: system::with_call(errno.0),
         pointer: Text::EMPTY,
         subject: Text::EMPTY,
     })

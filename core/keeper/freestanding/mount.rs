@@ -126,7 +126,18 @@ pub fn bind(child: &mut Child, operation: &Operation<'_>) -> Result {
             propagate(mount, propagation).during(detail::ATTRIBUTES)
         }
         Err(errno) => Err(Error::new(detail::ATTRIBUTES, errno)),
-        Ok(()) => attach(child, tree, place.raw(), target, propagation),
+        Ok(()) => attach(child, tree, place.raw(), target, propagation)
+            .map_err(|error| explain_attach(error, place.raw(), is_file)),
+    }
+}
+
+/// The kernel says "invalid argument" or less where a file was to hide a directory.
+fn explain_attach(error: Error, place: Raw, file: bool) -> Error {
+    match system::stat(place) {
+        Ok(stat) if error.detail == detail::ATTACH && stat.is_directory() == file => {
+            Error::new(detail::MISMATCH, if file { Errno::EISDIR } else { Errno::ENOTDIR })
+        }
+        _ => error,
     }
 }
 

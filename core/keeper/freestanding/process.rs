@@ -80,8 +80,10 @@ struct Recipe<'a> {
     through: Option<(Raw, u64)>,
     /// Namespaces to join before a new user namespace takes the power to.
     before: [Option<(Raw, u64)>; 8],
-    /// The operation a failed clone is blamed on.
+    /// The operation a failed clone is blamed on, and the one that it is if the cgroup did
+    /// not take the process.
     step: Option<Step<'a>>,
+    cgroup_step: Option<Step<'a>>,
     joins: [Option<(Raw, u64)>; 2],
     /// The keeper's own namespaces of the kinds it has joined for the child.
     own: [Option<(Fd, u64)>; 2],
@@ -99,6 +101,7 @@ pub fn launch(
         through: None,
         before: [None; 8],
         step: None,
+        cgroup_step: None,
         joins: [None, None],
         own: [None, None],
     };
@@ -110,9 +113,14 @@ pub fn launch(
         }
     }
     let launched = prepared.and_then(|()| {
-        create(order, &recipe).map_err(|error| match &recipe.step {
-            Some(step) => error.frame(Stream::Launch, step),
-            None => error.bare_frame(Stream::Launch),
+        create(order, &recipe).map_err(|error| {
+            let of_cgroup = error.detail == detail::CLONE
+                && matches!(Errno(error.errno), Errno::EACCES | Errno::EBUSY | Errno::EOPNOTSUPP);
+            let blamed = if of_cgroup { &recipe.cgroup_step } else { &recipe.step };
+            match blamed {
+                Some(step) => error.frame(Stream::Launch, step),
+                None => error.bare_frame(Stream::Launch),
+            }
         })
     });
     for (namespace, kind) in recipe.own.into_iter().flatten() {
@@ -149,13 +157,15 @@ fn prepare<'a>(order: &Order<'_>, step: &Step<'a>, recipe: &mut Recipe<'a>) -> R
             let free = recipe.joins.iter().position(Option::is_none).ok_or(Errno::E2BIG)?;
             recipe.joins[free] = Some(join);
             if recipe.through.is_none() {
-                recipe.own[free] = Some((own_namespace(kind)?, kind));
+                let own = own_namespace(kind)?;
                 system::setns(join.0, kind)?;
+                // To return to, now that this one has been left.
+                recipe.own[free] = Some((own, kind));
             }
         }
         Operation::IntoCgroup { slot } => {
             recipe.cgroup = Some(order.slot(slot)?);
-            recipe.step = Some(*step);
+            recipe.cgroup_step = Some(*step);
         }
         Operation::JoinNamespace { kind, slot } => {
             let free = recipe.before.iter().position(Option::is_none).ok_or(Errno::E2BIG)?;
@@ -228,8 +238,9 @@ fn spawn(flags: u64, cgroup: Option<Raw>) -> Sys<(i32, Option<Fd>, bool)> {
         by_hand = true;
         result = system::clone3(&arguments);
     }
-    // Outer sandboxes answer so, because they cannot look into the structure.
-    if result == Err(Errno::ENOSYS) {
+    // Outer sandboxes answer so, because they cannot look into the structure; EPERM may be
+    // the kernel's own answer, and then clone gives it again.
+    if matches!(result, Err(Errno::ENOSYS | Errno::EPERM)) {
         by_hand = true;
         result = system::clone(flags | CLONE_PIDFD | signal, &mut pidfd);
     }

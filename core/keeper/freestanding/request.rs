@@ -1,18 +1,17 @@
 //! What the keeper is asked to do. `Create` is done while the asker waits; everything else
 //! is begun here and goes on in the event loop.
 
-use locule_plan::Stream;
-use locule_plan::VERSION;
 use locule_plan::protocol::{
     CONTROL_NAME, GATE_NAME, Gate, Phase, Reply, Request, RequestKind, create as flag, detail, watch as watch_flag,
 };
+use locule_plan::{Operation, Stream, VERSION};
 
 use crate::abi::*;
 use crate::failure::Error;
 use crate::keeper::{
     Keeper, Plan, Process, clean_up, died_before_exec, read_plan, refusal, run_hooks,
 };
-use crate::process::{Interrupts, Launched, Mode, Order, Refused, abandon, launch};
+use crate::process::{Interrupts, Launched, Mode, Order, Refused, abandon, launch, wait_status};
 use crate::socket::{self, Descriptors};
 use crate::system::{self, Errno, Fd, Raw};
 
@@ -234,7 +233,11 @@ fn escort(
         let mut descriptors = Descriptors::none();
         let len = socket::receive(gate, &mut buffer, &mut descriptors, 0).unwrap_or(0);
         if len == 0 {
-            let status = died_before_exec(launched.pidfd.raw(), launched.pid);
+            let status = if has_gate(plan) {
+                Some(status_of_dead(launched.pidfd.raw()))
+            } else {
+                died_before_exec(launched.pidfd.raw(), launched.pid)
+            };
             return match status {
                 None => Ok(Phase::Running),
                 Some(status) => {
@@ -276,6 +279,20 @@ fn escort(
 fn withdrawn(reply: Option<&Fd>) -> bool {
     let mut entry = [PollFd::hangup(reply.map_or(-1, Fd::raw))];
     system::poll(&mut entry, Some(TimeSpec::ZERO)) == Ok(1)
+}
+
+/// Whether a process that closes its gate before it is ready can only be dead.
+fn has_gate(plan: &Plan) -> bool {
+    let mut steps = plan.document.stream(Stream::Child).flatten();
+    steps.any(|step| matches!(step.operation, Operation::Gate {}))
+}
+
+/// The wait status of a process that is dying: its descriptors are closed a moment before it
+/// can be waited for. 0 if it cannot be known, as that of another's child.
+fn status_of_dead(pidfd: Raw) -> i32 {
+    let mut entry = [PollFd::readable(pidfd)];
+    let _ = system::poll(&mut entry, Some(TimeSpec::from_milliseconds(1000)));
+    system::waitid(pidfd, WEXITED | WNOHANG | WNOWAIT).map_or(0, |info| wait_status(&info))
 }
 
 fn start(keeper: &mut Keeper, reply: Option<Fd>) {

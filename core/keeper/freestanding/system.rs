@@ -5,6 +5,7 @@
 
 use core::ffi::CStr;
 use core::num::NonZeroI32;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::abi::*;
 use crate::arch::{late, number as nr, syscall};
@@ -117,13 +118,36 @@ macro_rules! call {
         let mut _at = 0;
         $( words[_at] = Argument::word($argument); _at += 1; )*
         // SAFETY: see the macro's description; each use says so by its signature.
-        check(unsafe { syscall($number, words) })
+        check($number, unsafe { syscall($number, words) })
     }};
 }
 
 #[inline]
-fn check(result: isize) -> Sys<usize> {
-    if (-4095..0).contains(&result) { Err(Errno(-result as i32)) } else { Ok(result as usize) }
+fn check(number: usize, result: isize) -> Sys<usize> {
+    if (-4095..0).contains(&result) { Err(refused(number, result)) } else { Ok(result as usize) }
+}
+
+/// The last system call that does not exist here: nobody could tell which it was from what was
+/// being done.
+static MISSING: AtomicU32 = AtomicU32::new(0);
+
+#[cold]
+#[inline(never)]
+fn refused(number: usize, result: isize) -> Errno {
+    let errno = Errno(-result as i32);
+    if errno == Errno::ENOSYS {
+        MISSING.store(number as u32, Ordering::Relaxed);
+    }
+    errno
+}
+
+/// An errno as a failure frame has it: with `ENOSYS` goes the number of the call.
+pub fn with_call(errno: i32) -> i32 {
+    if errno == Errno::ENOSYS.0 {
+        errno | (MISSING.load(Ordering::Relaxed) << 16) as i32
+    } else {
+        errno
+    }
 }
 
 fn descriptor(result: Sys<usize>) -> Sys<Fd> {

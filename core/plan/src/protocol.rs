@@ -150,7 +150,8 @@ pub struct Failure {
     pub operation: u16,
     /// What exactly was being done: one of [`detail`].
     pub detail: u16,
-    /// The errno, 0 if there is none; for a hook that failed, its wait status.
+    /// The errno, 0 if there is none; for a hook that failed, its wait status. With `ENOSYS`
+    /// the upper half is the number of the system call, where it is known.
     pub errno: i32,
     /// The JSON pointer.
     pub pointer: Text,

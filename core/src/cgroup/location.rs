@@ -156,6 +156,12 @@ fn normal(path: &Path) -> Option<PathBuf> {
     (!plain.as_os_str().is_empty()).then_some(plain)
 }
 
+/// Whether it has the form `slice:prefix:name`, which means a unit, and no directory.
+fn is_of_systemd(path: &Path) -> bool {
+    let text = path.as_os_str().as_encoded_bytes();
+    !text.contains(&b'/') && text.iter().filter(|byte| **byte == b':').count() == 2
+}
+
 impl Hierarchies {
     /// Decides where a container's cgroups go. Pure: looks at no file.
     ///
@@ -167,9 +173,23 @@ impl Hierarchies {
     ///
     /// # Errors
     /// [`Category::Spec`] when the path has `..` or names the root itself
-    /// (runtime-spec, config-linux, `cgroupsPath`).
+    /// (runtime-spec, config-linux, `cgroupsPath`); [`Category::Unsupported`] when it is one for
+    /// systemd.
     pub fn locate(&self, cgroups_path: Option<&Path>, id: &str, euid: u32) -> Result<Location> {
         let asked = cgroups_path.filter(|path| !path.as_os_str().is_empty());
+        if let Some(path) = asked.filter(|path| is_of_systemd(path)) {
+            return Err(Error::new(
+                Category::Unsupported,
+                Stage::Cgroup,
+                format!(
+                    "cgroupsPath {path:?} is for the systemd cgroup driver, which is not supported"
+                ),
+            )
+            .at("/linux/cgroupsPath")
+            .hint(
+                "give a path such as \"/my.slice/web\", or have the engine use the cgroupfs driver",
+            ));
+        }
         let refuse = |path: &Path| {
             Error::new(
                 Category::Spec,
@@ -267,6 +287,15 @@ mod tests {
             assert_eq!(error.category(), Category::Spec, "{path}");
             assert_eq!(error.pointer(), Some("/linux/cgroupsPath"));
         }
+    }
+
+    #[test]
+    fn a_unit_of_systemd_is_not_taken_for_a_directory() {
+        let locate = |path: &str| v2("", false).locate(Some(Path::new(path)), "web", 0);
+        let error = locate("system.slice:docker:abc").unwrap_err();
+        assert_eq!(error.category(), Category::Unsupported);
+        assert_eq!(error.pointer(), Some("/linux/cgroupsPath"));
+        assert!(locate("/pods/a:b:c").is_ok() && locate("a:b").is_ok());
     }
 
     #[test]

@@ -85,7 +85,7 @@ pub(crate) fn compile_container(input: &ContainerInput<'_>) -> Result<Plan> {
     let new_user = namespaces.is_new(join::USER);
     let born_there = new_user || namespaces.has(join::USER) && input.facts.privileged;
     let limits = if born_there { Stream::Parent } else { Stream::Child };
-    process::limits(&mut out, limits, process);
+    process::limits(&mut out, limits, process, "/process");
     enter_namespaces(&mut out, input, &namespaces)?;
     if new_user {
         map_ids(&mut out, input)?;
@@ -424,7 +424,7 @@ fn prepare_root(
         out.child(pointer, &Operation::RootPropagation { flags });
     }
     let process = spec.process().as_ref();
-    process::streams(out, process, &input.descriptors, terminal, true);
+    process::streams(out, process, "/process", &input.descriptors, terminal, true);
     Ok(())
 }
 

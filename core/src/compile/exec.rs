@@ -40,7 +40,7 @@ pub(crate) fn compile_exec(input: &ExecInput<'_>) -> Result<Plan> {
     affinity_to(&mut out, "final", affinity.and_then(|a| a.cpu_affinity_final().as_deref()))?;
 
     // Before the user namespace takes the power to raise them.
-    process::limits(&mut out, Stream::Child, input.process);
+    process::limits(&mut out, Stream::Child, input.process, "");
     let slot = out.slot(Slot::Init);
     let mut kinds = namespaces.kinds();
     if namespaces.has(join::USER) && !input.facts.privileged {
@@ -65,7 +65,7 @@ pub(crate) fn compile_exec(input: &ExecInput<'_>) -> Result<Plan> {
     }
     out.child("", &Operation::NewSession {});
     let terminal = input.process.terminal().unwrap_or(false);
-    process::streams(&mut out, Some(input.process), &input.descriptors, terminal, false);
+    process::streams(&mut out, Some(input.process), "", &input.descriptors, terminal, false);
 
     let process = ProcessInput {
         process: input.process,

@@ -30,10 +30,11 @@ pub(super) struct ProcessInput<'a> {
     pub keep_groups: bool,
 }
 
-/// Resource limits and the OOM score, in a stream whose actor may still raise them.
-pub(super) fn limits(out: &mut Writer, stream: Stream, process: &oci::Process) {
+/// Resource limits and the OOM score, in a stream whose actor may still raise them. `at` is
+/// where the process object stands.
+pub(super) fn limits(out: &mut Writer, stream: Stream, process: &oci::Process, at: &str) {
     for (index, limit) in process.rlimits().iter().flatten().enumerate() {
-        let pointer = format!("/process/rlimits/{index}");
+        let pointer = format!("{at}/rlimits/{index}");
         out.push(
             stream,
             &pointer,
@@ -46,14 +47,16 @@ pub(super) fn limits(out: &mut Writer, stream: Stream, process: &oci::Process) {
     }
     if let Some(value) = process.oom_score_adj() {
         let operation = Operation::OomScoreAdj { value };
-        out.push(stream, "/process/oomScoreAdj", &operation);
+        out.push(stream, &format!("{at}/oomScoreAdj"), &operation);
     }
 }
 
-/// Standard streams and passed descriptors, or a terminal.
+/// Standard streams and passed descriptors, or a terminal. `at` is where the process object
+/// stands.
 pub(super) fn streams(
     out: &mut Writer,
     process: Option<&oci::Process>,
+    at: &str,
     descriptors: &Descriptors,
     terminal: bool,
     console: bool,
@@ -62,7 +65,7 @@ pub(super) fn streams(
         let size = process.and_then(oci::Process::console_size);
         let number = |value: u64| u32::try_from(value).unwrap_or(0);
         out.child(
-            "/process/terminal",
+            &format!("{at}/terminal"),
             &Operation::Terminal {
                 rows: size.map_or(0, |size| number(size.height())),
                 columns: size.map_or(0, |size| number(size.width())),

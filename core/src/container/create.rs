@@ -10,7 +10,8 @@ use std::time::{Duration, SystemTime};
 use locule_plan::protocol::{self, Reply, Request, RequestKind};
 use serde_json::value::RawValue;
 
-use super::failure::error_of;
+use super::bundle::read_config;
+use super::failure::{blame_memory, error_of};
 use super::handle::{self, Container};
 use super::pidfd::Identity;
 use super::process::{self, ExitSource, Process};
@@ -23,7 +24,7 @@ use crate::compile::{ContainerInput, Plan, Slot, cgroup_owner, compile_container
 use crate::launch::{
     Channel, Deadline, Execution, Message, Relation, memory_file, reap, reap_if_ended, request,
 };
-use crate::spec::{self, oci};
+use crate::spec::{self, oci, vocabulary};
 use crate::{Category, Error, Result, Stage};
 
 /// How long a creation or a start may take when the caller does not say.
@@ -41,17 +42,19 @@ impl Configuration {
         let (json, bundle) = match source {
             Source::Bundle(path) => {
                 let bundle = absolute(path)?;
-                let file = bundle.join("config.json");
-                let json = std::fs::read(&file).map_err(|error| {
-                    Error::io(Stage::Validate, &error, format!("read {file:?}"))
-                })?;
-                (json, bundle)
+                (read_config(&bundle)?, bundle)
             }
             Source::Spec { json, base } => {
                 (json.to_vec(), absolute(base.as_deref().unwrap_or(Path::new(".")))?)
             }
         };
-        let spec = spec::parse(&json)?;
+        let spec = spec::parse(&json).map_err(|error| match source {
+            // A pointer says enough; without one it is the file as a whole.
+            Source::Bundle(_) if error.pointer().is_none() => {
+                error.context(format!("{:?}", bundle.join("config.json")))
+            }
+            _ => error,
+        })?;
         spec::validate(&spec)?;
         // It has just been parsed, so it is valid UTF-8 and valid JSON.
         let json = String::from_utf8(json).ok().and_then(|text| RawValue::from_string(text).ok());
@@ -113,13 +116,13 @@ pub(super) fn create(runtime: &Runtime, options: &CreateOptions<'_>) -> Result<C
             &invented
         }
     };
-    check_id(id)?;
-    make(runtime, options, id).map_err(|error| error.of_container(id))
+    check_id(id).and_then(|()| make(runtime, options, id)).map_err(|error| error.of_container(id))
 }
 
 fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Container> {
     let patience = options.timeout.unwrap_or(PATIENCE);
     let deadline = Deadline::within(Some(patience), options.cancel);
+    deadline.check()?;
     let Configuration { json, spec, bundle } = Configuration::load(&options.source)?;
     let location = locate(runtime, &spec, id)?;
     let mut streams = Streams::open(&options.stdio)?;
@@ -174,7 +177,8 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
     } | if record.detached { protocol::create::DETACHED } else { 0 };
     let (Some(dir), Some(keeper)) = (&begun.dir, &begun.keeper) else { unreachable!("made above") };
     let replies = keeper.create(runtime, flags, &plan, dir, &descriptors)?;
-    let (created, terminal) = await_creation(&replies, &deadline, Stage::Spawn)?;
+    let (created, terminal) = await_creation(&replies, &deadline, Stage::Spawn)
+        .map_err(|error| blame_memory(error, cgroup))?;
     if let Some(leaving) = begun.leaving.take() {
         reap(&leaving);
     }
@@ -409,7 +413,8 @@ impl Opened {
             let raw = match (slot, known(slot)) {
                 (_, Some(raw)) => raw,
                 (Slot::Namespace { path, kind, pointer }, None) => {
-                    let fd = open_namespace(path, *kind).map_err(|e| e.at(pointer.clone()))?;
+                    let at = format!("{pointer}/path");
+                    let fd = open_namespace(path, *kind).map_err(|error| error.at(at))?;
                     let raw = fd.as_raw_fd();
                     opened._owned.push(fd);
                     raw
@@ -435,7 +440,8 @@ fn open_namespace(path: &Path, kind: u64) -> Result<OwnedFd> {
     // SAFETY: the request takes no argument.
     let found = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE as _) };
     if found as u64 != kind || found < 0 {
-        let message = format!("{path:?} is not a namespace of the wanted type");
+        let wanted = vocabulary::namespace_name_of(kind);
+        let message = format!("{path:?} is not a {wanted} namespace");
         return Err(Error::new(Category::Spec, Stage::Namespaces, message));
     }
     Ok(file.into())
@@ -443,8 +449,9 @@ fn open_namespace(path: &Path, kind: u64) -> Result<OwnedFd> {
 
 /// The plan in a sealed memory file, which the keeper maps.
 pub(super) fn plan_file(plan: &Plan) -> Result<OwnedFd> {
-    memory_file(c"locule-plan", Execution::Forbidden, &plan.bytes)
-        .map_err(|error| Error::io(Stage::Spawn, &error, "put the plan in a memory file"))
+    memory_file(c"locule-plan", Execution::Forbidden, &plan.bytes).map_err(|error| {
+        Error::io(Stage::Spawn, &error, "put the plan in a memory file: memfd_create")
+    })
 }
 
 fn invent_id() -> Result<String> {

@@ -35,6 +35,7 @@ impl Drop for OwnKeeper {
 pub(super) fn exec(container: &Container, options: &ExecOptions<'_>) -> Result<Process> {
     container.check_exists()?;
     let deadline = Deadline::within(Some(options.timeout.unwrap_or(PATIENCE)), options.cancel);
+    deadline.check()?;
     let shared = &*container.0;
     let spec = &shared.spec;
     let process = complete(spec, options.process)?;
@@ -155,6 +156,6 @@ fn complete(spec: &oci::Spec, json: &[u8]) -> Result<oci::Process> {
         Some(own) => spec::parse_process_over(json, own)?,
         None => spec::parse_process(json)?,
     };
-    spec::validate_process(&process)?;
+    spec::validate_process_in(&process, spec)?;
     Ok(process)
 }

@@ -1,18 +1,29 @@
 //! What a keeper reports, as an error for the caller.
 
-use locule_plan::protocol::{Failure, detail};
+use libseccomp::ScmpSyscall;
+use locule_plan::protocol::{Failure, Text, detail};
 use locule_plan::{Operation, Stream};
 
+use crate::cgroup::Cgroup;
 use crate::{Category, Error, Stage};
 
 /// The error that `failure` stands for.
 pub(super) fn error_of(failure: &Failure) -> Error {
+    let (failure, missing) = &split(failure);
     let name = Operation::name_of(failure.operation).unwrap_or("");
     let subject = String::from_utf8_lossy(failure.subject.as_bytes()).into_owned();
-    let stage = stage_of(failure.stream, name);
-    let message = message(name, failure, &subject);
+    let pointer = String::from_utf8_lossy(failure.pointer.as_bytes());
+    let stage = match &*pointer {
+        // A directory like others, but made for the process.
+        "/process/cwd" | "/cwd" => Stage::Process,
+        _ => stage_of(failure.stream, name),
+    };
+    let mut message = message(name, failure, &subject);
+    if let Some(call) = missing {
+        message = format!("{message}: {call}");
+    }
 
-    // Two details carry a wait status where the others have an errno.
+    // Some details carry a wait status where the others have an errno.
     let has_errno = failure.errno > 0
         && !matches!(failure.detail, detail::DIED | detail::EXIT_STATUS | detail::NOT_IN_PATH);
     let mut error = if has_errno {
@@ -24,10 +35,14 @@ pub(super) fn error_of(failure: &Failure) -> Error {
         detail::TIMEOUT => Some(Category::Timeout),
         detail::TOO_MANY => Some(Category::Resource),
         detail::WRONG_STATE => Some(Category::State),
+        detail::MALFORMED_PLAN if failure.errno != libc::EINVAL => None,
         detail::MALFORMED_PLAN | detail::MISSING_DESCRIPTOR => Some(Category::Bug),
         detail::OPTION | detail::MISMATCH => Some(Category::Spec),
         _ if name == "Hook" => Some(Category::Hook),
+        // Nothing but the ranges that it was given makes the helper fail.
+        detail::EXIT_STATUS if name == "RunIdMapper" => Some(Category::Permission),
         _ if matches!(stage, Stage::Exec) => Some(Category::Program),
+        _ if has_errno => of_value(name, failure.errno),
         _ => None,
     };
     if let Some(category) = category {
@@ -39,13 +54,56 @@ pub(super) fn error_of(failure: &Failure) -> Error {
     if !name.is_empty() {
         error = error.in_step(name);
     }
-    let pointer = String::from_utf8_lossy(failure.pointer.as_bytes());
     if !pointer.is_empty() {
-        error = error.at(pointer);
+        error = error.at(whole(&pointer));
     }
     match hint(name, failure) {
         Some(hint) => error.hint(hint),
         None => error,
+    }
+}
+
+/// Takes the errno and the name of a system call that is missing apart.
+fn split(failure: &Failure) -> (Failure, Option<String>) {
+    let (errno, call) = (failure.errno & 0xffff, failure.errno >> 16);
+    if errno != libc::ENOSYS || call == 0 {
+        return (*failure, None);
+    }
+    let name = ScmpSyscall::from_raw_syscall(call).get_name();
+    let name = name.unwrap_or_else(|_| format!("system call {call}"));
+    (Failure { errno, ..*failure }, Some(name))
+}
+
+/// A process that died while it was set up may have been killed for want of memory.
+pub(super) fn blame_memory(error: Error, cgroup: &Cgroup) -> Error {
+    let died = error.category() == Category::System && error.errno().is_none();
+    if !died || !cgroup.oom_kills().is_ok_and(|kills| kills > 0) {
+        return error;
+    }
+    let message = "the kernel killed the process while it was set up: the container's memory \
+                   limit is too small for that";
+    Error::new(Category::Resource, Stage::Spawn, message)
+        .with_errno(libc::ENOMEM)
+        .at("/linux/resources/memory/limit")
+}
+
+/// The category of errnos by which the kernel refuses what the configuration says, whoever asks.
+fn of_value(name: &str, errno: i32) -> Option<Category> {
+    match (name, errno) {
+        (_, libc::ENOTDIR | libc::ELOOP | libc::ENAMETOOLONG) => Some(Category::Spec),
+        ("Sysctl" | "User", libc::EINVAL | libc::ERANGE) => Some(Category::Spec),
+        // No security module takes the label.
+        ("SecurityLabel", libc::EINVAL) => Some(Category::Unsupported),
+        _ => None,
+    }
+}
+
+/// A pointer that was too long for the frame names what it is below: half a key would name
+/// something else.
+fn whole(pointer: &str) -> &str {
+    match pointer.rfind('/') {
+        Some(at) if pointer.len() >= Text::CAPACITY => &pointer[..at],
+        _ => pointer,
     }
 }
 
@@ -59,16 +117,24 @@ fn message(name: &str, failure: &Failure, subject: &str) -> String {
         }
     };
     match failure.detail {
-        detail::CLONE => "create the process".to_owned(),
+        detail::CLONE if name == "NewNamespaces" => {
+            "create the process and its namespaces".to_owned()
+        }
+        detail::CLONE => format!("create the process: {}", what(name, &about)),
+        detail::DIED if failure.errno == 0 => "the process died while it was set up".to_owned(),
         detail::DIED => format!("the process died while it was set up: it {}", ended()),
         detail::MALFORMED_PLAN => "the keeper cannot read the plan".to_owned(),
-        detail::MISSING_DESCRIPTOR => format!("{name}: a descriptor of the plan is missing"),
-        detail::TARGET => format!("open or create the mount target{about} in the root"),
+        detail::MISSING_DESCRIPTOR => {
+            format!("{}: a descriptor of the plan is missing", what(name, &about))
+        }
+        detail::TARGET if matches!(name, "Mount" | "Bind" | "MountAttributes") => {
+            format!("open or create the mount target{about} in the root")
+        }
         detail::SOURCE => format!("open the mount source{about}"),
         detail::OPTION => format!("filesystem option{about} was refused"),
         detail::ATTRIBUTES => format!("set the mount attributes of{about}"),
         detail::ATTACH => format!("attach the mount at{about}"),
-        detail::MISMATCH => format!("{name}: what exists at{about} is something else"),
+        detail::MISMATCH => format!("{}: something else is there", what(name, &about)),
         detail::EXIT_STATUS => format!("{} {}", what(name, &about), ended()),
         detail::TIMEOUT => format!("{} took longer than allowed", what(name, &about)),
         detail::TOO_MANY => "the keeper has no room for another process or watcher".to_owned(),
@@ -77,7 +143,7 @@ fn message(name: &str, failure: &Failure, subject: &str) -> String {
         detail::OUTSIDE_ROOT => {
             format!("the working directory{about} is outside of the container's root")
         }
-        detail::NOT_GENUINE => format!("{name}:{about} is not the genuine file"),
+        detail::NOT_GENUINE => format!("{}: it is not the genuine file", what(name, &about)),
         _ if matches!(name, "Program" | "Exec") => format!("exec:{about}"),
         _ => what(name, &about),
     }
@@ -125,6 +191,14 @@ fn what(name: &str, about: &str) -> String {
         "User" => "change the user and groups",
         "WorkingDirectory" => "change to the working directory",
         "Hook" => "hook",
+        "NewSession" => "begin a session",
+        "NewKeyring" => "make a session keyring",
+        "Gate" => "wait at the gate",
+        "Umask" => "set the umask",
+        "Personality" => "set the personality",
+        "Scheduler" => "set the scheduler",
+        "IoPriority" => "set the I/O priority",
+        "Affinity" => "set the processors to run on",
         "SecurityLabel" => "set the security label",
         other => other,
     };
@@ -165,10 +239,27 @@ fn stage_of(stream: u32, name: &str) -> Stage {
 }
 
 fn hint(name: &str, failure: &Failure) -> Option<&'static str> {
+    if failure.detail == detail::TARGET && failure.errno == libc::EACCES {
+        return Some("the container's user has to be able to enter every directory of the root");
+    }
+    if failure.detail == detail::EXIT_STATUS && name == "Hook" && failure.errno == 127 << 8 {
+        return Some("with 127 a shell says that it has not found a command");
+    }
+    if failure.detail == detail::CLONE && failure.errno == libc::EAGAIN {
+        return Some(
+            "a limit on processes is reached: RLIMIT_NPROC, the pids limit of a cgroup, \
+             or /proc/sys/kernel/pid_max",
+        );
+    }
     match (name, failure.errno) {
+        ("RunIdMapper", _) => Some(
+            "/etc/subuid and /etc/subgid have to grant this user every id that is mapped \
+             but its own",
+        ),
         ("NewNamespaces", libc::EPERM) => Some(
-            "creating namespaces needs root, or a user namespace in the configuration; \
-             see /proc/sys/user/max_user_namespaces and the kernel's user namespace settings",
+            "creating namespaces needs root, or a user namespace in the configuration, and no \
+             seccomp filter around this process that forbids it; see \
+             /proc/sys/user/max_user_namespaces and the kernel's user namespace settings",
         ),
         ("NewNamespaces", libc::ENOSPC) => {
             Some("a limit in /proc/sys/user/max_*_namespaces is reached")
@@ -179,6 +270,52 @@ fn hint(name: &str, failure: &Failure) -> Option<&'static str> {
         ("IntoCgroup" | "EnterCgroup", libc::EBUSY) => Some(
             "a cgroup v2 directory with controllers enabled for its children takes no processes",
         ),
+        ("MakeDevice", libc::EPERM) => Some(
+            "in a user namespace the container can only have devices that the host has at the \
+             same path",
+        ),
+        ("Mount", libc::ENODEV) => {
+            Some("the kernel does not have this filesystem: see /proc/filesystems")
+        }
+        ("ResourceLimit", libc::EPERM) => Some(
+            "raising a hard limit takes CAP_SYS_RESOURCE, and no process may have more \
+             descriptors than /proc/sys/fs/nr_open",
+        ),
+        ("User", libc::EINVAL) => Some("the user namespace does not map this user or group"),
+        ("SecurityLabel", libc::EINVAL) => {
+            Some("this machine runs without the security module that the label is for")
+        }
+        ("SecurityLabel", libc::ENOENT) => Some("the profile has to be loaded first"),
+        ("Program", libc::EACCES) => Some(
+            "the file has to be executable for the container's user, on a mount without noexec",
+        ),
+        // The file itself has been found by then.
+        ("Exec", libc::ENOENT | libc::EACCES) => Some(
+            "the file is there, but not the interpreter that its first line names or that it \
+             was linked for, or it cannot be executed",
+        ),
+        ("Exec", libc::ENOEXEC) => {
+            Some("it is no program for this machine, nor a script that begins with #!")
+        }
+        ("Exec", libc::E2BIG) => {
+            Some("the arguments and the environment are too long: see execve(2)")
+        }
+        (_, libc::EPERM) => Some(
+            "it takes a capability that this process does not have, or a seccomp filter or a \
+             security module around it refuses the call",
+        ),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pointer_that_was_cut_names_what_it_is_below() {
+        assert_eq!(whole("/mounts/3"), "/mounts/3");
+        let long = format!("/linux/sysctl/net.{}", "x".repeat(300));
+        assert_eq!(whole(&long[..Text::CAPACITY]), "/linux/sysctl");
     }
 }

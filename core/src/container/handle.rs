@@ -10,7 +10,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use super::create::{self, Keeper, Parts, keeper_gone};
 use super::exec;
 use super::failure::error_of;
-use super::pidfd::send_signal;
+use super::pidfd::{check_signal, send_signal};
 use super::process::{self, ExitSource, Process};
 use super::record::{Record, State, Status};
 use super::state_dir::{StateDir, not_found};
@@ -62,12 +62,16 @@ pub(super) fn created(
 
 impl Container {
     pub(super) fn open(runtime: &Runtime, id: &str) -> Result<Container> {
-        super::state_dir::check_id(id)?;
+        super::state_dir::check_id(id)
+            .and_then(|()| Self::reopen(runtime, id))
+            .map_err(|error| error.of_container(id))
+    }
+
+    fn reopen(runtime: &Runtime, id: &str) -> Result<Container> {
         reclaim(runtime, id)?;
         let dir = runtime.state_dir_of(id)?;
         let Some(record) = dir.read()?.filter(|record| record.init.is_some()) else {
-            return Err(Error::new(Category::Busy, Stage::State, "the container is being created")
-                .of_container(id));
+            return Err(Error::new(Category::Busy, Stage::State, "the container is being created"));
         };
         let spec = spec::parse(record.config.get().as_bytes())?;
         let cgroup = Cgroup::open(record.cgroup.clone())?;
@@ -99,13 +103,14 @@ impl Container {
     /// Lets the program run; returns once it has been executed. Blocks for as long as
     /// `startContainer` and `poststart` hooks take. Only in status `created`.
     pub fn start(&self, cancel: Option<&Cancel>) -> Result<()> {
+        let deadline = Deadline::within(Some(create::PATIENCE), cancel);
+        deadline.check().map_err(|error| error.of_container(self.id()))?;
         self.check_exists()?;
         // What is frozen does not answer.
         if self.0.cgroup.is_frozen()? {
             let message = "cannot start a paused container";
             return Err(Error::new(Category::State, Stage::Start, message).of_container(self.id()));
         }
-        let deadline = Deadline::within(Some(create::PATIENCE), cancel);
         let started = match &self.0.keeper {
             Some(keeper) => start_through_keeper(keeper, &deadline),
             None => self.start_at_gate(&deadline),
@@ -113,6 +118,11 @@ impl Container {
         started.map_err(|error| {
             let error = match error.category() {
                 Category::State => self.start_refused(error),
+                _ if error.step().is_some() => {
+                    // It is on its way out; who asks for its state now shall see it stopped.
+                    let _ = self.0.init.wait(Some(Duration::from_secs(1)), None);
+                    error
+                }
                 _ => error,
             };
             error.of_container(self.id())
@@ -157,6 +167,7 @@ impl Container {
 
     /// Sends a signal to the first process, or with `all` to every process of the container.
     pub fn signal(&self, signal: i32, all: bool) -> Result<()> {
+        check_signal(signal).map_err(|error| error.of_container(self.id()))?;
         // A pid namespace dies with its first process; without one only the cgroup knows who
         // belongs to the container.
         let takes_all_along = signal == libc::SIGKILL && self.has_pid_namespace();
@@ -191,11 +202,13 @@ impl Container {
     /// Freezes every process of a created or running container.
     pub fn pause(&self) -> Result<()> {
         self.need_running("pause")?;
+        self.need_cgroups()?;
         self.0.cgroup.freeze(PATIENCE).map_err(|error| error.of_container(self.id()))
     }
 
     /// Thaws what [`Container::pause`] froze.
     pub fn resume(&self) -> Result<()> {
+        self.check_exists()?;
         if self.status()? != Status::Paused {
             return Err(Error::new(Category::State, Stage::Control, "container is not paused")
                 .of_container(self.id()));
@@ -204,11 +217,28 @@ impl Container {
     }
 
     /// Changes resource limits: JSON of the specification's `linux.resources`. What is absent
-    /// stays as it is.
+    /// stays as it is. The container must not have stopped.
     pub fn update(&self, resources: &[u8]) -> Result<()> {
+        self.apply(resources).map_err(|error| error.of_container(self.id()))
+    }
+
+    fn apply(&self, resources: &[u8]) -> Result<()> {
         let resources = spec::parse_resources(resources)?;
+        spec::validate_resources(&resources)?;
+        self.check_exists()?;
+        if self.status()? == Status::Stopped {
+            let message = "cannot update a container that is stopped";
+            return Err(Error::new(Category::State, Stage::Control, message));
+        }
         let options = cgroup::Options { rootless: self.0.runtime.0.facts.is_rootless() };
-        self.0.cgroup.update(&resources, options).map_err(|error| error.of_container(self.id()))
+        self.0.cgroup.update(&resources, options).map_err(|error| {
+            // The document is the object, not the config.json that it could be part of.
+            let pointer = error.pointer().and_then(|at| at.strip_prefix("/linux/resources"));
+            match pointer.map(str::to_owned) {
+                Some(pointer) => error.at(pointer),
+                None => error,
+            }
+        })
     }
 
     /// Resource usage.
@@ -269,7 +299,7 @@ impl Container {
         }
         let message = "the container has no cgroup to ask";
         Err(Error::new(Category::Unsupported, Stage::Cgroup, message)
-            .hint("cgroups were turned off, or could not be made without privilege")
+            .hint("the runtime was opened without cgroups, or they could not be made without privilege")
             .of_container(self.id()))
     }
 

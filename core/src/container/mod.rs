@@ -1,5 +1,6 @@
 //! Containers and their processes: handles, state directory, transitions, events.
 
+mod bundle;
 mod cancel;
 mod create;
 mod events;

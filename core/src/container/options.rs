@@ -79,7 +79,8 @@ pub enum Stdio<'a> {
     /// `/dev/null`.
     #[default]
     Null,
-    /// The stream of the same number of this process.
+    /// The stream of the same number of this process; `/dev/null` if it has none, that is, none
+    /// that a program it executes would have.
     Inherit,
     /// This descriptor, which stays the caller's.
     Fd(BorrowedFd<'a>),

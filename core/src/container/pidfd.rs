@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use serde::{Deserialize, Serialize};
 
 use super::Exit;
+use crate::{Category, Error, Result, Stage};
 
 /// A process that may be gone: a pid alone could be another process by now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +73,15 @@ fn has_exited(pidfd: &OwnedFd) -> bool {
     let mut fds = [libc::pollfd { fd: pidfd.as_raw_fd(), events: libc::POLLIN, revents: 0 }];
     // SAFETY: the array lives through the call.
     unsafe { libc::poll(fds.as_mut_ptr(), 1, 0) > 0 }
+}
+
+/// Refuses a number that is no signal. 0 is none to be sent, and asks whether one could be.
+pub(super) fn check_signal(signal: i32) -> Result<()> {
+    if (0..=64).contains(&signal) {
+        return Ok(());
+    }
+    let message = format!("no signal {signal}");
+    Err(Error::new(Category::Invalid, Stage::Arguments, message).with_errno(libc::EINVAL))
 }
 
 /// Sends a signal; `ESRCH` when the process is gone.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use locule_plan::protocol::{self, Reply};
 
-use super::pidfd::{collect_child, exit_of_stranger, send_signal};
+use super::pidfd::{check_signal, collect_child, exit_of_stranger, send_signal};
 use super::{Cancel, TerminalSize};
 use crate::launch::{Channel, Message, poll_readable};
 use crate::{Category, Error, Result, Stage};
@@ -143,14 +143,11 @@ impl Process {
                 .with_errno(libc::ESRCH)
                 .of_container(&self.0.container_id)
         };
+        check_signal(signal).map_err(|error| error.of_container(&self.0.container_id))?;
         let Some(pidfd) = &self.0.pidfd else { return Err(gone()) };
         match send_signal(pidfd, signal) {
             Ok(()) => Ok(()),
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Err(gone()),
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                Err(Error::new(Category::Invalid, Stage::Arguments, format!("no signal {signal}"))
-                    .with_errno(libc::EINVAL))
-            }
             Err(error) => Err(Error::io(Stage::Control, &error, "send a signal")
                 .of_container(&self.0.container_id)),
         }

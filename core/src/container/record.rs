@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::pidfd::Identity;
+use crate::Category;
 use crate::cgroup::Location;
 use crate::spec::{self, oci};
 
@@ -88,6 +89,27 @@ fn lossy<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::E
 
 impl Record {
     pub(super) const VERSION: u32 = 1;
+
+    /// Reads the file; or why not. The version comes first: another one may have other fields.
+    pub(super) fn read(json: &[u8]) -> Result<Record, (Category, String)> {
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        let damaged = |e: serde_json::Error| (Category::System, format!("is damaged: {e}"));
+        let end = json.iter().position(|&byte| byte == b'\n').unwrap_or(json.len());
+        let (json, init) = json.split_at(end);
+        let Version { version } = serde_json::from_slice(json).map_err(damaged)?;
+        if version != Record::VERSION {
+            let why = format!("was written by another version of Locule, in format {version}");
+            return Err((Category::Unsupported, why));
+        }
+        let mut record: Record = serde_json::from_slice(json).map_err(damaged)?;
+        if !init.trim_ascii().is_empty() {
+            record.init = Some(serde_json::from_slice(init).map_err(damaged)?);
+        }
+        Ok(record)
+    }
 
     pub(super) fn state(&self, spec: &oci::Spec, status: Status) -> State {
         let pid = match (status, self.init) {

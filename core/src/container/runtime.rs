@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::events::Events;
 use super::facts::effective_capabilities;
 use super::pidfd::Identity;
-use super::state_dir::{StateDir, make_directories};
+use super::state_dir::{StateDir, make_root};
 use super::{Container, CreateOptions, Event, RuntimeOptions, State, create};
 use crate::compile::{HostFacts, Plan};
 use crate::launch::{Images, host_pidfd};
@@ -50,9 +50,7 @@ impl Runtime {
             })?,
             None => default_state_dir(&facts),
         };
-        make_directories(&state_dir).map_err(|error| {
-            Error::io(Stage::State, &error, format!("create the state directory {state_dir:?}"))
-        })?;
+        make_root(&state_dir)?;
         check_owner(&state_dir, facts.euid, own_choice)?;
         let capabilities = if facts.euid == 0 { 0 } else { effective_capabilities()? };
         let host = Identity::of(std::process::id() as i32)

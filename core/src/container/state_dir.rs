@@ -38,15 +38,35 @@ pub(super) fn make_directory(path: &Path) -> io::Result<()> {
     fs::set_permissions(path, PermissionsExt::from_mode(0o700))
 }
 
-/// The same, parents included. The directory may exist already.
-pub(super) fn make_directories(path: &Path) -> io::Result<()> {
+/// Makes the directory that containers are kept in, and its parents, where they are missing.
+pub(super) fn make_root(path: &Path) -> Result<()> {
+    make_directories(path).map_err(|error| {
+        let failed =
+            Error::io(Stage::State, &error, format!("create the state directory {path:?}"));
+        match error.raw_os_error() {
+            // No privilege would help: the path is none for a directory.
+            Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::ENAMETOOLONG) => {
+                failed.with_category(Category::Invalid)
+            }
+            _ => failed,
+        }
+    })
+}
+
+fn make_directories(path: &Path) -> io::Result<()> {
     match make_directory(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             make_directories(path.parent().ok_or(error)?)?;
             make_directories(path)
         }
-        Err(_) if path.is_dir() => Ok(()),
-        other => other,
+        Err(error) => match fs::metadata(path) {
+            Ok(meta) if meta.is_dir() => Ok(()),
+            // Something else is there: a file, or a link to nowhere.
+            Ok(_) => Err(io::Error::from_raw_os_error(libc::ENOTDIR)),
+            Err(why) if error.kind() == io::ErrorKind::AlreadyExists => Err(why),
+            Err(_) => Err(error),
+        },
+        Ok(()) => Ok(()),
     }
 }
 
@@ -56,13 +76,15 @@ pub(super) struct Lock(#[allow(dead_code, reason = "unlocks when dropped")] Floc
 /// Checks an id: what runc takes, so that a name is good for both.
 pub(super) fn check_id(id: &str) -> Result<()> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_+-.".contains(&byte);
-    if id.is_empty() || id.len() > 1024 || id == "." || id == ".." || !id.bytes().all(fits) {
-        return Err(Error::new(
-            Category::Invalid,
-            Stage::Arguments,
-            format!("invalid container ID format: {id:?}"),
-        )
-        .hint("use letters, digits and _ + - . only"));
+    let invalid = |what: &str| {
+        let message = format!("invalid container ID format: {what}");
+        Error::new(Category::Invalid, Stage::Arguments, message)
+    };
+    if id.len() > 1024 {
+        return Err(invalid(&format!("{} bytes are more than 1024", id.len())));
+    }
+    if id.is_empty() || id == "." || id == ".." || !id.bytes().all(fits) {
+        return Err(invalid(&format!("{id:?}")).hint("use letters, digits and _ + - . only"));
     }
     Ok(())
 }
@@ -78,6 +100,12 @@ impl StateDir {
             };
             match DirBuilder::new().mode(0o700).create(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
+                Err(error) if error.raw_os_error() == Some(libc::ENAMETOOLONG) => {
+                    let message =
+                        format!("the ID of {} bytes is longer than a file name", id.len());
+                    return Err(Error::new(Category::Invalid, Stage::Arguments, message)
+                        .with_errno(libc::ENAMETOOLONG));
+                }
                 Err(error) => return failed(error),
                 Ok(()) => {}
             }
@@ -113,9 +141,13 @@ impl StateDir {
         let path = root.join(id);
         let mut options = File::options();
         options.read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW);
+        // A file or a link of that name is no container, and neither is what no name can be.
+        let none = [libc::ENOENT, libc::ENOTDIR, libc::ENAMETOOLONG];
         match options.open(&path) {
             Ok(dir) => Ok(StateDir { path, dir }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(not_found(id)),
+            Err(error) if error.raw_os_error().is_some_and(|errno| none.contains(&errno)) => {
+                Err(not_found(id))
+            }
             Err(error) => {
                 let message = format!("open the state directory {path:?}");
                 Err(Error::io(Stage::State, &error, message))
@@ -189,23 +221,10 @@ impl StateDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::io(Stage::State, &error, format!("read {path:?}"))),
         };
-        let end = json.iter().position(|&byte| byte == b'\n').unwrap_or(json.len());
-        let (record, init) = json.split_at(end);
-        let damaged = |error: serde_json::Error| {
-            Error::new(Category::System, Stage::State, format!("{path:?} is damaged: {error}"))
-        };
-        let mut record: Record = serde_json::from_slice(record).map_err(damaged)?;
-        if record.version != Record::VERSION {
-            return Err(Error::new(
-                Category::Unsupported,
-                Stage::State,
-                format!("{path:?} was written by another version of Locule"),
-            ));
-        }
-        if !init.trim_ascii().is_empty() {
-            record.init = Some(serde_json::from_slice(init).map_err(damaged)?);
-        }
-        Ok(Some(record))
+        Record::read(&json).map(Some).map_err(|(category, why)| {
+            Error::new(category, Stage::State, format!("{path:?} {why}"))
+                .hint("if no process of the container is left, remove its directory by hand")
+        })
     }
 
     /// Removes the directory and all in it.

@@ -14,6 +14,15 @@ pub(super) struct Streams {
     pub(super) ours: [Option<OwnedFd>; 3],
 }
 
+/// Whether a program that this process executes would have the descriptor. Where a host has
+/// closed its standard streams their numbers are free, and may have been given to anything,
+/// one of the library's own descriptors included; but all of those are close-on-exec.
+fn is_inheritable(fd: RawFd) -> bool {
+    // SAFETY: F_GETFD reads no memory; any number is allowed.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+    flags >= 0 && flags & libc::FD_CLOEXEC == 0
+}
+
 enum Theirs {
     Borrowed(RawFd),
     Owned(OwnedFd),
@@ -27,7 +36,9 @@ impl Streams {
         for (number, choice) in stdio.iter().enumerate() {
             streams.theirs[number] = match choice {
                 Stdio::Null => None,
-                Stdio::Inherit => Some(Theirs::Borrowed(number as RawFd)),
+                Stdio::Inherit => {
+                    is_inheritable(number as RawFd).then_some(Theirs::Borrowed(number as RawFd))
+                }
                 Stdio::Fd(fd) => Some(Theirs::Borrowed(fd.as_raw_fd())),
                 Stdio::Pipe => {
                     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)

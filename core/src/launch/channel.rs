@@ -197,6 +197,15 @@ impl<'a> Deadline<'a> {
         Deadline { at: timeout.and_then(|timeout| Instant::now().checked_add(timeout)), cancel }
     }
 
+    /// Refuses to begin what has been cancelled already.
+    pub(crate) fn check(&self) -> Result<()> {
+        let Some(cancel) = self.cancel else { return Ok(()) };
+        match poll_readable(cancel.as_fd(), Some(Instant::now()), None, Stage::Arguments)? {
+            true => Err(cancelled(Stage::Arguments)),
+            false => Ok(()),
+        }
+    }
+
     /// Waits until `fd` is readable (or hung up).
     pub(crate) fn wait(&self, fd: BorrowedFd<'_>, stage: Stage) -> Result<()> {
         self.wait_for(fd, libc::POLLIN, stage)
@@ -262,9 +271,12 @@ fn poll_for(
             return Err(Error::io(stage, &error, "poll"));
         }
         if fds[1].revents != 0 {
-            return Err(Error::new(Category::Cancelled, stage, "cancelled by the caller")
-                .with_errno(libc::ECANCELED));
+            return Err(cancelled(stage));
         }
         return Ok(fds[0].revents != 0);
     }
+}
+
+fn cancelled(stage: Stage) -> Error {
+    Error::new(Category::Cancelled, stage, "cancelled by the caller").with_errno(libc::ECANCELED)
 }

@@ -10,6 +10,7 @@ use once_cell::sync::OnceCell;
 
 use super::memory_file::{Execution, memory_file};
 use super::spawn::{Relation, Spawned, StackPool, pidfd_of, spawn};
+use crate::error::words;
 use crate::{Category, Error, Result, Stage};
 
 /// Where an installed keeper may be, for hosts that may not execute a memory file.
@@ -62,7 +63,6 @@ impl Images {
             ]
         };
         let mut causes = Vec::new();
-        let mut errno = None;
         for (name, open) in sources {
             let tried = open().and_then(|image| {
                 let keeper = spawn(image.as_fd(), socket, relation, capabilities, &self.stacks)?;
@@ -73,21 +73,33 @@ impl Images {
                     let _ = self.chosen.set(image);
                     return Ok(keeper);
                 }
-                Err(error) => {
-                    errno = errno.or(error.raw_os_error());
-                    causes.push(format!("{name}: {error}"));
+                Err(error) => causes.push((name, error)),
+            }
+            // Want of descriptors, memory or processes would stop the others as well.
+            if let Some((name, error)) = causes.last() {
+                let failed =
+                    Error::io(Stage::Spawn, error, format!("execute the keeper from {name}"));
+                if failed.category() == Category::Resource {
+                    return Err(failed);
                 }
             }
         }
-        let category = errno.map_or(Category::System, Category::of_errno);
-        let message = format!("execute the keeper from {}", causes.join("; from "));
-        let mut error = Error::new(category, Stage::Spawn, message)
-            .hint("give the path of an installed keeper, or let this host execute memory files");
-        if let Some(errno) = errno {
-            error = error.with_errno(errno);
-        }
-        Err(error)
+        Err(none_executes(causes))
     }
+}
+
+/// Why there is no keeper: the first cause, which the error then is about, comes last.
+fn none_executes(mut causes: Vec<(&&str, io::Error)>) -> Error {
+    causes.rotate_left(1);
+    let Some((wanted, why)) = causes.pop() else { unreachable!("there is at least one source") };
+    let others: String =
+        causes.iter().map(|(name, error)| format!("{name}: {}; from ", cause(error))).collect();
+    Error::io(Stage::Spawn, &why, format!("execute the keeper from {others}{wanted}"))
+        .hint("give the path of an installed keeper, or let this host execute memory files")
+}
+
+fn cause(error: &io::Error) -> String {
+    error.raw_os_error().map_or_else(|| error.to_string(), |errno| words(errno).to_owned())
 }
 
 fn installed() -> io::Result<File> {

@@ -289,11 +289,29 @@ extern "C" fn execute(task: *mut Task) -> ! {
         }
         let (argv, envp) = ((*task).argv as usize, (*task).envp as usize);
         let flags = libc::AT_EMPTY_PATH as usize;
-        let result =
+        let mut result =
             raw(libc::SYS_execveat, [image as usize, EMPTY.as_ptr() as usize, argv, envp, flags]);
+        if matches!(-result as i32, libc::ENOSYS | libc::EPERM) {
+            // A sandbox that only knows the older call; this one needs /proc.
+            let path = descriptor_path(image as u32);
+            result = raw(libc::SYS_execve, [path.as_ptr() as usize, argv, envp, 0, 0]);
+        }
         fail_if_negative(task, result);
         exit(127)
     }
+}
+
+/// `/proc/self/fd/N`, ending in NUL.
+fn descriptor_path(fd: u32) -> [u8; 32] {
+    let mut path = *b"/proc/self/fd/\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    let mut digits = 1;
+    while digits < 10 && fd / 10u32.pow(digits) > 0 {
+        digits += 1;
+    }
+    for (place, power) in path[14..].iter_mut().zip((0..digits).rev()) {
+        *place = b'0' + (fd / 10u32.pow(power) % 10) as u8;
+    }
+    path
 }
 
 /// Makes the capabilities survive the exec, in this process only.
@@ -449,6 +467,15 @@ mod tests {
         let mut rest = Vec::new();
         here.read_to_end(&mut rest).unwrap();
         assert!(rest.is_empty());
+    }
+
+    #[test]
+    fn a_descriptor_has_a_path() {
+        for fd in [0, 9, 10, 123, 1_048_576, u32::MAX] {
+            let path = descriptor_path(fd);
+            let path = CStr::from_bytes_until_nul(&path).unwrap();
+            assert_eq!(path.to_str().unwrap(), format!("/proc/self/fd/{fd}"));
+        }
     }
 
     #[test]

@@ -117,11 +117,14 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Arc<Program>> {
     let mut architectures = vec![ScmpArch::native()];
     for (index, arch) in profile.architectures().iter().flatten().enumerate() {
         let pointer = format!("{AT}/architectures/{index}");
-        let Some((_, arch)) = ARCHITECTURES.iter().find(|(known, _)| known == arch) else {
+        let Some((name, arch)) = ARCHITECTURES.iter().find(|(known, _)| known == arch) else {
             continue; // SCMP_ARCH_NATIVE
         };
         if !architectures.contains(arch) {
-            context.add_arch(*arch).map_err(|e| failed(&format!("add {arch:?}"), &pointer, &e))?;
+            context.add_arch(*arch).map_err(|error| {
+                failed(&format!("add {name}"), &pointer, &error)
+                    .hint("one filter has architectures of one byte order, the machine's, only")
+            })?;
             architectures.push(*arch);
         }
     }

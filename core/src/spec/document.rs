@@ -32,6 +32,10 @@ pub(super) enum Node<'a> {
 impl<'a> Node<'a> {
     /// Reads a document. Syntax errors name line and column; duplicate keys are refused.
     pub(super) fn read(json: &'a [u8]) -> Result<Self> {
+        // Editors do not show it.
+        if json.starts_with(b"\xef\xbb\xbf") {
+            return Err(refused("the document begins with a byte order mark".into()));
+        }
         let text = std::str::from_utf8(json)
             .map_err(|e| refused(format!("the document is not UTF-8: {e}")))?;
         let node: Node = serde_json::from_str(text)
@@ -121,8 +125,8 @@ impl<'a> Node<'a> {
             Node::Signed(value) => Unexpected::Signed(*value),
             Node::Float(value) => Unexpected::Float(*value),
             Node::Text(value) => Unexpected::Str(value),
-            Node::List(_) => Unexpected::Other("array"),
-            Node::Object(_) => Unexpected::Other("object"),
+            Node::List(_) => Unexpected::Seq,
+            Node::Object(_) => Unexpected::Map,
         }
     }
 }
@@ -166,7 +170,55 @@ impl de::Error for Fault {
     }
 
     fn missing_field(field: &'static str) -> Self {
-        Fault { message: "the field is missing".into(), path: vec![Step::Key(field.into())] }
+        Fault { message: format!("{field} is missing"), path: vec![Step::Key(field.into())] }
+    }
+
+    fn invalid_type(found: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
+        let expected = expected.to_string();
+        de::Error::custom(format_args!("expected {}, not {}", wanted(&expected), Found(found)))
+    }
+
+    fn invalid_value(found: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
+        Self::invalid_type(found, expected)
+    }
+
+    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
+        de::Error::custom(format_args!("{variant:?} is none of {}", expected.join(", ")))
+    }
+}
+
+/// What serde says is expected, in the words of JSON.
+fn wanted(expected: &str) -> &str {
+    match expected {
+        "a sequence" => "an array",
+        "a map" => "an object",
+        "a boolean" => "true or false",
+        "path string" => "a string",
+        "u8" => "a whole number from 0 to 255",
+        "u16" => "a whole number from 0 to 65535",
+        "u32" => "a whole number from 0 to 4294967295",
+        "u64" | "usize" => "a whole number, 0 or more",
+        "i32" | "i64" => "a whole number",
+        other => other,
+    }
+}
+
+/// What was found, in the words of JSON.
+struct Found<'a>(Unexpected<'a>);
+
+impl fmt::Display for Found<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Unexpected::Bool(value) => write!(f, "{value}"),
+            Unexpected::Unsigned(value) => write!(f, "{value}"),
+            Unexpected::Signed(value) => write!(f, "{value}"),
+            Unexpected::Float(value) => write!(f, "{value}"),
+            Unexpected::Str(text) if text.chars().nth(60).is_some() => f.write_str("a string"),
+            Unexpected::Str(text) => write!(f, "{text:?}"),
+            Unexpected::Seq => f.write_str("an array"),
+            Unexpected::Map => f.write_str("an object"),
+            other => write!(f, "{other}"),
+        }
     }
 }
 

@@ -21,4 +21,4 @@ pub use oci_spec::runtime as oci;
 pub use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Process, Spec};
 pub use parse::{parse, parse_process, parse_process_over, parse_resources, to_json};
 pub use template::{Network, Template};
-pub use validate::{validate, validate_process, validate_resources};
+pub use validate::{validate, validate_process, validate_process_in, validate_resources};

@@ -129,6 +129,15 @@ pub fn namespace_flag(kind: LinuxNamespaceType) -> u64 {
     }
 }
 
+/// The specification's name of the namespace with this `CLONE_NEW*`.
+pub fn namespace_name_of(flag: u64) -> &'static str {
+    use LinuxNamespaceType::*;
+    [Time, Mount, Cgroup, Uts, Ipc, User, Pid, Network]
+        .into_iter()
+        .find(|kind| namespace_flag(*kind) == flag)
+        .map_or("", namespace_name)
+}
+
 /// The specification's name of a namespace.
 pub fn namespace_name(kind: LinuxNamespaceType) -> &'static str {
     match kind {

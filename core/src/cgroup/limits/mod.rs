@@ -136,6 +136,10 @@ impl<'a> Writer<'a> {
             None if self.rootless && self.location.is_empty() => {
                 denied("the container has no cgroup".to_owned())
             }
+            None if self.location.is_empty() => {
+                unsupported("the container has no cgroup".to_owned())
+                    .hint("the runtime was opened without cgroups, or this machine has none")
+            }
             None => unsupported(format!("no cgroup hierarchy here has the {v2} controller")),
         }
         .at(pointer))

@@ -44,12 +44,21 @@ pub fn validate(spec: &Spec) -> Result<()> {
     if let Some(linux) = spec.linux() {
         linux::check(spec, linux, namespaces)?;
     }
-    Ok(())
+    match spec.process() {
+        Some(process) => process::check_mapped(process, spec, "/process"),
+        None => Ok(()),
+    }
 }
 
 /// Checks a process document for `exec`. Pointers begin at the object.
 pub fn validate_process(process: &Process) -> Result<()> {
     process::check(process, "")
+}
+
+/// As [`validate_process`], for a process in a container of this spec.
+pub fn validate_process_in(process: &Process, spec: &Spec) -> Result<()> {
+    process::check(process, "")?;
+    process::check_mapped(process, spec, "")
 }
 
 /// The namespaces a spec lists.

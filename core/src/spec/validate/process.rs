@@ -2,9 +2,11 @@
 
 use std::collections::HashSet;
 
-use super::{is_absolute, refuse};
+use super::{Namespaces, is_absolute, namespaces_of, refuse};
 use crate::error::Result;
-use crate::spec::oci::{LinuxSchedulerPolicy, Process, Scheduler};
+use crate::spec::oci::{
+    LinuxIdMapping, LinuxNamespaceType, LinuxSchedulerPolicy, Process, Scheduler, Spec,
+};
 
 /// The id that `setuid(2)` and its kin read as "leave it".
 const NO_ID: u32 = u32::MAX;
@@ -94,6 +96,37 @@ fn check_user(process: &Process, at: &str) -> Result<()> {
             format!("{at}/user/umask"),
             format!("umask {umask} (octal {umask:o}) has more than the nine permission bits"),
         ));
+    }
+    Ok(())
+}
+
+/// In a new user namespace nobody can be a user or group that its maps leave out.
+pub(super) fn check_mapped(process: &Process, spec: &Spec, at: &str) -> Result<()> {
+    let Some(linux) = spec.linux() else { return Ok(()) };
+    if !Namespaces(namespaces_of(spec)).creates(LinuxNamespaceType::User) {
+        return Ok(());
+    }
+    let user = process.user();
+    let mut wanted = vec![
+        ("uidMappings", linux.uid_mappings(), user.uid(), "uid".to_owned()),
+        ("gidMappings", linux.gid_mappings(), user.gid(), "gid".to_owned()),
+    ];
+    for (index, group) in user.additional_gids().iter().flatten().enumerate() {
+        let field = format!("additionalGids/{index}");
+        wanted.push(("gidMappings", linux.gid_mappings(), *group, field));
+    }
+    for (name, map, id, field) in wanted {
+        // In 64 bits: a map may end with the last id.
+        let covers = |line: &LinuxIdMapping| {
+            let first = u64::from(line.container_id());
+            (first..first + u64::from(line.size())).contains(&u64::from(id))
+        };
+        if !map.iter().flatten().any(covers) {
+            return Err(refuse(
+                format!("{at}/user/{field}"),
+                format!("id {id} is not in linux.{name}: it does not exist in the container"),
+            ));
+        }
     }
     Ok(())
 }

@@ -89,6 +89,33 @@ fn wrong_settings_of_a_process_are_refused() {
 }
 
 #[test]
+fn a_user_has_to_exist_in_a_new_user_namespace() {
+    let with = |user: &str, namespaces: &str| {
+        spec(
+            &format!(r#","process":{{"args":["a"],"cwd":"/","user":{{{user}}}}}"#),
+            &format!(
+                r#""namespaces":[{namespaces}],"uidMappings":[{{"containerID":5,"hostID":0,"size":2}}],
+                   "gidMappings":[{{"containerID":4294967290,"hostID":0,"size":5}}]"#
+            ),
+        )
+    };
+    let new = r#"{"type":"user"}"#;
+    passes(&with(r#""uid":6,"gid":4294967294"#, new));
+    for (user, pointer) in [
+        (r#""uid":7,"gid":4294967290"#, "/process/user/uid"),
+        (r#""uid":5,"gid":0"#, "/process/user/gid"),
+        (
+            r#""uid":5,"gid":4294967290,"additionalGids":[4294967290,1]"#,
+            "/process/user/additionalGids/1",
+        ),
+    ] {
+        assert_eq!(pointer_of_refusal(&with(user, new)), pointer, "{user}");
+    }
+    // What a namespace that is joined maps, nobody knows here.
+    passes(&with(r#""uid":0,"gid":0"#, r#"{"type":"user","path":"/proc/1/ns/user"}"#));
+}
+
+#[test]
 fn the_size_of_a_terminal_is_ignored_where_there_is_none() {
     let json = br#"{"args":["a"],"cwd":"/","consoleSize":{"height":70000,"width":1}}"#;
     validate_process(&parse_process(json).unwrap()).unwrap();

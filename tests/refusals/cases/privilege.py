@@ -1,0 +1,98 @@
+"""What an ordinary user may not do."""
+
+import os
+import shutil
+import subprocess
+
+from scene import ORDINARY
+from table import (PAUSE, REMOVED, START, STATS, USER, WAIT, Case, Refused, Works, create, exec_,
+                   update)
+
+TRUE = {"/process/args": ["/bin/true"]}
+
+
+def user_namespaces():
+    """Whether this machine lets ordinary users have them."""
+    done = subprocess.run(
+        ["setpriv", "--reuid", str(ORDINARY), "--regid", str(ORDINARY), "--clear-groups",
+         "unshare", "-U", "true"], capture_output=True)
+    return None if done.returncode == 0 else "user namespaces for ordinary users"
+
+
+def no_delegation():
+    """Only where the user has no cgroup of its own do limits fail."""
+    return None if not os.path.exists("/run/systemd/system") else "a machine without systemd"
+
+
+def mapper(present):
+    def check():
+        if (shutil.which("newuidmap") is not None) == present:
+            return None
+        return "newuidmap" if present else "a machine without newuidmap"
+
+    return check
+
+
+def user(name, expect, **more):
+    return Case(name, expect, host=USER, needs=[user_namespaces, *more.pop("needs", ())], **more)
+
+
+CASES = [
+    user("an ordinary user can have a container", Works(), put=TRUE, do=[create(), START, WAIT]),
+    user("an ordinary user cannot have namespaces without a user namespace",
+         Refused("permission", "namespaces", "EPERM", "/linux/namespaces",
+                 "create the process and its namespaces", "user namespace"),
+         put={"/linux/namespaces/5": REMOVED, "/linux/uidMappings": REMOVED,
+              "/linux/gidMappings": REMOVED}),
+    user("an ordinary user cannot have a memory limit without a cgroup",
+         Refused("permission", "cgroup", None, "/linux/resources/memory/limit",
+                 "may not make the cgroup", "delegated"),
+         put={"/linux/resources/memory": {"limit": 1 << 26}}, needs=[no_delegation]),
+    user("a cgroup that an ordinary user may not have, and no limit needs, is left out", Works(),
+         put={**TRUE, "/linux/cgroupsPath": "/$ID"}, do=[create(), START, WAIT],
+         needs=[no_delegation]),
+    user("an ordinary user cannot update what has no cgroup",
+         Refused("permission", "cgroup", None, "/pids/limit", "no cgroup", "delegated"),
+         do=[create(), update({"pids": {"limit": 5}})], still="created", needs=[no_delegation]),
+    user("an ordinary user has no statistics without a cgroup",
+         Refused("unsupported", "cgroup", None, None, "no cgroup", "privilege"),
+         do=[create(), STATS], still="created", needs=[no_delegation]),
+    user("an ordinary user cannot pause without a cgroup",
+         Refused("unsupported", "cgroup", None, None, "no cgroup", "privilege"),
+         do=[create(), START, PAUSE], still="running", needs=[no_delegation]),
+    user("an ordinary user may map no other id than its own",
+         Refused("permission", "namespaces", None, "/linux/gidMappings", "newgidmap", "subgid"),
+         put={"/linux/uidMappings": [{"containerID": 0, "hostID": 0, "size": 2}],
+              "/linux/gidMappings": [{"containerID": 0, "hostID": 0, "size": 2}]},
+         needs=[mapper(True)]),
+    user("an ordinary user needs newuidmap for more than its own id",
+         Refused("unsupported", "compile", None, "/linux/uidMappings", "newuidmap", "uidmap"),
+         put={"/linux/uidMappings": [{"containerID": 0, "hostID": 0, "size": 2}],
+              "/linux/gidMappings": [{"containerID": 0, "hostID": 0, "size": 2}]},
+         needs=[mapper(False)]),
+    user("an ordinary user cannot make a device",
+         Refused("permission", "devices", "EPERM", "/linux/devices/0",
+                 'create the device "/dev/mem2"', "user namespace"),
+         put={"/linux/devices": [{"type": "c", "path": "/dev/mem2", "major": 1, "minor": 1}]}),
+    user("an ordinary user cannot mount a disk",
+         Refused("permission", "mounts", "EPERM", "/mounts/3", '"/mnt"'),
+         put={"/mounts/-": {"destination": "/mnt", "type": "ext4", "source": "/dev/vda"}}),
+    user("an ordinary user cannot mount sysfs of a network that is the host's",
+         Works(),  # it is bound instead
+         put={**TRUE, "/linux/namespaces/1": {"type": "cgroup"},
+              "/mounts/-": {"destination": "/sys", "type": "sysfs", "source": "sysfs"}},
+         do=[create(), START, WAIT]),
+    user("an ordinary user cannot lower the out-of-memory score",
+         Refused("permission", "process", "EACCES", "/process/oomScoreAdj", "oom_score_adj"),
+         put={"/process/oomScoreAdj": -500}),
+    user("an ordinary user cannot have a real-time scheduler",
+         Refused("permission", "process", "EPERM", "/process/scheduler", "scheduler"),
+         put={"/process/scheduler": {"policy": "SCHED_FIFO", "priority": 5}}),
+    user("an ordinary user cannot join a namespace of root's",
+         Refused("permission", "namespaces", "EACCES", "/linux/namespaces/1/path", "/proc/1/ns/net"),
+         put={"/linux/namespaces/1/path": "/proc/1/ns/net"}),
+    user("an ordinary user cannot exec as another user that is not mapped",
+         Refused("spec", "validate", None, "/user/gid", "linux.gidMappings"),
+         do=[create(), START, exec_({"args": ["/bin/true"], "user": {"uid": 0, "gid": 7}})],
+         still="running"),
+]
