@@ -243,6 +243,8 @@ pub const CLONE_NEWNS: u64 = 0x0002_0000;
 pub const CLONE_NEWTIME: u64 = 0x80;
 pub const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 pub const SIGKILL: i32 = 9;
+pub const LOCK_EX: i32 = 2;
+pub const LOCK_NB: i32 = 4;
 pub const SIGCHLD: i32 = 17;
 pub const SIG_SETMASK: i32 = 2;
 

@@ -96,6 +96,18 @@ pub fn remove_cgroup(path: &CStr) -> Result {
     Err(Errno::EBUSY.into())
 }
 
+/// Takes the lock of the state directory and says whether it still is the one at `path`. Who
+/// has the lock is cleaning up already, and may make a new container of the same name next.
+pub fn may_clean(state: Raw, path: &CStr) -> bool {
+    let identity = |stat: Statx| (stat.dev_major, stat.dev_minor, stat.ino);
+    let locked = system::flock(state, LOCK_EX | LOCK_NB).is_ok();
+    locked
+        && match (system::stat(state), system::statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW)) {
+            (Ok(held), Ok(there)) => identity(held) == identity(there),
+            _ => false,
+        }
+}
+
 /// Removes a state directory with what is in it.
 pub fn remove_state(path: &CStr) -> Result {
     sane(path)?;

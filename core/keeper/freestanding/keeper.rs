@@ -8,7 +8,7 @@ use core::cell::UnsafeCell;
 use locule_plan::protocol::{
     Exit, Failure, Gate, KEEPER_SOCKET, Phase, Reply, Text, WITHDRAW, detail,
 };
-use locule_plan::{Document, Operation, Stream};
+use locule_plan::{Document, Operation, Step, Stream};
 
 use crate::abi::*;
 use crate::failure::Error;
@@ -52,6 +52,8 @@ pub struct Keeper {
     epoll: Option<Fd>,
     control: Option<Fd>,
     pub host: Option<Fd>,
+    /// The container's state directory.
+    pub state: Option<Fd>,
     /// The socket the keeper was born with, while its other end is open.
     born: Option<Fd>,
     pub detached: bool,
@@ -73,6 +75,7 @@ static KEEPER: Cell = Cell(UnsafeCell::new(Keeper {
     epoll: None,
     control: None,
     host: None,
+    state: None,
     born: None,
     detached: false,
     phase: 0,
@@ -456,7 +459,7 @@ impl Keeper {
         let pid = self.processes[0].pid;
         self.kill_all();
         if let Some(plan) = self.processes[0].plan {
-            clean_up(&plan.document, pid);
+            clean_up(&plan.document, self.state.as_ref(), pid);
         }
         system::exit(0);
     }
@@ -499,8 +502,19 @@ pub fn run_hooks(
     Ok(())
 }
 
-/// Carries out the Cleanup stream; what fails does not keep the rest from being done.
-pub fn clean_up(document: &Document<'static>, pid: i32) {
+/// Carries out the Cleanup stream; what fails does not keep the rest from being done. `state` is
+/// the state directory of the container that is meant: its paths may be another's by now.
+pub fn clean_up(document: &Document<'static>, state: Option<&Fd>, pid: i32) {
+    let removes = |step: &Step<'static>| match step.operation {
+        Operation::RemoveState { path } => Some(path),
+        _ => None,
+    };
+    let path = document.stream(Stream::Cleanup).flatten().find_map(|step| removes(&step));
+    if let (Some(path), Some(state)) = (path, state)
+        && !cleanup::may_clean(state.raw(), path)
+    {
+        return;
+    }
     for step in document.stream(Stream::Cleanup).flatten() {
         let _ = match step.operation {
             Operation::KillCgroup { path } => cleanup::kill_cgroup(path),

@@ -138,7 +138,7 @@ fn create(keeper: &mut Keeper, flags: u32, reply: Option<Fd>, descriptors: &mut 
     if let Some(plan) = known
         && host_died(keeper, patience)
     {
-        clean_up(&plan.document, 0);
+        clean_up(&plan.document, keeper.state.as_ref(), 0);
     }
     system::exit(1);
 }
@@ -185,8 +185,8 @@ fn build(
     let state = if without { 2 } else { 3 };
     let directory = descriptors.take(state).ok_or_else(missing)?;
     let name = if mode == Mode::Keeper { CONTROL_NAME } else { GATE_NAME };
+    let directory = keeper.state.insert(directory);
     let listener = socket::listen(directory.raw(), name).map_err(io)?;
-    drop(directory);
     let order = Order {
         plan: plan.document,
         slots: descriptors.rest(state + 1),

@@ -225,6 +225,10 @@ pub fn faccessat(dir: Raw, path: &CStr, mode: i32) -> Sys {
     done(call!(nr::FACCESSAT, dir, path, mode))
 }
 
+pub fn flock(fd: Raw, operation: i32) -> Sys {
+    done(call!(nr::FLOCK, fd, operation))
+}
+
 pub fn fchmod(fd: Raw, mode: u32) -> Sys {
     done(call!(nr::FCHMOD, fd, mode))
 }

@@ -474,12 +474,18 @@ pub(super) fn reclaim(runtime: &Runtime, id: &str) -> Result<bool> {
         Err(error) => return Err(error),
     };
     // The usual case costs no lock: a record of a container whose host lives.
+    let mut patience = Duration::ZERO;
     if let Ok(Some(record)) = dir.read() {
-        if record.init.is_some() && (record.detached || record.host.is_alive()) {
+        let host_lives = record.host.is_alive();
+        if record.init.is_some() && (record.detached || host_lives) {
             return Ok(false);
         }
+        if !host_lives {
+            // Who has the lock is doing the same, perhaps the keeper.
+            patience = PATIENCE;
+        }
     }
-    let _lock = match dir.lock(Duration::ZERO) {
+    let _lock = match dir.lock(patience) {
         Ok(lock) => lock,
         Err(error) if error.category() == Category::Busy => return Ok(false),
         Err(error) if error.category() == Category::NotFound => return Ok(true),
