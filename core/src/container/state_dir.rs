@@ -108,7 +108,19 @@ impl StateDir {
         let mut options = File::options();
         options.read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW);
         match options.open(&path) {
-            Ok(dir) => Ok(StateDir { path, dir }),
+            Ok(dir) => {
+                let owner = dir.metadata().map(|metadata| metadata.uid()).map_err(|error| {
+                    Error::io(Stage::State, &error, format!("look at {path:?}"))
+                })?;
+                // What another user has put there is no container of this one's.
+                if owner != 0 && owner != nix::unistd::geteuid().as_raw() {
+                    let message = format!("the state directory {path:?} belongs to user {owner}");
+                    return Err(
+                        Error::new(Category::Permission, Stage::State, message).of_container(id)
+                    );
+                }
+                Ok(StateDir { path, dir })
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(not_found(id)),
             Err(error) => {
                 let message = format!("open the state directory {path:?}");
