@@ -72,6 +72,7 @@ mod machine {
         pub const GETCWD: usize = 79;
         pub const CHDIR: usize = 80;
         pub const FCHDIR: usize = 81;
+        pub const FLOCK: usize = 73;
         pub const FCHMOD: usize = 91;
         pub const UMASK: usize = 95;
         pub const SETUID: usize = 105;
@@ -195,6 +196,7 @@ mod machine {
         pub const FACCESSAT: usize = 48;
         pub const CHDIR: usize = 49;
         pub const FCHDIR: usize = 50;
+        pub const FLOCK: usize = 32;
         pub const CHROOT: usize = 51;
         pub const FCHMOD: usize = 52;
         pub const FCHMODAT: usize = 53;

@@ -15,6 +15,27 @@ fn directory(parent: Raw, name: &CStr) -> Sys<system::Fd> {
     system::openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0)
 }
 
+/// Takes the lock of the state directory, which whoever makes or unmakes a container holds.
+/// Fails if the directory is not at its path any more: then the container has been removed, and
+/// there may be another one of that name.
+pub fn lock(state: Raw, path: &CStr) -> Result<system::Fd> {
+    // A lock belongs to an open file, and this descriptor is shared with the host.
+    let own = directory(state, c".")?;
+    let mut attempts = 0;
+    while let Err(errno) = system::try_lock(own.raw()) {
+        attempts += 1;
+        if errno != Errno::EAGAIN && errno != Errno::EINTR || attempts > 1000 {
+            return Err(errno.into());
+        }
+        system::sleep(10);
+    }
+    let here = system::stat(own.raw())?;
+    let there = system::statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW)?;
+    let same = (here.ino, here.dev_major, here.dev_minor)
+        == (there.ino, there.dev_major, there.dev_minor);
+    if same { Ok(own) } else { Err(Errno::ENOENT.into()) }
+}
+
 /// A mistake in a plan must not empty the host's root.
 fn sane(path: &CStr) -> Sys {
     let path = path.to_bytes();

@@ -52,6 +52,8 @@ pub struct Keeper {
     pub host: Option<Fd>,
     /// The socket the keeper was born with, while its other end is open.
     born: Option<Fd>,
+    /// The state directory.
+    pub directory: Option<Fd>,
     pub detached: bool,
     /// 0 until there is a container, then its phase and one.
     phase: u32,
@@ -71,6 +73,7 @@ static KEEPER: Cell = Cell(UnsafeCell::new(Keeper {
     epoll: None,
     control: None,
     host: None,
+    directory: None,
     born: None,
     detached: false,
     phase: 0,
@@ -446,9 +449,35 @@ impl Keeper {
         let pid = self.processes[0].pid;
         self.kill_all();
         if let Some(plan) = self.processes[0].plan {
-            clean_up(&plan.document, pid);
+            self.clean_up(&plan.document, pid);
         }
         system::exit(0);
+    }
+
+    /// Carries out the Cleanup stream; what fails does not keep the rest from being done. If
+    /// another process is at it already, or was, the names may mean another container's.
+    pub fn clean_up(&self, document: &Document<'static>, pid: i32) {
+        let mut steps = document.stream(Stream::Cleanup).flatten();
+        let path = steps.find_map(|step| match step.operation {
+            Operation::RemoveState { path } => Some(path),
+            _ => None,
+        });
+        let _lock = match (&self.directory, path) {
+            (Some(directory), Some(path)) => match cleanup::lock(directory.raw(), path) {
+                Ok(lock) => Some(lock),
+                Err(_) => return,
+            },
+            _ => None,
+        };
+        for step in document.stream(Stream::Cleanup).flatten() {
+            let _ = match step.operation {
+                Operation::KillCgroup { path } => cleanup::kill_cgroup(path),
+                Operation::RemoveCgroup { path } => cleanup::remove_cgroup(path),
+                Operation::RemoveState { path } => cleanup::remove_state(path),
+                Operation::Hook { .. } => hook::run(&step.operation, pid, 1, &Interrupts::NONE),
+                _ => Ok(()),
+            };
+        }
     }
 }
 
@@ -487,19 +516,6 @@ pub fn run_hooks(
         result.map_err(|error| error.frame(stream, &step))?;
     }
     Ok(())
-}
-
-/// Carries out the Cleanup stream; what fails does not keep the rest from being done.
-pub fn clean_up(document: &Document<'static>, pid: i32) {
-    for step in document.stream(Stream::Cleanup).flatten() {
-        let _ = match step.operation {
-            Operation::KillCgroup { path } => cleanup::kill_cgroup(path),
-            Operation::RemoveCgroup { path } => cleanup::remove_cgroup(path),
-            Operation::RemoveState { path } => cleanup::remove_state(path),
-            Operation::Hook { .. } => hook::run(&step.operation, pid, 1, &Interrupts::NONE),
-            _ => Ok(()),
-        };
-    }
 }
 
 fn exit_of(info: &SigInfo) -> Exit {

@@ -10,7 +10,7 @@ use locule_plan::protocol::{
 use crate::abi::*;
 use crate::failure::Error;
 use crate::keeper::{
-    Keeper, Plan, Process, clean_up, died_before_exec, read_plan, refusal, run_hooks,
+    Keeper, Plan, Process, died_before_exec, read_plan, refusal, run_hooks,
 };
 use crate::process::{Interrupts, Launched, Mode, Order, Refused, abandon, launch};
 use crate::socket::{self, Descriptors};
@@ -137,7 +137,7 @@ fn create(keeper: &mut Keeper, flags: u32, reply: Option<Fd>, descriptors: &mut 
     if let Some(plan) = known
         && host_died(keeper, patience)
     {
-        clean_up(&plan.document, 0);
+        keeper.clean_up(&plan.document, 0);
     }
     system::exit(1);
 }
@@ -175,10 +175,9 @@ fn build(
         }
     }
     let state = if without { 2 } else { 3 };
-    let directory = descriptors.take(state).ok_or_else(missing)?;
+    let directory = keeper.directory.insert(descriptors.take(state).ok_or_else(missing)?).raw();
     let name = if mode == Mode::Keeper { CONTROL_NAME } else { GATE_NAME };
-    let listener = socket::listen(directory.raw(), name).map_err(io)?;
-    drop(directory);
+    let listener = socket::listen(directory, name).map_err(io)?;
     let order = Order {
         plan: plan.document,
         slots: descriptors.rest(state + 1),

@@ -276,6 +276,13 @@ pub fn memfd(name: &CStr) -> Sys<Fd> {
     descriptor(call!(nr::MEMFD_CREATE, name, MFD_CLOEXEC))
 }
 
+/// Locks what is open, if nobody else has.
+pub fn try_lock(fd: Raw) -> Sys {
+    const LOCK_EX: i32 = 2;
+    const LOCK_NB: i32 = 4;
+    done(call!(nr::FLOCK, fd, LOCK_EX | LOCK_NB))
+}
+
 pub fn chdir(path: &CStr) -> Sys {
     done(call!(nr::CHDIR, path))
 }

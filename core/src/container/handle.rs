@@ -415,12 +415,18 @@ pub(super) fn reclaim(runtime: &Runtime, id: &str) -> Result<bool> {
         Err(error) => return Err(error),
     };
     // The usual case costs no lock: a record of a container whose host lives.
+    let mut patience = Duration::ZERO;
     if let Ok(Some(record)) = dir.read() {
         if record.init.is_some() && (record.detached || record.host.is_alive()) {
             return Ok(false);
         }
+        if !record.host.is_alive() {
+            // The keeper is cleaning up at this moment, or will be in the next.
+            patience = PATIENCE;
+            wait_for_keeper(&dir, &record);
+        }
     }
-    let _lock = match dir.lock(Duration::ZERO) {
+    let _lock = match dir.lock(patience) {
         Ok(lock) => lock,
         Err(error) if error.category() == Category::Busy => return Ok(false),
         Err(error) if error.category() == Category::NotFound => return Ok(true),
@@ -434,22 +440,29 @@ pub(super) fn reclaim(runtime: &Runtime, id: &str) -> Result<bool> {
     if record.init.is_some() && (record.detached || record.host.is_alive()) {
         return Ok(false);
     }
-    // The lock is free, so the creator is dead, or the host of a finished one is. A keeper
-    // that lives is doing the same at this moment; let it. But one of a container that was to
-    // outlive its host does not know that the creation was not finished.
-    let control = Channel::connect(&dir, "control");
-    if let (Ok(control), false) = (&control, record.detached) {
-        let mut fds =
-            [libc::pollfd { fd: control.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 }];
-        // SAFETY: the array lives through the call.
-        unsafe { libc::poll(fds.as_mut_ptr(), 1, 5000) };
-    }
-    if let (Ok(control), true) = (control, record.detached) {
-        Keeper(control, None).dismiss();
+    // The lock is free, so the creator is dead, or the host of a finished one is. The keeper of
+    // a container that was to outlive its host does not know that it was not finished.
+    if record.detached {
+        if let Ok(control) = Channel::connect(&dir, "control") {
+            Keeper(control, None).dismiss();
+        }
     }
     if let Some(pidfd) = record.init.and_then(|init| init.open()) {
         let _ = send_signal(&pidfd, libc::SIGKILL);
     }
     clean(&Cgroup::open(record.cgroup)?, &dir)?;
     Ok(true)
+}
+
+/// Gives the keeper of a dead host time to do what it stays for.
+fn wait_for_keeper(dir: &StateDir, record: &Record) {
+    if record.detached {
+        return;
+    }
+    if let Ok(control) = Channel::connect(dir, "control") {
+        let mut fds =
+            [libc::pollfd { fd: control.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 }];
+        // SAFETY: the array lives through the call.
+        unsafe { libc::poll(fds.as_mut_ptr(), 1, 5000) };
+    }
 }

@@ -226,13 +226,21 @@ impl StateDir {
 
     /// Removes the directory and all in it.
     pub(super) fn remove(&self) -> Result<()> {
-        match fs::remove_dir_all(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                let message = format!("remove the state directory {:?}", self.path);
-                Err(Error::io(Stage::State, &error, message))
+        for attempt in 0.. {
+            match fs::remove_dir_all(&self.path) {
+                Ok(()) => break,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+                // A keeper that has not noticed yet that its host is dead makes its socket.
+                Err(error) if error.raw_os_error() == Some(libc::ENOTEMPTY) && attempt < 100 => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(error) => {
+                    let message = format!("remove the state directory {:?}", self.path);
+                    return Err(Error::io(Stage::State, &error, message));
+                }
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 }
 
