@@ -346,6 +346,30 @@ fn executed_processes_are_killed_with_the_container() {
 }
 
 #[test]
+fn a_keeper_leaves_a_newer_directory_of_the_same_name_alone() {
+    for replaced in [false, true] {
+        let Some(bundle) = Bundle::new() else { return };
+        let mut keeper = Keeper::new(As::Root);
+        let mut host = Command::new("sleep").arg("1000").spawn().unwrap();
+        let host_pidfd = pidfd(host.id() as i32);
+        let mut plan = Plan::default();
+        plan.namespaces(0).filesystems(&bundle).child(&Operation::Pivot {});
+        plan.program(&["sleep", "1000"], true);
+        plan.push(Stream::Cleanup, &Operation::RemoveState { path: &c(bundle.state()) });
+        let answer = keeper.create_for(&bundle, &plan.finish(), 0, &[], &host_pidfd);
+        answer.created();
+        if replaced {
+            std::fs::rename(bundle.state(), bundle.path("older")).unwrap();
+            std::fs::create_dir(bundle.state()).unwrap();
+        }
+        host.kill().unwrap();
+        host.wait().unwrap();
+        keeper.process.wait().unwrap();
+        assert_eq!(bundle.state().exists(), replaced);
+    }
+}
+
+#[test]
 fn the_cgroup_of_a_dead_host_is_emptied_and_removed() {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     let hierarchy = mounts.lines().find(|line| line.contains(" - cgroup2 "));

@@ -175,7 +175,8 @@ fn check_owner(state_dir: &Path, euid: u32, follow: bool) -> Result<()> {
         Error::io(Stage::State, &error, format!("look at the state directory {state_dir:?}"))
     })?;
     let foreign = ![0, euid].contains(&metadata.uid());
-    if foreign || metadata.mode() & 0o002 != 0 {
+    // With the sticky bit others can only add to it, and whose a container is gets checked.
+    if foreign || metadata.mode() & 0o1002 == 0o002 {
         let what = if foreign { "belongs to another user" } else { "can be written to by others" };
         let message = format!("the state directory {state_dir:?} {what}");
         return Err(Error::new(Category::Permission, Stage::State, message)

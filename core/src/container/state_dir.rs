@@ -144,7 +144,19 @@ impl StateDir {
         // A file or a link of that name is no container, and neither is what no name can be.
         let none = [libc::ENOENT, libc::ENOTDIR, libc::ENAMETOOLONG];
         match options.open(&path) {
-            Ok(dir) => Ok(StateDir { path, dir }),
+            Ok(dir) => {
+                let owner = dir.metadata().map(|metadata| metadata.uid()).map_err(|error| {
+                    Error::io(Stage::State, &error, format!("look at {path:?}"))
+                })?;
+                // What another user has put there is no container of this one's.
+                if owner != 0 && owner != nix::unistd::geteuid().as_raw() {
+                    let message = format!("the state directory {path:?} belongs to user {owner}");
+                    return Err(
+                        Error::new(Category::Permission, Stage::State, message).of_container(id)
+                    );
+                }
+                Ok(StateDir { path, dir })
+            }
             Err(error) if error.raw_os_error().is_some_and(|errno| none.contains(&errno)) => {
                 Err(not_found(id))
             }
@@ -234,17 +246,25 @@ impl StateDir {
         for socket in [CONTROL_NAME, GATE_NAME] {
             let _ = unlinkat(&self.dir, socket, UnlinkatFlags::NoRemoveDir);
         }
-        let removed = fs::remove_dir(&self.path).or_else(|error| match error.kind() {
-            io::ErrorKind::DirectoryNotEmpty => fs::remove_dir_all(&self.path),
-            _ => Err(error),
-        });
-        match removed {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                let message = format!("remove the state directory {:?}", self.path);
-                Err(Error::io(Stage::State, &error, message))
+        for attempt in 0.. {
+            let removed = fs::remove_dir(&self.path).or_else(|error| match error.kind() {
+                io::ErrorKind::DirectoryNotEmpty => fs::remove_dir_all(&self.path),
+                _ => Err(error),
+            });
+            match removed {
+                Ok(()) => break,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+                // A keeper that has not noticed yet that its host is dead makes its socket.
+                Err(error) if error.raw_os_error() == Some(libc::ENOTEMPTY) && attempt < 100 => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(error) => {
+                    let message = format!("remove the state directory {:?}", self.path);
+                    return Err(Error::io(Stage::State, &error, message));
+                }
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 }
 

@@ -130,11 +130,20 @@ fn a_state_directory_that_others_control_is_refused(t: &Test) {
     failure.must_be(Category::Permission, Stage::State).says("another user");
     // SAFETY: as above.
     assert_eq!(unsafe { libc::chown(c_path(&t.state_dir).as_ptr(), 0, 0) }, 0);
-    fs::set_permissions(&t.state_dir, PermissionsExt::from_mode(0o1777)).expect("chmod");
+    fs::set_permissions(&t.state_dir, PermissionsExt::from_mode(0o777)).expect("chmod");
     let failure = refused(t.another_engine());
     failure.must_be(Category::Permission, Stage::State).says("by others");
-    fs::set_permissions(&t.state_dir, PermissionsExt::from_mode(0o755)).expect("chmod");
-    t.another_engine().expect("open a runtime");
+    // Where others can add, but not change.
+    fs::set_permissions(&t.state_dir, PermissionsExt::from_mode(0o1777)).expect("chmod");
+    let theirs = t.state_dir.join(t.id("a"));
+    fs::create_dir(&theirs).expect("mkdir");
+    // SAFETY: as above.
+    assert_eq!(unsafe { libc::chown(c_path(&theirs).as_ptr(), 12345, 12345) }, 0);
+    let engine = t.another_engine().expect("open a runtime");
+    refused(engine.open(&t.id("a"))).must_be(Category::Permission, Stage::State);
+    refused(engine.create(&t.options("a", &t.spec(&["/bin/true"]))));
+    assert!(theirs.exists());
+    fs::remove_dir(&theirs).expect("rmdir");
 }
 
 fn a_process_in_the_making_holds_no_directory_of_the_host(t: &Test) {
