@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use once_cell::sync::OnceCell;
 
@@ -59,7 +60,7 @@ impl Images {
         let mut errno = None;
         for (name, open) in sources {
             let tried = open().and_then(|image| {
-                let keeper = spawn(image.as_fd(), socket, relation, capabilities)?;
+                let keeper = patiently(|| spawn(image.as_fd(), socket, relation, capabilities))?;
                 Ok((image, keeper))
             });
             match tried {
@@ -82,6 +83,21 @@ impl Images {
         }
         Err(error)
     }
+}
+
+/// Executes a file that this process has just written. Whatever process another thread created
+/// meanwhile has it open for writing until it executes something itself, and as long as anybody
+/// has, the file is "busy".
+fn patiently<T>(mut execute: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 0..1000 {
+        match execute() {
+            Err(error) if error.raw_os_error() == Some(libc::ETXTBSY) => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            other => return other,
+        }
+    }
+    execute()
 }
 
 fn installed() -> io::Result<OwnedFd> {
