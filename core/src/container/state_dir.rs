@@ -73,6 +73,8 @@ impl StateDir {
         loop {
             match make_directory(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
+                // Made, and taken for what a crash had left before it had its mode: see below.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && root.is_dir() => continue,
                 Err(error) => {
                     let message = format!("create the state directory {path:?}");
                     return Err(Error::io(Stage::State, &error, message));
