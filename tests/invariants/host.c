@@ -244,7 +244,7 @@ static void add_status(struct text *text, int thread, const char *const *names)
     char path[64], *line, *rest;
     snprintf(path, sizeof path, "/proc/self/task/%d/status", thread);
     add_file(&status, path);
-    if (blind)
+    if (blind || status.bytes == NULL)
         return free(status.bytes);
     for (line = strtok_r(status.bytes, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
         for (const char *const *name = names; *name != NULL; name++)
@@ -518,7 +518,7 @@ static int no_child(char *out, size_t size)
 
 /* --- The threads of the host --------------------------------------------------------------- */
 
-static atomic_int stopping, samples;
+static atomic_int stopping, samples, ready;
 static pthread_mutex_t sampling = PTHREAD_MUTEX_INITIALIZER;
 static pthread_barrier_t phase;
 static struct complaint children;
@@ -535,6 +535,7 @@ static void *allocate(void *unused)
     void *blocks[64] = {NULL};
     unsigned seed = 1;
     prctl(PR_SET_NAME, "allocator");
+    atomic_fetch_add(&ready, 1);
     while (!atomic_load(&stopping)) {
         for (int round = 0; round < 500; round++) {
             int index = rand_r(&seed) % 64;
@@ -558,6 +559,7 @@ static void *odd(void *unused)
     pthread_sigmask(SIG_SETMASK, &mask, NULL);
     prctl(PR_SET_NAME, "odd one");
     setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), 7);
+    atomic_fetch_add(&ready, 1);
     while (!atomic_load(&stopping))
         nap();
     return unused;
@@ -568,6 +570,7 @@ static void *reap(void *unused)
 {
     int status = 0;
     prctl(PR_SET_NAME, "reaper");
+    atomic_fetch_add(&ready, 1);
     while (!atomic_load(&stopping)) {
         for (int round = 0; round < 50; round++) {
             pid_t pid = RETRY(waitpid(-1, &status, 0));
@@ -610,9 +613,10 @@ static void *watch(void *unused)
 {
     char text[512];
     prctl(PR_SET_NAME, "watcher");
+    atomic_fetch_add(&ready, 1);
     while (!atomic_load(&stopping)) {
         pthread_mutex_lock(&sampling);
-        for (int index = 0; index < ITEMS; index++) {
+        for (int index = 0; index < ITEMS && !atomic_load(&stopping); index++) {
             struct text now = {0};
             if (!items[index].sampled || items[index].before.bytes == NULL)
                 continue;
@@ -624,7 +628,7 @@ static void *watch(void *unused)
             }
             free(now.bytes);
         }
-        if (items[ITEMS - 1].before.bytes != NULL) {
+        if (items[ITEMS - 1].before.bytes != NULL && !atomic_load(&stopping)) {
             look_at_descriptors();
             if (!no_child(text, sizeof text))
                 complain(&children, "%s", text);
@@ -915,6 +919,7 @@ static void *work(void *argument)
         prctl(PR_SET_TIMERSLACK, 77777);
     }
     take_own(&before);
+    atomic_fetch_add(&ready, 1);
     meet(); /* everything is as it shall stay */
     meet(); /* the first look is done, the runtime open */
     work_until(WARM_UP);
@@ -1166,7 +1171,7 @@ int main(int argc, char **argv)
     start_timer(2);
 
     meet();
-    for (int settled = 0; settled < 20; settled++)
+    while (atomic_load(&ready) < count)
         nap(); /* until every thread has its name and mask */
     pthread_mutex_lock(&sampling);
     for (int index = 0; index < ITEMS; index++)
@@ -1235,9 +1240,9 @@ int main(int argc, char **argv)
     snprintf(text, sizeof text, "%d containers%s", WARM_UP + cycles,
              atomic_load(&refusals) ? ", some calls refused for want of descriptors" : "");
     report_complaint(&statuses, "containers work, outputs and exit statuses are right", text);
+    atomic_store(&stopping, 1); /* before anybody looks at threads that end */
     pthread_mutex_unlock(&sampling);
 
-    atomic_store(&stopping, 1);
     meet();
     for (int index = 0; index < count; index++)
         pthread_join(threads[index], NULL);

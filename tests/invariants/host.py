@@ -38,6 +38,7 @@ ids = f"invariants-{os.getpid()}-"
 
 stopping = threading.Event()
 sampling = threading.Lock()
+odd_is_ready = threading.Event()
 # The workers and the main thread wait for each other between the parts of the test.
 phase = threading.Barrier(WORKERS + 1)
 before: Dict[str, str] = {}
@@ -93,6 +94,7 @@ def odd() -> None:
     """Has an odd signal mask and a low priority."""
     signal.pthread_sigmask(signal.SIG_SETMASK, set(signal.valid_signals()) - {signal.SIGUSR1})
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 7)
+    odd_is_ready.set()
     stopping.wait()
 
 
@@ -144,6 +146,16 @@ def no_child() -> Optional[str]:
         return f"waitpid(-1) gave {os.waitpid(-1, os.WNOHANG)}"
     except ChildProcessError:
         return None
+
+
+def lasting(look: Callable[[], str], expected: str) -> str:
+    """Looks until it finds what is expected, for a while: a thread that is just in a handler,
+    for one, has another signal mask."""
+    for _ in range(50):
+        if (now := look()) == expected:
+            break
+        nap()
+    return now
 
 
 def watch() -> None:
@@ -378,16 +390,6 @@ def check_left(runtime: locule.Runtime) -> None:
     report(left == [], "no cgroup is left", " ".join(left))
 
 
-def lasting(look: Callable[[], str], expected: str) -> str:
-    """Looks until it finds what is expected, for a while: a thread that is just in a handler,
-    for one, has another signal mask."""
-    for _ in range(50):
-        if (now := look()) == expected:
-            break
-        nap()
-    return now
-
-
 def main() -> int:
     os.dup2(1, REPORT_FD, inheritable=False)
     if variant == "no-clone3":
@@ -412,7 +414,7 @@ def main() -> int:
     signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
 
     phase.wait()
-    time.sleep(0.02)  # until every thread has its mask
+    odd_is_ready.wait()
     with sampling:
         before.update({item.name: lasting(item.look, item.look()) for item in looks.ITEMS})
     runtimes.append(locule.Runtime(f"{directory}/state"))

@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use once_cell::sync::OnceCell;
 
@@ -65,7 +66,9 @@ impl Images {
         let mut causes = Vec::new();
         for (name, open) in sources {
             let tried = open().and_then(|image| {
-                let keeper = spawn(image.as_fd(), socket, relation, capabilities, &self.stacks)?;
+                let keeper = patiently(|| {
+                    spawn(image.as_fd(), socket, relation, capabilities, &self.stacks)
+                })?;
                 Ok((image, keeper))
             });
             match tried {
@@ -100,6 +103,21 @@ fn none_executes(mut causes: Vec<(&&str, io::Error)>) -> Error {
 
 fn cause(error: &io::Error) -> String {
     error.raw_os_error().map_or_else(|| error.to_string(), |errno| words(errno).to_owned())
+}
+
+/// Executes a file that this process has just written. Whatever process another thread created
+/// meanwhile has it open for writing until it executes something itself, and as long as anybody
+/// has, the file is "busy".
+fn patiently<T>(mut execute: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 0..1000 {
+        match execute() {
+            Err(error) if error.raw_os_error() == Some(libc::ETXTBSY) => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            other => return other,
+        }
+    }
+    execute()
 }
 
 fn installed() -> io::Result<File> {

@@ -9,7 +9,8 @@ package main
 
 static void *sleep_on(void *unused)
 {
-	pause();
+	for (;;)
+		pause();
 	return unused;
 }
 

@@ -79,6 +79,10 @@ func warmThreads() {
 	}
 	here.Wait()
 	leave.Done()
+	// There may be more than it took, which have not begun yet: those have every signal blocked.
+	for strings.Contains(masks(), "fffffffffffbfeff") {
+		nap()
+	}
 }
 
 // allocate keeps the allocator and the collector busy.
