@@ -78,6 +78,7 @@ pub(crate) fn compile_container(input: &ContainerInput<'_>) -> Result<Plan> {
         Error::new(Category::Spec, Stage::Compile, "process is missing").at("/process")
     })?;
     refuse_what_is_not_supported(spec)?;
+    need_own_mounts(&namespaces)?;
     let mut out = Writer::default();
 
     // A process in a user namespace can no longer raise its limits: before it enters one it
@@ -97,9 +98,7 @@ pub(crate) fn compile_container(input: &ContainerInput<'_>) -> Result<Plan> {
         out.child("/linux/namespaces", &Operation::LoopbackUp {});
     }
     let terminal = process.terminal().unwrap_or(false);
-    if namespaces.has(join::MOUNT) {
-        prepare_root(&mut out, input, &namespaces, terminal)?;
-    }
+    prepare_root(&mut out, input, &namespaces, terminal)?;
     settings(&mut out, spec)?;
 
     let becoming = ProcessInput {
@@ -146,6 +145,20 @@ fn refuse_what_is_not_supported(spec: &oci::Spec) -> Result<()> {
         return Err(unsupported("/linux/mountLabel", "a mount label"));
     }
     Ok(())
+}
+
+/// Setting up the root changes the mounts of everybody in the mount namespace, down to taking
+/// the root away from them. Without one of its own the container would have to do without a
+/// root, and would find the host's.
+fn need_own_mounts(namespaces: &Namespaces<'_>) -> Result<()> {
+    match namespaces.list.iter().find(|entry| entry.1 == join::MOUNT) {
+        Some((_, _, None)) => Ok(()),
+        Some((index, _, Some(_))) => Err(unsupported(
+            &format!("/linux/namespaces/{index}/path"),
+            "joining a mount namespace, whose root would be replaced for all in it,",
+        )),
+        None => Err(unsupported("/linux/namespaces", "a container without a mount namespace")),
+    }
 }
 
 fn enter_namespaces(
