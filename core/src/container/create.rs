@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use super::bundle::read_config;
 use super::failure::{blame_memory, error_of};
 use super::handle::{self, Container};
+use super::joined;
 use super::pidfd::Identity;
 use super::process::{self, ExitSource, Process};
 use super::record::Record;
@@ -54,6 +55,7 @@ impl Configuration {
             _ => error,
         })?;
         spec::validate(&spec)?;
+        joined::check(&spec)?;
         // It has just been parsed, so it is valid UTF-8 and valid JSON.
         let json = String::from_utf8(json).ok().and_then(|text| RawValue::from_string(text).ok());
         let json = json.ok_or_else(|| {
@@ -295,8 +297,7 @@ impl Keeper {
         let mut fds =
             vec![plan.as_raw_fd(), runtime.0.host_pidfd.as_raw_fd(), dir.as_fd().as_raw_fd()];
         fds.extend_from_slice(&opened.raw);
-        request(&self.0, Request { kind: RequestKind::Create, flags }, &fds)
-            .map_err(|error| Error::io(Stage::Spawn, &error, "send the plan to the keeper"))
+        request(&self.0, Request { kind: RequestKind::Create, flags }, &fds).map_err(plan_not_sent)
     }
 
     /// Makes it kill what it has and leave, and waits until all that is dead.
@@ -312,6 +313,18 @@ impl Keeper {
                 }
             }
         }
+    }
+}
+
+/// Why the keeper did not get a plan.
+pub(super) fn plan_not_sent(error: io::Error) -> Error {
+    match error.raw_os_error() {
+        Some(errno @ (libc::EPIPE | libc::ECONNRESET)) => {
+            Error::new(Category::Keeper, Stage::Spawn, "the keeper is gone")
+                .with_errno(errno)
+                .hint("was it killed, or is it none that came with this library?")
+        }
+        _ => Error::io(Stage::Spawn, &error, "send the plan to the keeper"),
     }
 }
 
@@ -372,6 +385,13 @@ pub(super) struct Opened {
 impl Opened {
     /// `known` has those that are open already; namespaces are opened here.
     pub(super) fn open(plan: &Plan, known: impl Fn(&Slot) -> Option<RawFd>) -> Result<Opened> {
+        // With a plan go its own, the answer's, the host's and the state directory's.
+        const MOST: usize = protocol::MAX_DESCRIPTORS - 4;
+        if plan.slots.len() > MOST {
+            let message =
+                format!("{} descriptors to pass on are more than {MOST}", plan.slots.len());
+            return Err(Error::new(Category::Invalid, Stage::Arguments, message));
+        }
         let mut opened = Opened { raw: Vec::with_capacity(plan.slots.len()), _owned: Vec::new() };
         for slot in &plan.slots {
             let raw = match (slot, known(slot)) {

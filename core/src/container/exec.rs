@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use locule_plan::protocol::{Request, RequestKind};
 
-use super::create::{Keeper, Opened, PATIENCE, await_creation, plan_file, raw_of};
+use super::create::{Keeper, Opened, PATIENCE, await_creation, plan_file, plan_not_sent, raw_of};
 use super::handle::Container;
 use super::process::{self, ExitSource, Process};
 use super::state_dir::{StateDir, make_directory};
@@ -108,14 +108,7 @@ fn through_keeper(keeper: &Channel, plan: &Plan, opened: &Opened) -> Result<Chan
     let plan = plan_file(plan)?;
     let mut fds = vec![plan.as_raw_fd()];
     fds.extend_from_slice(&opened.raw);
-    request(keeper, Request { kind: RequestKind::Exec, flags: 0 }, &fds).map_err(
-        |error| match error.raw_os_error() {
-            Some(libc::EPIPE | libc::ECONNRESET) => {
-                Error::new(Category::Keeper, Stage::Spawn, "the keeper is gone")
-            }
-            _ => Error::io(Stage::Spawn, &error, "send the plan to the keeper"),
-        },
-    )
+    request(keeper, Request { kind: RequestKind::Exec, flags: 0 }, &fds).map_err(plan_not_sent)
 }
 
 fn through_own_keeper(

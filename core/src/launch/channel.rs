@@ -169,7 +169,10 @@ impl<'a> Deadline<'a> {
         if poll_readable(fd, self.at, self.cancel, stage)? {
             return Ok(());
         }
-        Err(Error::new(Category::Timeout, stage, "the deadline passed").with_errno(libc::ETIMEDOUT))
+        let message = "the deadline passed before the keeper had answered";
+        Err(Error::new(Category::Timeout, stage, message)
+            .with_errno(libc::ETIMEDOUT)
+            .hint("it may be waiting for a hook, or for a filesystem that does not answer"))
     }
 }
 

@@ -47,14 +47,14 @@ impl Images {
         let in_memory = || memory_file(c"locule-keeper", Execution::Allowed, locule_keeper::IMAGE);
         let explicit = || File::open(self.explicit.as_ref().unwrap()).map(OwnedFd::from);
         let unnamed = || unnamed_file(&self.state_dir);
-        let sources: &[Source<'_>] = if self.explicit.is_some() {
-            &[("the given path", &explicit)]
-        } else {
-            &[
+        let given = self.explicit.as_ref().map(|path| format!("{path:?}"));
+        let sources: &[Source<'_>] = match &given {
+            Some(path) => &[(path, &explicit)],
+            None => &[
                 ("a memory file", &in_memory),
                 ("an installed file", &installed),
                 ("an unnamed file in the state directory", &unnamed),
-            ]
+            ],
         };
         let mut causes = Vec::new();
         for (name, open) in sources {
