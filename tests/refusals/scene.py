@@ -187,12 +187,16 @@ def with_room(pages: int, of: int = 32):
     return make
 
 
-def without_inodes(scene: Scene) -> str:
-    """A state directory on a disk that takes no further file."""
-    path = scene.make_state()
-    scene.tmpfs(path, "nr_inodes=2,mode=700")
-    Path(path, "filler").touch()
-    return path
+def with_files(files: int):
+    """A state directory on a disk that takes so many more files."""
+
+    def make(scene: Scene) -> str:
+        path = scene.make_state()
+        # One is the directory itself.
+        scene.tmpfs(path, f"nr_inodes={files + 1},mode=700")
+        return path
+
+    return make
 
 
 def read_only(scene: Scene) -> str:

@@ -169,7 +169,7 @@ fn build(
     descriptors: &mut Descriptors,
 ) -> Result<(Launched, Phase), Ending> {
     let missing = || Ending::Reply(refusal(detail::MISSING_DESCRIPTOR, Errno::EBADF));
-    let io = |errno| Ending::Reply(refusal(detail::PLAIN, errno));
+    let unheard = |errno| Ending::Reply(refusal(detail::LISTEN, errno));
     // The host's pidfd is left out, or something else, where it could not be had.
     let slots = plan.document.slots() as usize;
     let without = descriptors.len() == slots + 3;
@@ -186,7 +186,7 @@ fn build(
     let directory = descriptors.take(state).ok_or_else(missing)?;
     let name = if mode == Mode::Keeper { CONTROL_NAME } else { GATE_NAME };
     let directory = keeper.state.insert(directory);
-    let listener = socket::listen(directory.raw(), name).map_err(io)?;
+    let listener = socket::listen(directory.raw(), name).map_err(unheard)?;
     let order = Order {
         plan: plan.document,
         slots: descriptors.rest(state + 1),

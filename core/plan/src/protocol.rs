@@ -197,6 +197,8 @@ pub mod detail {
     pub const NOT_GENUINE: u16 = 16;
     /// Attaching the finished mount failed.
     pub const ATTACH: u16 = 17;
+    /// The keeper's socket could not be made in the state directory.
+    pub const LISTEN: u16 = 18;
 }
 
 /// A short text in a datagram, cut to fit.

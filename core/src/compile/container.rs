@@ -78,6 +78,7 @@ pub(crate) fn compile_container(input: &ContainerInput<'_>) -> Result<Plan> {
         Error::new(Category::Spec, Stage::Compile, "process is missing").at("/process")
     })?;
     refuse_what_is_not_supported(spec)?;
+    need_own_mounts(&namespaces)?;
     let mut out = Writer::default();
 
     // A process in a user namespace can no longer raise its limits: of one that is born there
@@ -98,10 +99,6 @@ pub(crate) fn compile_container(input: &ContainerInput<'_>) -> Result<Plan> {
         out.child("/linux/namespaces", &Operation::LoopbackUp {});
     }
     let terminal = process.terminal().unwrap_or(false);
-    if !namespaces.has(join::MOUNT) {
-        // Without one there is no root but the host's.
-        return Err(unsupported("/linux/namespaces", "a container without a mount namespace"));
-    }
     prepare_root(&mut out, input, &namespaces, terminal)?;
     settings(&mut out, spec)?;
 
@@ -149,6 +146,20 @@ fn refuse_what_is_not_supported(spec: &oci::Spec) -> Result<()> {
         return Err(unsupported("/linux/mountLabel", "a mount label"));
     }
     Ok(())
+}
+
+/// Setting up the root changes the mounts of everybody in the mount namespace, down to taking
+/// the root away from them. Without one of its own the container would have to do without a
+/// root, and would find the host's.
+fn need_own_mounts(namespaces: &Namespaces<'_>) -> Result<()> {
+    match namespaces.list.iter().find(|entry| entry.1 == join::MOUNT) {
+        Some((_, _, None)) => Ok(()),
+        Some((index, _, Some(_))) => Err(unsupported(
+            &format!("/linux/namespaces/{index}/path"),
+            "joining a mount namespace, whose root would be replaced for all in it,",
+        )),
+        None => Err(unsupported("/linux/namespaces", "a container without a mount namespace")),
+    }
 }
 
 fn enter_namespaces(

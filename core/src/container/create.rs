@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use super::bundle::read_config;
 use super::failure::{blame_memory, error_of};
 use super::handle::{self, Container};
+use super::joined;
 use super::pidfd::Identity;
 use super::process::{self, ExitSource, Process};
 use super::record::Record;
@@ -56,6 +57,7 @@ impl Configuration {
             _ => error,
         })?;
         spec::validate(&spec)?;
+        joined::check(&spec)?;
         // It has just been parsed, so it is valid UTF-8 and valid JSON.
         let json = String::from_utf8(json).ok().and_then(|text| RawValue::from_string(text).ok());
         let json = json.ok_or_else(|| {
@@ -408,6 +410,13 @@ pub(super) struct Opened {
 impl Opened {
     /// `known` has those that are open already; namespaces are opened here.
     pub(super) fn open(plan: &Plan, known: impl Fn(&Slot) -> Option<RawFd>) -> Result<Opened> {
+        // With a plan go its own, the answer's, the host's and the state directory's.
+        const MOST: usize = protocol::MAX_DESCRIPTORS - 4;
+        if plan.slots.len() > MOST {
+            let message =
+                format!("{} descriptors to pass on are more than {MOST}", plan.slots.len());
+            return Err(Error::new(Category::Invalid, Stage::Arguments, message));
+        }
         let mut opened = Opened { raw: Vec::with_capacity(plan.slots.len()), _owned: Vec::new() };
         for slot in &plan.slots {
             let raw = match (slot, known(slot)) {

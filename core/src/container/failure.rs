@@ -16,6 +16,7 @@ pub(super) fn error_of(failure: &Failure) -> Error {
     let stage = match &*pointer {
         // A directory like others, but made for the process.
         "/process/cwd" | "/cwd" => Stage::Process,
+        _ if failure.detail == detail::LISTEN => Stage::State,
         _ => stage_of(failure.stream, name),
     };
     let mut message = message(name, failure, &subject);
@@ -139,6 +140,7 @@ fn message(name: &str, failure: &Failure, subject: &str) -> String {
         detail::TIMEOUT => format!("{} took longer than allowed", what(name, &about)),
         detail::TOO_MANY => "the keeper has no room for another process or watcher".to_owned(),
         detail::WRONG_STATE => "the container is in a state that does not allow it".to_owned(),
+        detail::LISTEN => "make the keeper's socket in the state directory".to_owned(),
         detail::NOT_IN_PATH => format!("exec:{about}: executable file not found in $PATH"),
         detail::OUTSIDE_ROOT => {
             format!("the working directory{about} is outside of the container's root")

@@ -282,7 +282,11 @@ impl Container {
             }
         }
         if let Some(pidfd) = &self.0.init.0.pidfd {
-            let _ = send_signal(pidfd, libc::SIGKILL);
+            let sent = send_signal(pidfd, libc::SIGKILL);
+            if sent.is_err_and(|error| error.raw_os_error() != Some(libc::ESRCH)) {
+                // A filter hides the call, from the keeper as well: it would wait in vain.
+                let _ = self.0.cgroup.signal_all(libc::SIGKILL);
+            }
         }
         if let Some(keeper) = &self.0.keeper {
             keeper.dismiss();

@@ -8,6 +8,7 @@ mod exec;
 mod facts;
 mod failure;
 mod handle;
+mod joined;
 mod options;
 mod pidfd;
 mod process;

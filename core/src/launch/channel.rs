@@ -163,7 +163,9 @@ pub(crate) fn request(
 ) -> Result<Channel> {
     let io = |error: io::Error| match error.raw_os_error() {
         Some(errno @ (libc::EPIPE | libc::ECONNRESET)) => {
-            Error::new(Category::Keeper, stage, "the keeper is gone").with_errno(errno)
+            Error::new(Category::Keeper, stage, "the keeper is gone")
+                .with_errno(errno)
+                .hint("was it killed, or is it none that came with this library?")
         }
         _ => Error::io(stage, &error, "send to the keeper"),
     };
@@ -229,7 +231,9 @@ impl<'a> Deadline<'a> {
 }
 
 fn passed(stage: Stage) -> Error {
-    Error::new(Category::Timeout, stage, "the deadline passed").with_errno(libc::ETIMEDOUT)
+    Error::new(Category::Timeout, stage, "the deadline passed before the keeper had answered")
+        .with_errno(libc::ETIMEDOUT)
+        .hint("it may be waiting for a hook, or for a filesystem that does not answer")
 }
 
 /// Waits for `fd`; false if the time came first. A cancelled token is an error.

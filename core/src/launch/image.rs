@@ -54,14 +54,14 @@ impl Images {
             // The last resort: what could protect it otherwise has failed before.
             read_only(&file).or_else(|_| Ok(file.into()))
         };
-        let sources: &[Source<'_>] = if self.explicit.is_some() {
-            &[("the given path", &explicit)]
-        } else {
-            &[
+        let given = self.explicit.as_ref().map(|path| format!("{path:?}"));
+        let sources: &[Source<'_>] = match &given {
+            Some(path) => &[(path, &explicit)],
+            None => &[
                 ("a memory file", &in_memory),
                 ("an installed file", &installed),
                 ("an unnamed file in the state directory", &unnamed),
-            ]
+            ],
         };
         let mut causes = Vec::new();
         for (name, open) in sources {

@@ -126,6 +126,16 @@ CASES = [
          Refused("resource", ANY, "EMFILE", None, "open files", "RLIMIT_NOFILE"),
          host=Host(descriptors=14)),
 
+    # --- The keeper -----------------------------------------------------------------------------
+    Case("a keeper that is not there is not found",
+         Refused("not-found", "spawn", "ENOENT", None, '"/no/such"', "installed keeper"),
+         open={"keeper": "/no/such"}),
+    Case("a keeper that cannot be executed is refused",
+         Refused("permission", "spawn", "EACCES", None, '"/etc/passwd"', "installed keeper"),
+         open={"keeper": "/etc/passwd"}),
+    Case("a keeper that is another program is refused",
+         Refused("keeper", "spawn", ANY, None, "the keeper is gone"), open={"keeper": "/bin/true"}),
+
     # --- Resources ------------------------------------------------------------------------------
     Case("an update of broken JSON is refused", spec_error(None, "line 1"),
          do=[create(), update("{")], still="created", only=["c"]),

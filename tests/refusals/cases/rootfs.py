@@ -157,6 +157,23 @@ CASES = [
          needs=[lambda: "a kernel without AppArmor" if os.path.exists(
              "/sys/module/apparmor/parameters/enabled") else None]),
 
+    # --- Other parents --------------------------------------------------------------------------
+    *(Case(f"with the {whose} as parent, {what} is refused as well", expect, put=put,
+           do=[create(parentage=number), *more], still="stopped" if more else None)
+      for number, whose in [(1, "reaper"), (2, "host")]
+      for what, expect, put, more in [
+          ("a missing program", Refused("program", "exec", "ENOENT", "/process/args", "/no/such"),
+           program("/no/such"), []),
+          ("a failing hook", Refused("hook", "hook", None, "/hooks/createRuntime/0", "status 1"),
+           {"/hooks/createRuntime": [{"path": "/bin/false"}]}, []),
+          ("a file that is no program", Refused("program", "exec", "ENOEXEC", "/process/args",
+           "/bin/no-program"), program("/bin/no-program"), [START]),
+      ]),
+    Case("a start that fails in the program's own hook is refused",
+         Refused("hook", "hook", "ENOENT", "/hooks/startContainer/0", "/no/such"),
+         put={"/hooks/startContainer": [{"path": "/no/such"}]}, do=[create(), START],
+         still="stopped"),
+
     # --- exec -----------------------------------------------------------------------------------
     Case("exec of a program that is not there is refused, and the container runs on",
          Refused("program", "exec", "ENOENT", "/args", "/no/such"),
@@ -171,6 +188,11 @@ CASES = [
     Case("exec in a relative working directory is refused",
          spec_error("/cwd", "not an absolute path"),
          do=[create(), START, exec_({"args": ["/bin/true"], "cwd": "tmp"})], still="running"),
+    Case("exec with limits that this user may not have is refused",
+         Refused("permission", "process", "EPERM", "/rlimits/0", "resource limit"), host=USER,
+         do=[create(), START, exec_({"args": ["/bin/true"], "rlimits": [
+             {"type": "RLIMIT_NOFILE", "soft": 1 << 30, "hard": 1 << 30}]})],
+         still="running", only=["c"]),  # the others have no word for limits of an exec
     Case("exec as a user outside of the map is refused",
          spec_error("/user/uid", "uidMappings"), host=USER,
          do=[create(), START, exec_({"args": ["/bin/true"], "user": {"uid": 5, "gid": 0}})],

@@ -2,7 +2,7 @@
 
 import os
 
-from scene import ORDINARY, read_only, with_room, without_inodes
+from scene import ORDINARY, read_only, with_files, with_room
 from table import START, WAIT, USER, Case, Host, Refused, Works, create, load
 
 TRUE = {"/process/args": ["/bin/true"]}
@@ -114,8 +114,10 @@ CASES = [
     Case("a state directory that nobody may write to is refused",
          Refused("permission", "state", "EROFS", None, "$STATE"), state=read_only),
 
-    Case("a disk that takes no further file is told",
-         Refused("resource", "state", "ENOSPC", None, "$STATE"), state=without_inodes),
+    # The directory, the record, the keeper's socket, the first process.
+    *(Case(f"a disk that takes {files} files is told to be full",
+           Refused("resource", "state", "ENOSPC", None, says), state=with_files(files))
+      for files, says in enumerate(["$STATE/$ID", "state.json", "the keeper's socket", "init"])),
     *(Case(f"a disk with room for {pages} pages is told to be full",
            Refused("resource", "state", "ENOSPC", None, "$STATE"), state=with_room(pages))
       for pages in (0, 1)),
