@@ -161,12 +161,13 @@ soak: SOAK = 10000
 soak: test-soak
 test-soak: stage $(PYTHON)
 	$(WITH) PYTHON=$(abspath $(PYTHON)) tests/soak/run.sh $(SOAK)
+
 # The table of what is refused, in three languages: see tests/refusals/run.py. ONLY="WORD..."
 # chooses among the cases, and SHOW=1 prints the messages.
 test-refusals: stage
 	@$(WITH) sh -c '$(CC) -Wall -Wextra -Werror -o $(OUT)/refusals-c tests/refusals/drive.c \
 	    $$(pkg-config --cflags --libs locule)'
-	@cd tests/refusals/go && $(WITH) go vet . && $(WITH) go build -o $(abspath $(OUT))/refusals-go .
+	@cd tests && $(WITH) go build -o $(abspath $(OUT))/refusals-go ./refusals/go
 	@python3 tests/refusals/run.py $(OUT) $(if $(SHOW),--show) $(ONLY)
 
 # --- Working on Locule ---------------------------------------------------------------------
