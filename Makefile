@@ -140,7 +140,7 @@ test-rust:
 
 test-python: $(PYTHON)
 	@$(PYTHON) -m pip install -q --disable-pip-version-check pytest mypy
-	$(PYTHON) -m pytest -q bindings/python/tests
+	$(PYTHON) -m pytest -q -rs bindings/python/tests
 
 test-go: stage
 	cd bindings/go && $(WITH) go vet ./... && $(WITH) go test -race ./...

@@ -97,9 +97,13 @@ impl Record {
             version: u32,
         }
         let damaged = |e: serde_json::Error| (Category::System, format!("is damaged: {e}"));
-        let end = json.iter().position(|&byte| byte == b'\n').unwrap_or(json.len());
-        let (json, init) = json.split_at(end);
-        let Version { version } = serde_json::from_slice(json).map_err(damaged)?;
+        let mut versions = serde_json::Deserializer::from_slice(json).into_iter::<Version>();
+        let Version { version } = match versions.next() {
+            Some(version) => version.map_err(damaged)?,
+            None => return Err((Category::System, "is empty".to_owned())),
+        };
+        // The configuration has line breaks of its own, so only a parser knows where it ends.
+        let (json, init) = json.split_at(versions.byte_offset());
         if version != Record::VERSION {
             let why = format!("was written by another version of Locule, in format {version}");
             return Err((Category::Unsupported, why));

@@ -117,10 +117,9 @@ CASES = [
     # The directory, the record, the keeper's socket, the first process.
     *(Case(f"a disk that takes {files} files is told to be full",
            Refused("resource", "state", "ENOSPC", None, says), state=with_files(files))
-      for files, says in enumerate(["$STATE/$ID", "state.json", "the keeper's socket", "init"])),
-    *(Case(f"a disk with room for {pages} pages is told to be full",
-           Refused("resource", "state", "ENOSPC", None, "$STATE"), state=with_room(pages))
-      for pages in (0, 1)),
+      for files, says in enumerate(["$STATE/$ID", "state.json", "the keeper's socket"])),
+    Case("a disk with room for nothing in its files is told to be full",
+         Refused("resource", "state", "ENOSPC", None, "$STATE"), state=with_room(0)),
 
     Case("a record that is no JSON is refused",
          Refused("system", "state", None, None, "state.json"), prepare=damaged("{"),
