@@ -37,7 +37,7 @@ pub(super) fn exec(container: &Container, options: &ExecOptions<'_>) -> Result<P
     let deadline = Deadline::within(Some(options.timeout.unwrap_or(PATIENCE)), options.cancel);
     deadline.check()?;
     let shared = &*container.0;
-    let spec = &shared.spec;
+    let spec = &shared.configuration.spec;
     let process = complete(spec, options.process)?;
 
     let Some(init) = shared.init.0.pidfd.as_ref() else { return Err(not_running("stopped")) };
