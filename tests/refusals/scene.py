@@ -111,6 +111,7 @@ class Scene:
     def __init__(self, directory: Path, rootfs: Path, case: Case, id: str) -> None:
         self.directory = directory
         self.bundle = directory / "bundle"
+        self.rootfs = rootfs
         self.id = id
         self.case = case
         self.mounted: List[str] = []
@@ -135,7 +136,8 @@ class Scene:
     def fill(self, text: str) -> str:
         """Puts this case's own names into a text of the table."""
         for name, value in [
-            ("$DIR", self.directory), ("$BUNDLE", self.bundle), ("$ID", self.id),
+            ("$DIR", self.directory), ("$BUNDLE", self.bundle), ("$ROOT", self.rootfs),
+            ("$ID", self.id),
             ("$STATE", getattr(self, "state", "")),
         ]:
             text = text.replace(name, str(value))

@@ -9,6 +9,7 @@ use locule_plan::{List, Operation};
 use crate::abi::*;
 use crate::failure::{During, Error, Result};
 use crate::process::{Interrupts, wait_status};
+use crate::program;
 use crate::system::{self, Errno, Fd, Raw};
 use crate::text::PathBuffer;
 
@@ -106,7 +107,7 @@ fn wait_for(start: &Start<'_>, timeout: Option<u64>, interrupts: &Interrupts) ->
         // 127 is what a helper ends with that could not be executed, and what shells say of a
         // command: the file itself tells which.
         if status == 127 << 8
-            && let Err(errno) = system::faccessat(AT_FDCWD, start.path, X_OK)
+            && let Err(errno) = program::executable(start.path)
         {
             return Err(Error::from(errno).about(start.path.to_bytes()));
         }

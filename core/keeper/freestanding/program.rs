@@ -54,7 +54,8 @@ pub fn find(name: &CStr, search: &CStr, found: &mut Found) -> Result {
     }
 }
 
-fn executable(path: &CStr) -> Sys {
+/// Whether a file could be a program.
+pub fn executable(path: &CStr) -> Sys {
     if system::statx(AT_FDCWD, path, 0)?.is_directory() {
         return Err(Errno::EISDIR);
     }

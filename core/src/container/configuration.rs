@@ -110,13 +110,15 @@ fn read_config(bundle: &Path) -> Result<Vec<u8>> {
 
 /// Says whether it is the file that is missing or the bundle.
 fn read_failed(bundle: &Path, path: &Path, error: &io::Error) -> Error {
-    match error.raw_os_error() {
-        Some(errno @ (libc::ENOENT | libc::ENOTDIR)) if !bundle.is_dir() => {
-            let message = format!("open the bundle {bundle:?}");
-            Error::os(Stage::Validate, errno, message).with_category(Category::NotFound)
-        }
-        _ => Error::io(Stage::Validate, error, format!("read {path:?}")),
+    let leads_nowhere = [libc::ENOENT, libc::ENOTDIR, libc::ELOOP, libc::ENAMETOOLONG];
+    if !error.raw_os_error().is_some_and(|errno| leads_nowhere.contains(&errno)) {
+        return Error::io(Stage::Validate, error, format!("read {path:?}"));
     }
+    let message = match bundle.is_dir() {
+        true => format!("read {path:?}"),
+        false => format!("open the bundle {bundle:?}"),
+    };
+    Error::io(Stage::Validate, error, message).with_category(Category::NotFound)
 }
 
 #[cfg(test)]

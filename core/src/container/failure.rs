@@ -92,7 +92,13 @@ pub(super) fn blame_memory(error: Error, cgroup: &Cgroup) -> Error {
 fn of_value(name: &str, errno: i32) -> Option<Category> {
     match (name, errno) {
         (_, libc::ENOTDIR | libc::ELOOP | libc::ENAMETOOLONG) => Some(Category::Spec),
-        ("Sysctl" | "User", libc::EINVAL | libc::ERANGE) => Some(Category::Spec),
+        (
+            "Sysctl" | "User" | "NewTimeNamespace" | "Scheduler" | "Affinity" | "IoPriority"
+            | "ResourceLimit",
+            libc::EINVAL | libc::ERANGE,
+        ) => Some(Category::Spec),
+        // There is no devpts.
+        ("Terminal", libc::ENOENT) => Some(Category::Spec),
         // No security module takes the label.
         ("SecurityLabel", libc::EINVAL) => Some(Category::Unsupported),
         _ => None,
@@ -131,7 +137,7 @@ fn message(name: &str, failure: &Failure, subject: &str) -> String {
         detail::TARGET if matches!(name, "Mount" | "Bind" | "MountAttributes") => {
             format!("open or create the mount target{about} in the root")
         }
-        detail::SOURCE => format!("open the mount source{about}"),
+        detail::SOURCE if name != "Terminal" => format!("open the mount source{about}"),
         detail::OPTION => format!("filesystem option{about} was refused"),
         detail::ATTRIBUTES => format!("set the mount attributes of{about}"),
         detail::ATTACH => format!("attach the mount at{about}"),
@@ -245,7 +251,9 @@ fn hint(name: &str, failure: &Failure) -> Option<&'static str> {
         return Some("the container's user has to be able to enter every directory of the root");
     }
     if failure.detail == detail::EXIT_STATUS && name == "Hook" && failure.errno == 127 << 8 {
-        return Some("with 127 a shell says that it has not found a command");
+        return Some(
+            "127 stands for an interpreter that is missing, or a command that a shell has not found",
+        );
     }
     if failure.detail == detail::CLONE && failure.errno == libc::EAGAIN {
         return Some(
@@ -287,6 +295,7 @@ fn hint(name: &str, failure: &Failure) -> Option<&'static str> {
         ("SecurityLabel", libc::EINVAL) => {
             Some("this machine runs without the security module that the label is for")
         }
+        ("Terminal", libc::ENOENT) => Some("a terminal needs a devpts mounted at /dev/pts"),
         ("SecurityLabel", libc::ENOENT) => Some("the profile has to be loaded first"),
         ("Program", libc::EACCES) => Some(
             "the file has to be executable for the container's user, on a mount without noexec",

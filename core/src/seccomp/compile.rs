@@ -18,6 +18,10 @@ use crate::error::{Category, Error, Result, Stage};
 
 const AT: &str = "/linux/seccomp";
 
+/// Bytes of a BPF instruction, and `BPF_MAXINSNS`.
+const INSTRUCTION: usize = 8;
+const MOST_INSTRUCTIONS: usize = 4096;
+
 /// libseccomp keeps what it learned about the kernel in unguarded globals.
 static LIBSECCOMP: Mutex<()> = Mutex::new(());
 
@@ -140,6 +144,15 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Arc<Program>> {
     let mut bpf = export(&context)?;
     if denies(default) && default != ScmpAction::Errno(libc::ENOSYS) {
         bpf = unknown::prepend(&newest, bpf);
+    }
+    // Else the kernel says "invalid argument", when the program is to run.
+    let instructions = bpf.len() / INSTRUCTION;
+    if instructions > MOST_INSTRUCTIONS {
+        let message = format!(
+            "the profile makes a filter of {instructions} instructions, more than the kernel's \
+             {MOST_INSTRUCTIONS}"
+        );
+        return Err(refused(message, AT));
     }
     Ok(Arc::new(Program { bpf, flags: flags(profile) }))
 }

@@ -2,7 +2,7 @@
 
 import os
 
-from table import *
+from table import START, USER, WAIT, Case, Refused, Works, create, spec_error
 
 
 def _mkfifo(scene):
@@ -49,8 +49,14 @@ CASES = [
          Refused("not-found", "validate", "ENOENT", None, "$BUNDLE/config.json"),
          prepare=_link("nowhere")),
     Case("a config.json that is a link to itself is refused",
-         Refused("system", "validate", "ELOOP", None, "$BUNDLE/config.json"),
+         Refused("not-found", "validate", "ELOOP", None, "$BUNDLE/config.json"),
          prepare=_link("config.json")),
+    Case("a bundle with a name longer than any is not found",
+         Refused("not-found", "validate", "ENAMETOOLONG", None, "xxx"),
+         do=[create(bundle="$DIR/" + "x" * 5000)]),
+    Case("a bundle with a name that is not UTF-8 works", Works(),
+         put={"/process/args": ["/bin/true"]}, do=[create(bundle="$DIR/b\udcff"), START, WAIT],
+         prepare=lambda scene: os.rename(scene.bundle, f"{scene.directory}/b\udcff")),
     Case("a config.json larger than any is refused before it is read",
          spec_error(None, "larger than"),
          prepare=lambda scene: os.truncate(scene.config, 1 << 40)),

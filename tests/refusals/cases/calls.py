@@ -122,9 +122,13 @@ CASES = [
     Case("a stream that the host has not is inherited as the null device", Works(),
          put={"/process/args": ["/bin/sh", "-c", '[ "$(readlink /proc/self/fd/0)" = /dev/null ]']},
          host=Host(closed=(0,)), do=[create(stdin="inherit"), START, WAIT]),
-    Case("a host that may have no further descriptor is told so",
-         Refused("resource", ANY, "EMFILE", None, "open files", "RLIMIT_NOFILE"),
-         host=Host(descriptors=14)),
+    *(Case(f"a host that may have {count} descriptors is told that they are too few",
+           Refused("resource", ANY, "EMFILE", None, "open files", "RLIMIT_NOFILE"),
+           host=Host(descriptors=count))
+      for count in (12, 15, 18, 21)),
+    Case("a host that may have no descriptor is told when it opens the library",
+         Refused("resource", ANY, "EMFILE", None, "open files", "RLIMIT_NOFILE", id=False),
+         host=Host(descriptors=6), do=[], only=["c"]),  # the others need some for themselves
 
     # --- The keeper -----------------------------------------------------------------------------
     Case("a keeper that is not there is not found",

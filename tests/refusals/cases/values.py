@@ -1,6 +1,6 @@
 """Values that no type forbids: each is refused with the place and a reason."""
 
-from table import ANY, REMOVED, Case, Refused, Works, spec_error
+from table import ANY, REMOVED, START, Case, Refused, Works, create, spec_error
 
 USER_NAMESPACE = {"/linux/namespaces/-": {"type": "user"}}
 SECCOMP = {"defaultAction": "SCMP_ACT_ALLOW"}
@@ -69,6 +69,13 @@ CASES = [
          put={"/process/terminal": True, "/process/consoleSize": {"height": 70000, "width": 1}}),
     Case("an out-of-memory score past its end is refused",
          spec_error("/process/oomScoreAdj", "1001"), put={"/process/oomScoreAdj": 1001}),
+    Case("a schedule that the kernel does not take is refused",
+         Refused("spec", "process", "EINVAL", "/process/scheduler", "scheduler"),
+         put={"/process/scheduler": {"policy": "SCHED_DEADLINE", "runtime": 10, "deadline": 10,
+                                     "period": 10}}),
+    Case("a terminal without devpts is refused",
+         Refused("spec", "stdio", "ENOENT", "/process/terminal", "open the terminal", "devpts"),
+         put={"/process/terminal": True}),
     Case("an unknown scheduling policy is refused",
          spec_error("/process/scheduler/policy", '"SCHED_BEST" is none of'),
          put={"/process/scheduler": {"policy": "SCHED_BEST"}}),
@@ -202,6 +209,10 @@ CASES = [
     Case("time offsets without a time namespace are refused",
          spec_error("/linux/timeOffsets", "time namespace"),
          put={"/linux/timeOffsets": {"monotonic": {"secs": 1}}}),
+    Case("a time before the beginning is refused",
+         Refused("spec", "namespaces", "ERANGE", "/linux/timeOffsets", "time namespace"),
+         put={"/linux/namespaces/-": {"type": "time"},
+              "/linux/timeOffsets": {"boottime": {"secs": -99999999999}}}),
     Case("network devices are refused, not ignored",
          not_yet("/linux/netDevices", "network devices"), put={"/linux/netDevices": {"eth9": {}}}),
     Case("Intel RDT is refused, not ignored",
@@ -264,6 +275,9 @@ CASES = [
     Case("a name of a cgroup file that is a path is refused",
          spec_error("/linux/resources/unified/..~1memory.max", "not the name"),
          put={"/linux/resources/unified": {"../memory.max": "1"}}),
+    Case("a cgroup that another container is in is refused",
+         Refused("busy", "cgroup", None, "/linux/cgroupsPath", "not empty"),
+         put={"/linux/cgroupsPath": "/$ID"}, do=[create(), create(id="$ID-b")], still="created"),
     Case("a cgroup path that leaves its hierarchy is refused",
          Refused("spec", "cgroup", None, "/linux/cgroupsPath", "leaves its hierarchy"),
          put={"/linux/cgroupsPath": "/a/../../b"}),
@@ -298,6 +312,12 @@ CASES = [
     Case("an architecture of the other byte order is refused",
          Refused("spec", "seccomp", None, "/linux/seccomp/architectures/0", "SCMP_ARCH_S390X"),
          put={"/linux/seccomp": {**SECCOMP, "architectures": ["SCMP_ARCH_S390X"]}}),
+    Case("a profile too large for the kernel is refused",
+         Refused("spec", "seccomp", None, "/linux/seccomp", "more than the kernel's 4096"),
+         put={"/linux/seccomp": {**SECCOMP, "syscalls": [
+             rule(args=[{"index": 0, "value": 7919 * n, "op": "SCMP_CMP_EQ"},
+                        {"index": 1, "value": 7907 * n, "op": "SCMP_CMP_GT"}])
+             for n in range(1000)]}}),
     Case("a listener of seccomp is refused, not ignored",
          Refused("unsupported", "seccomp", None, "/linux/seccomp/syscalls/0/action", "NOTIFY"),
          put={"/linux/seccomp": {**SECCOMP, "listenerPath": "/run/x",
@@ -313,6 +333,22 @@ CASES = [
     Case("a hook that is not there is refused",
          Refused("hook", "hook", "ENOENT", "/hooks/createRuntime/0", "/no/such"),
          put={"/hooks/createRuntime": [{"path": "/no/such"}]}),
+    Case("a hook that is a directory is refused",
+         Refused("hook", "hook", "EISDIR", "/hooks/createRuntime/0", "/etc"),
+         put={"/hooks/createRuntime": [{"path": "/etc"}]}),
+    Case("a hook that nobody may execute is refused",
+         Refused("hook", "hook", "EACCES", "/hooks/createRuntime/0", "/etc/passwd"),
+         put={"/hooks/createRuntime": [{"path": "/etc/passwd"}]}),
+    Case("a hook without its interpreter is refused, and says so",
+         Refused("hook", "hook", None, "/hooks/createRuntime/0", "status 127", "interpreter"),
+         put={"/hooks/createRuntime": [{"path": "$ROOT/bin/no-interpreter"}]}),
+    Case("a hook that is killed is refused",
+         Refused("hook", "hook", None, "/hooks/createRuntime/0", "killed by signal 9"),
+         put={"/hooks/createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", "kill -9 $$"]}]}),
+    Case("a hook that fails after the start is refused",
+         Refused("hook", "hook", None, "/hooks/poststart/0", "status 1"),
+         put={"/hooks/poststart": [{"path": "/bin/false"}]}, do=[create(), START],
+         still="stopped"),
     Case("a hook that fails is refused, with its status",
          Refused("hook", "hook", None, "/hooks/createRuntime/1", "exited with status 1"),
          put={"/hooks/createRuntime": [{"path": "/bin/true"}, {"path": "/bin/false"}]}),
