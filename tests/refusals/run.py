@@ -196,8 +196,9 @@ def run_one(case: Case, language: str, number: int, machine: Machine, show: bool
     scene = Scene(machine.base / id, machine.rootfs, case, id)
     try:
         before = leftovers.Before(scene, driver, machine.pids())
-        # An open one has no id to name; those of the table are its own.
-        steps, asked = [("open", {"state": scene.state, **case.open})], id
+        asked = id
+        opening = {key: scene.fill(text) for key, text in case.open.items()}
+        steps = [("open", {"state": scene.state, **opening})]
         for verb, words in case.do:
             if verb in ("create", "load"):
                 words = {"id": id, **words}

@@ -1,5 +1,7 @@
 """Calls: ids, states, descriptors, resources, time."""
 
+import os
+
 from table import (ANY, PAUSE, PIDS, RESUME, START, STATE, STATS, WAIT, Case, Host, Refused, Works,
                    create, delete, exec_, load, signal, spec_error, update)
 
@@ -137,6 +139,10 @@ CASES = [
     Case("a keeper that cannot be executed is refused",
          Refused("permission", "spawn", "EACCES", None, '"/etc/passwd"', "installed keeper"),
          open={"keeper": "/etc/passwd"}),
+    Case("a keeper that is a FIFO does not hang the host",
+         Refused("permission", "spawn", "EACCES", None, '"$DIR/keeper"', "installed keeper"),
+         open={"keeper": "$DIR/keeper"},
+         prepare=lambda scene: os.mkfifo(scene.directory / "keeper")),
     Case("a keeper that is another program is refused",
          Refused("keeper", "spawn", ANY, None, "the keeper is gone"), open={"keeper": "/bin/true"}),
 
