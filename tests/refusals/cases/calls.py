@@ -34,6 +34,12 @@ CASES = [
          do=[create(id="a\udcff")],
          # Text in Go may be anything, and so may the id in its errors.
          differs={"go": Refused("invalid", "arguments", None, None, "not UTF-8")}),
+    # C has no such text. What a binding finds out alone has no id in Python.
+    *(Case(f"{name} with a NUL is refused in {language}",
+           Refused("invalid", "arguments", None, None, r"a\x00b", id=language == "go"),
+           do=[create(**words)], only=[language])
+      for language in ("go", "python")
+      for name, words in [("an id", {"id": "a\0b"}), ("a bundle", {"bundle": "/a\0b"})]),
     wrong_id("longer than 1024", "x" * 1025),
     wrong_id("that is empty", "", only=["c", "python"]),  # in Go it stands for one to invent
     Case("an id longer than a file name is refused",
