@@ -140,7 +140,7 @@ test-rust:
 	$(CARGO) test --workspace
 
 test-python: $(PYTHON)
-	@$(PYTHON) -m pip install -q --disable-pip-version-check pytest mypy
+	@$(PYTHON) -m pip install -q --disable-pip-version-check pytest mypy setuptools wheel
 	$(PYTHON) -m pytest -q -rs bindings/python/tests
 
 test-go: stage

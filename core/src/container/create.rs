@@ -3,14 +3,12 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use locule_plan::protocol::{self, Reply, Request, RequestKind};
-use serde_json::value::RawValue;
 
-use super::bundle::read_config;
 use super::failure::{blame_memory, error_of};
 use super::handle::{self, Container};
 use super::joined;
@@ -19,58 +17,17 @@ use super::process::{self, ExitSource, Process};
 use super::record::Record;
 use super::state_dir::{StateDir, check_id};
 use super::stdio::Streams;
-use super::{CreateOptions, OnHostExit, Parentage, Runtime, Source};
+use super::{CreateOptions, OnHostExit, Parentage, Runtime};
 use crate::cgroup::{self, Cgroup, Entry, Location};
 use crate::compile::{ContainerInput, Plan, Slot, cgroup_owner, compile_container};
 use crate::launch::{
     Channel, Deadline, Execution, Message, Relation, memory_file, reap, reap_if_ended, request,
 };
-use crate::spec::{self, oci, vocabulary};
+use crate::spec::{oci, vocabulary};
 use crate::{Category, Error, Result, Stage};
 
 /// How long a creation or a start may take when the caller does not say.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
-
-/// The configuration a caller gave, read and checked.
-struct Configuration {
-    json: Box<RawValue>,
-    spec: oci::Spec,
-    bundle: PathBuf,
-}
-
-impl Configuration {
-    fn load(source: &Source<'_>) -> Result<Configuration> {
-        let (json, bundle) = match source {
-            Source::Bundle(path) => {
-                let bundle = absolute(path)?;
-                (read_config(&bundle)?, bundle)
-            }
-            Source::Spec { json, base } => {
-                (json.to_vec(), absolute(base.as_deref().unwrap_or(Path::new(".")))?)
-            }
-        };
-        let spec = spec::parse(&json).map_err(|error| match source {
-            // A pointer says enough; without one it is the file as a whole.
-            Source::Bundle(_) if error.pointer().is_none() => {
-                error.context(format!("{:?}", bundle.join("config.json")))
-            }
-            _ => error,
-        })?;
-        spec::validate(&spec)?;
-        joined::check(&spec)?;
-        // It has just been parsed, so it is valid UTF-8 and valid JSON.
-        let json = String::from_utf8(json).ok().and_then(|text| RawValue::from_string(text).ok());
-        let json = json.ok_or_else(|| {
-            Error::new(Category::Bug, Stage::Validate, "a configuration that is no JSON")
-        })?;
-        Ok(Configuration { json, spec, bundle })
-    }
-}
-
-fn absolute(path: &Path) -> Result<PathBuf> {
-    std::path::absolute(path)
-        .map_err(|error| Error::io(Stage::Arguments, &error, format!("path {path:?}")))
-}
 
 fn locate(runtime: &Runtime, spec: &oci::Spec, id: &str) -> Result<Location> {
     let facts = &runtime.0.facts;
@@ -103,10 +60,12 @@ fn compile(
 pub(super) fn explain(runtime: &Runtime, options: &CreateOptions<'_>) -> Result<Plan> {
     let id = options.id.unwrap_or("example");
     check_id(id)?;
-    let Configuration { spec, bundle, .. } = Configuration::load(&options.source)?;
-    let location = locate(runtime, &spec, id)?;
+    let (configuration, bundle) = runtime.0.configurations.load(&options.source)?;
+    let spec = &configuration.spec;
+    joined::check(spec)?;
+    let location = locate(runtime, spec, id)?;
     let streams = Streams::open(&options.stdio)?;
-    compile(runtime, &spec, &bundle, options, id, &location, &streams)
+    compile(runtime, spec, &bundle, options, id, &location, &streams)
 }
 
 pub(super) fn create(runtime: &Runtime, options: &CreateOptions<'_>) -> Result<Container> {
@@ -125,8 +84,10 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
     let patience = options.timeout.unwrap_or(PATIENCE);
     let deadline = Deadline::within(Some(patience), options.cancel);
     deadline.check()?;
-    let Configuration { json, spec, bundle } = Configuration::load(&options.source)?;
-    let location = locate(runtime, &spec, id)?;
+    let (configuration, bundle) = runtime.0.configurations.load(&options.source)?;
+    let spec = &configuration.spec;
+    joined::check(spec)?;
+    let location = locate(runtime, spec, id)?;
     let mut streams = Streams::open(&options.stdio)?;
 
     let (dir, _lock) = reserve(runtime, id)?;
@@ -148,7 +109,7 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
         keeper: keeper_stays,
         init: None,
         cgroup: location.clone(),
-        config: json,
+        config: configuration.json.clone(),
     };
     let record_file = begun.dir().write(&record)?;
 
@@ -156,13 +117,13 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
     let rootless = cgroup::Options { rootless: runtime.0.facts.is_rootless() };
     let cgroup = Cgroup::create(&runtime.0.facts.cgroups, location, resources, rootless)?;
     let cgroup = begun.cgroup.insert(cgroup);
-    if let Some(owner) = cgroup_owner(&spec).filter(|&owner| owner != runtime.0.facts.euid) {
+    if let Some(owner) = cgroup_owner(spec).filter(|&owner| owner != runtime.0.facts.euid) {
         cgroup.delegate(owner)?;
     }
     let entries = cgroup.entries()?;
     // Without privilege there may be fewer cgroups now than there were to be.
     record.cgroup = cgroup.location().clone();
-    let plan = compile(runtime, &spec, &bundle, options, id, cgroup.location(), &streams)?;
+    let plan = compile(runtime, spec, &bundle, options, id, cgroup.location(), &streams)?;
 
     let descriptors = Opened::open(&plan, |slot| match slot {
         Slot::Stdio(number) => streams.raw(*number),
@@ -206,7 +167,7 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
         _companion: None,
     }));
     runtime.0.events.watch(&process)?;
-    Ok(handle::created(runtime, record, spec, begun.finish(), process))
+    Ok(handle::created(runtime, record, configuration, begun.finish(), process))
 }
 
 /// Takes the id. A directory of that name which a crash has left is cleaned up first.

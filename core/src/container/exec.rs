@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use locule_plan::protocol::{Request, RequestKind, WITHDRAW};
 
@@ -33,18 +34,32 @@ impl Drop for OwnKeeper {
 }
 
 pub(super) fn exec(container: &Container, options: &ExecOptions<'_>) -> Result<Process> {
+    begin(container, options).map_err(|error| {
+        // What the kernel says of namespaces whose first process is dying.
+        let dying = matches!(error.errno(), Some(libc::ENOMEM | libc::ESRCH));
+        match dying.then(|| container.init().wait(Some(DYING), None)) {
+            Some(Ok(Some(_))) => not_running(Status::Stopped.name()),
+            _ => error,
+        }
+    })
+}
+
+/// How long a dying process may take to be dead.
+const DYING: Duration = Duration::from_millis(200);
+
+fn begin(container: &Container, options: &ExecOptions<'_>) -> Result<Process> {
     container.check_exists()?;
     let deadline = Deadline::within(Some(options.timeout.unwrap_or(PATIENCE)), options.cancel);
     deadline.check()?;
     let shared = &*container.0;
-    let spec = &shared.spec;
+    let spec = &shared.configuration.spec;
     let process = complete(spec, options.process)?;
 
     let Some(init) = shared.init.0.pidfd.as_ref() else { return Err(not_running("stopped")) };
     if shared.cgroup.is_frozen()? {
         return Err(not_running(Status::Paused.name()));
     }
-    if shared.init.wait(Some(std::time::Duration::ZERO), None)?.is_some() {
+    if shared.init.wait(Some(Duration::ZERO), None)?.is_some() {
         return Err(not_running(Status::Stopped.name()));
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use locule_plan::protocol::{Gate, Phase, Reply, Request, RequestKind, watch};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use super::configuration::Configuration;
 use super::create::{self, Keeper, Parts, keeper_gone};
 use super::exec;
 use super::failure::error_of;
@@ -32,7 +33,7 @@ pub struct Container(pub(super) Arc<Shared>);
 pub(super) struct Shared {
     pub(super) runtime: Runtime,
     record: Record,
-    pub(super) spec: oci::Spec,
+    pub(super) configuration: Arc<Configuration>,
     pub(super) dir: StateDir,
     pub(super) cgroup: Cgroup,
     /// The keeper, if one stays with the container and was alive when the handle was made.
@@ -50,14 +51,14 @@ impl std::fmt::Debug for Shared {
 pub(super) fn created(
     runtime: &Runtime,
     record: Record,
-    spec: oci::Spec,
+    configuration: Arc<Configuration>,
     parts: Parts,
     init: Process,
 ) -> Container {
     let runtime = runtime.clone();
     let Parts { dir, cgroup, keeper } = parts;
     let keeper = record.keeper.then_some(keeper);
-    Container(Arc::new(Shared { runtime, record, spec, dir, cgroup, keeper, init }))
+    Container(Arc::new(Shared { runtime, record, configuration, dir, cgroup, keeper, init }))
 }
 
 impl Container {
@@ -73,7 +74,9 @@ impl Container {
         let Some(record) = dir.read()?.filter(|record| record.init.is_some()) else {
             return Err(Error::new(Category::Busy, Stage::State, "the container is being created"));
         };
+        // Not checked again: it was when the container was made.
         let spec = spec::parse(record.config.get().as_bytes())?;
+        let configuration = Arc::new(Configuration { json: record.config.clone(), spec });
         let cgroup = Cgroup::open(record.cgroup.clone())?;
         let keeper = match record.keeper {
             true => {
@@ -87,7 +90,15 @@ impl Container {
         let init = reopen_init(&record, keeper.as_ref())?;
         runtime.0.events.watch(&init)?;
         let runtime = runtime.clone();
-        Ok(Container(Arc::new(Shared { runtime, record, spec, dir, cgroup, keeper, init })))
+        Ok(Container(Arc::new(Shared {
+            runtime,
+            record,
+            configuration,
+            dir,
+            cgroup,
+            keeper,
+            init,
+        })))
     }
 
     /// The container's id.
@@ -192,7 +203,7 @@ impl Container {
     }
 
     fn has_pid_namespace(&self) -> bool {
-        let linux = self.0.spec.linux().as_ref();
+        let linux = self.0.configuration.spec.linux().as_ref();
         let namespaces = linux.and_then(|linux| linux.namespaces().as_ref());
         namespaces.into_iter().flatten().any(|namespace| {
             namespace.typ() == oci::LinuxNamespaceType::Pid && namespace.path().is_none()
@@ -256,7 +267,7 @@ impl Container {
     /// The state now. A deleted container is not found.
     pub fn state(&self) -> Result<State> {
         self.check_exists()?;
-        Ok(self.0.record.state(&self.0.spec, self.status()?))
+        Ok(self.0.record.state(&self.0.configuration.spec, self.status()?))
     }
 
     /// Deletes a container that has stopped or was never started; with `force` one that runs,

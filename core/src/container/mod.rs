@@ -1,7 +1,7 @@
 //! Containers and their processes: handles, state directory, transitions, events.
 
-mod bundle;
 mod cancel;
+mod configuration;
 mod create;
 mod events;
 mod exec;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::configuration::Configurations;
 use super::events::Events;
 use super::facts::effective_capabilities;
 use super::pidfd::Identity;
@@ -25,6 +26,7 @@ pub(super) struct Shared {
     pub(super) state_dir: PathBuf,
     pub(super) images: Images,
     pub(super) facts: HostFacts,
+    pub(super) configurations: Configurations,
     pub(super) seccomp: seccomp::Cache,
     pub(super) host: Identity,
     pub(super) host_pidfd: OwnedFd,
@@ -59,6 +61,7 @@ impl Runtime {
             images: Images::new(options.keeper, state_dir.clone()),
             state_dir,
             facts,
+            configurations: Configurations::default(),
             seccomp: seccomp::Cache::default(),
             host,
             host_pidfd: host_pidfd()?,

@@ -17,6 +17,7 @@ pub const CASES: &[Case] = cases![
     exec_in_a_missing_directory_is_refused,
     exec_with_a_broken_document_is_refused,
     exec_in_a_stopped_container_is_refused,
+    an_exec_beside_the_end_of_its_container_is_told_so,
     exec_in_a_paused_container_is_refused,
     many_execs_run_at_once,
     the_hosts_soft_limit_on_descriptors_is_none_on_programs,
@@ -170,6 +171,24 @@ fn exec_in_a_stopped_container_is_refused(t: &Test) {
     let failure = refused(container.exec(&Exec::of(&["/bin/true"])));
     failure.must_be(Category::State, Stage::Exec).says("stopped");
     container.delete(false).expect("delete");
+}
+
+fn an_exec_beside_the_end_of_its_container_is_told_so(t: &Test) {
+    for round in 0..10 {
+        let container = t.sleeper(&format!("c{round}"));
+        let failures = std::thread::scope(|scope| {
+            let execs = || (0..).find_map(|_| container.exec(&Exec::of(&["/bin/true"])).err());
+            let threads = [(); 4].map(|()| scope.spawn(execs));
+            container.signal(libc::SIGKILL, false).expect("signal");
+            threads.map(|thread| thread.join().expect("a thread").expect("a failure"))
+        });
+        for failure in failures {
+            // It may also die while it is being set up.
+            let died = failure.to_string().contains("signal 9");
+            assert!(failure.category == Category::State || died, "{failure}");
+        }
+        container.delete(false).expect("delete");
+    }
 }
 
 fn exec_in_a_paused_container_is_refused(t: &Test) {
