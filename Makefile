@@ -30,6 +30,7 @@ help:
 	@echo "make install    PREFIX=$(PREFIX) DESTDIR=$(DESTDIR); also: uninstall"
 	@echo "make header     write include/locule.h from ffi/src"
 	@echo "make test-abi   check the C ABI"
+	@echo "make test-refusals   check every error; ONLY=\"WORD...\" chooses, SHOW=1 prints them"
 	@echo "make fmt lint clean"
 
 build: lib

@@ -29,9 +29,9 @@ static void unescape(char *text)
 {
     char *to = text;
     for (char *from = text; *from != '\0'; from++) {
-        unsigned byte;
-        if (*from == '%' && sscanf(from + 1, "%2x", &byte) == 1) {
-            *to++ = (char)byte;
+        if (*from == '%') {
+            char digits[] = {from[1], from[2], '\0'};
+            *to++ = (char)strtoul(digits, NULL, 16);
             from += 2;
         } else {
             *to++ = *from;

@@ -51,33 +51,24 @@ class Driver:
         with open(log, "wb") as output:
             self._process = subprocess.Popen(
                 command, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                cwd="/", close_fds=True, pass_fds=self._as_runner(theirs),
-                preexec_fn=self._preparation(theirs, host),
+                cwd="/", pass_fds=[RUNNER], preexec_fn=self._preparation(theirs, host),
             )
         theirs.close()
         self.pid = self._process.pid
-
-    @staticmethod
-    def _as_runner(theirs: socket.socket) -> List[int]:
-        return [RUNNER, theirs.fileno()]
 
     @staticmethod
     def _preparation(theirs: socket.socket, host: Host) -> Callable[[], None]:
         install = filter_of(host)
 
         def prepare() -> None:
+            # Our end has this number or one above it, and is not the driver's.
             os.dup2(theirs.fileno(), RUNNER)
-            os.set_inheritable(RUNNER, True)
-            if theirs.fileno() != RUNNER:
-                os.close(theirs.fileno())
             if host.descriptors is not None:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (host.descriptors, host.descriptors))
             if install is not None:
                 install()
-            if host.user and os.geteuid() == 0:
-                os.setgroups([])
-                os.setgid(ORDINARY)
-                os.setuid(ORDINARY)
+            if host.user:
+                become_ordinary()
             for fd in host.closed:
                 os.close(fd)
 
@@ -128,6 +119,21 @@ class Driver:
             self._process.kill()
             self._process.wait()
         return self.log.read_text(errors="replace").strip() or None
+
+
+def become_ordinary() -> None:
+    os.setgroups([])
+    os.setgid(ORDINARY)
+    os.setuid(ORDINARY)
+
+
+def works_for_ordinary(command: List[str]) -> bool:
+    """Whether the ordinary user can run a command."""
+    try:
+        done = subprocess.run(command, capture_output=True, preexec_fn=become_ordinary, cwd="/")
+    except OSError:
+        return False
+    return done.returncode == 0
 
 
 def seccomp() -> Optional[ctypes.CDLL]:

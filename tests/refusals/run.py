@@ -14,17 +14,16 @@ import errno
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple
+from typing import Callable, Dict, List, Optional, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import leftovers
 import scene as scenes
-from drivers import Driver, seccomp
+from drivers import Driver, seccomp, works_for_ordinary
 from scene import Scene
 from table import ANY, LANGUAGES, Case, Host, Refused, Works, all_cases, is_root
 
@@ -62,8 +61,10 @@ def natural(language: str, category: str) -> List[str]:
     return ["LOCULE_E_" + category.upper().replace("-", "_")]
 
 
-def judge(case: Case, language: str, answer: Dict[str, str], id: str, fill) -> List[str]:
-    """What is wrong with an answer."""
+def judge(
+    case: Case, language: str, answer: Dict[str, str], id: str, fill: Callable[[str], str],
+) -> List[str]:
+    """What is wrong with an answer about the container `id`."""
     kind = answer["kind"]
     if kind in ("dead", "hangs"):
         return [f"the driver is {kind}: {answer.get('message', '')}"]
@@ -86,9 +87,9 @@ def judge(case: Case, language: str, answer: Dict[str, str], id: str, fill) -> L
     compare("pointer", answer.get("pointer"), expect.pointer)
     compare("id", answer.get("id"), id if expect.id else "")
     compare("status", answer.get("status"), case.still)
-    missing = set(natural(language, expect.category)) - set(answer["natural"].split(","))
-    if missing:
-        wrong.append(f"it is no {', '.join(missing)}, but {answer['natural']}")
+    lacking = set(natural(language, expect.category)) - set(answer.get("natural", "").split(","))
+    if lacking:
+        wrong.append(f"it is no {', '.join(sorted(lacking))}, but {answer.get('natural')}")
     message, hint = answer["message"], answer.get("hint", "")
     if fill(expect.says) not in message:
         wrong.append(f"the message does not say {fill(expect.says)!r}")
@@ -108,9 +109,8 @@ class Machine:
         self.build = build
         self.base = base
         self.rootfs = base / "rootfs"
-        busybox = shutil.which("busybox")
-        assert busybox is not None
-        scenes.make_rootfs(self.rootfs, busybox)
+        scenes.make_rootfs(self.rootfs)
+        self._files = self._all_files()
         # Where ordinary users can read them.
         self.home = base / "home"
         self.home.mkdir(mode=0o755)
@@ -126,7 +126,7 @@ class Machine:
     def _python(self) -> Optional[str]:
         """One that other users can run: root's may lie in root's home."""
         for python in (sys.executable, "/usr/bin/python3"):
-            if as_ordinary([python, "-c", "import ctypes"]):
+            if works_for_ordinary([python, "-c", "import ctypes"]):
                 return python
         return None
 
@@ -158,24 +158,17 @@ class Machine:
     def pids(self) -> List[int]:
         return [driver.pid for driver in self._drivers.values()]
 
+    def _all_files(self) -> List[str]:
+        return sorted(str(path) for path in self.rootfs.rglob("*"))
+
     def close(self) -> List[str]:
-        """What the drivers have written, which the library never does."""
+        """What is wrong in the end: the library never writes to standard streams, and what the
+        containers have in common is as it was."""
         written = [driver.close() for driver in self._drivers.values()]
-        return [text for text in written if text]
-
-
-def as_ordinary(command: List[str]) -> bool:
-    def become() -> None:
-        if is_root():
-            os.setgroups([])
-            os.setgid(scenes.ORDINARY)
-            os.setuid(scenes.ORDINARY)
-
-    try:
-        done = subprocess.run(command, capture_output=True, preexec_fn=become, cwd="/")
-    except OSError:
-        return False
-    return done.returncode == 0
+        changed = set(self._all_files()) ^ set(self._files)
+        return [f"written: {text}" for text in written if text] + [
+            f"the root filesystem has changed: {path}" for path in sorted(changed)
+        ]
 
 
 def missing(case: Case, language: str, machine: Machine) -> Optional[str]:
@@ -196,8 +189,9 @@ def run_one(case: Case, language: str, number: int, machine: Machine, show: bool
     scene = Scene(machine.base / id, machine.rootfs, case, id)
     try:
         before = leftovers.Before(scene, driver, machine.pids())
-        # An open one has no id to name; those of the table are its own.
-        steps, asked = [("open", {"state": scene.state, **case.open})], id
+        asked = id
+        opening = {key: scene.fill(text) for key, text in case.open.items()}
+        steps = [("open", {"state": scene.state, **opening})]
         for verb, words in case.do:
             if verb in ("create", "load"):
                 words = {"id": id, **words}
@@ -219,8 +213,8 @@ def main() -> int:
     show = "--show" in sys.argv
     build, filters = Path(arguments[0]).resolve(), arguments[1:]
     cases = all_cases()
-    if not is_root() or shutil.which("busybox") is None:
-        print("skipped: " + ("busybox (busybox-static)" if is_root() else "root"))
+    if not is_root() or scenes.busybox() is None:
+        print("skipped: " + ("a static busybox (busybox-static)" if is_root() else "root"))
         print(f"0 passed, 0 failed, {sum(len(case.only) for case in cases)} skipped")
         return 0
     scenes.private_mounts()
@@ -250,7 +244,7 @@ def main() -> int:
                 print(f"         | {line}")
         for text in machine.close():
             counts["failed"] += 1
-            print(f"FAILED   nothing is written to standard streams\n         | {text}")
+            print(f"FAILED   all is as it was\n         | {text}")
     print("{passed} passed, {failed} failed, {skipped} skipped".format(**counts))
     return 1 if counts["failed"] else 0
 

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Callable, Dict, List, Optional
 
 from table import Case, change
 
@@ -39,11 +39,20 @@ def private_mounts() -> None:
 APPLETS = ["sh", "true", "false", "sleep", "readlink"]
 
 
-def make_rootfs(root: Path, busybox: str) -> None:
+def busybox() -> Optional[str]:
+    """A busybox that needs no libraries."""
+    path = shutil.which("busybox")
+    # The name of the dynamic linker is among the first things in a file that needs it.
+    if path is None or b"/ld-" in Path(path).read_bytes()[:4096]:
+        return None
+    return path
+
+
+def make_rootfs(root: Path) -> None:
     """A root filesystem that all cases share, with a few programs that are none."""
     for name in ["bin", "dev", "proc", "sys", "tmp", "etc", "mnt"]:
         (root / name).mkdir(parents=True)
-    shutil.copy(busybox, root / "bin/busybox")
+    shutil.copy(str(busybox()), root / "bin/busybox")
     for name in APPLETS:
         (root / "bin" / name).symlink_to("busybox")
     programs = {
@@ -57,7 +66,6 @@ def make_rootfs(root: Path, busybox: str) -> None:
         (root / "bin" / name).write_text(text)
         (root / "bin" / name).chmod(mode)
     (root / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\n")
-    (root / "etc/secret").mkdir(mode=0o700)
     (root / "loop").symlink_to("loop")
 
 
@@ -114,6 +122,7 @@ class Scene:
         self.rootfs = rootfs
         self.id = id
         self.case = case
+        self.state = ""
         self.mounted: List[str] = []
         #: What was in the state directory before, and has to be there alone afterwards.
         self.before: List[str] = []
@@ -127,7 +136,7 @@ class Scene:
             text = case.config.encode("latin-1")
         self.config = self.bundle / "config.json"
         self.config.write_bytes(text)
-        self.state = self._state()
+        self.state = case.state(self) if case.state is not None else self.make_state()
         if case.prepare is not None:
             case.prepare(self)
         if os.path.isdir(self.state):
@@ -135,11 +144,11 @@ class Scene:
 
     def fill(self, text: str) -> str:
         """Puts this case's own names into a text of the table."""
-        for name, value in [
+        names = [
             ("$DIR", self.directory), ("$BUNDLE", self.bundle), ("$ROOT", self.rootfs),
-            ("$ID", self.id),
-            ("$STATE", getattr(self, "state", "")),
-        ]:
+            ("$ID", self.id), ("$STATE", self.state),
+        ]
+        for name, value in names:
             text = text.replace(name, str(value))
         return text
 
@@ -149,11 +158,6 @@ class Scene:
         if isinstance(value, dict):
             return {key: self._filled(member) for key, member in value.items()}
         return [self._filled(item) for item in value] if isinstance(value, list) else value
-
-    def _state(self) -> str:
-        if self.case.state is not None:
-            return self.case.state(self)
-        return self.make_state()
 
     # --- What cases make of it ---------------------------------------------------------------
 
@@ -176,7 +180,7 @@ class Scene:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
-def with_room(pages: int, of: int = 32):
+def with_room(pages: int, of: int = 32) -> Callable[[Scene], str]:
     """A state directory on a disk that is full but for some pages."""
 
     def make(scene: Scene) -> str:
@@ -189,7 +193,7 @@ def with_room(pages: int, of: int = 32):
     return make
 
 
-def with_files(files: int):
+def with_files(files: int) -> Callable[[Scene], str]:
     """A state directory on a disk that takes so many more files."""
 
     def make(scene: Scene) -> str:
@@ -202,6 +206,7 @@ def with_files(files: int):
 
 
 def read_only(scene: Scene) -> str:
+    """A state directory that nobody can write to."""
     path = scene.make_state()
     scene.tmpfs(path, "mode=700")
     mount("tmpfs", path, MS_REMOUNT | MS_RDONLY)

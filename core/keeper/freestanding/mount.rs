@@ -258,7 +258,8 @@ fn old_mount(
         match option.to_bytes() {
             b"ro" => flags |= MS_RDONLY,
             b"rw" => {}
-            other => push(other).during(detail::OPTION)?,
+            other => push(other)
+                .map_err(|errno| Error::new(detail::OPTION, errno).about(other))?,
         }
     }
     if !mode.is_empty() {

@@ -47,7 +47,7 @@ impl Images {
         }
         type Source<'a> = (&'a str, &'a dyn Fn() -> io::Result<OwnedFd>);
         let in_memory = || memory_file(c"locule-keeper", Execution::Allowed, locule_keeper::IMAGE);
-        let explicit = || File::open(self.explicit.as_ref().unwrap()).and_then(protected);
+        let explicit = || open_given(self.explicit.as_ref().unwrap()).and_then(protected);
         let installed = || installed().and_then(protected);
         let unnamed = || {
             let file = unnamed_file(&self.state_dir)?;
@@ -118,6 +118,11 @@ fn patiently<T>(mut execute: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         }
     }
     execute()
+}
+
+/// O_NONBLOCK: a FIFO at the path must not hang the host.
+fn open_given(path: &Path) -> io::Result<File> {
+    File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)
 }
 
 fn installed() -> io::Result<File> {

@@ -212,7 +212,7 @@ impl fmt::Display for Found<'_> {
             Unexpected::Bool(value) => write!(f, "{value}"),
             Unexpected::Unsigned(value) => write!(f, "{value}"),
             Unexpected::Signed(value) => write!(f, "{value}"),
-            Unexpected::Float(value) => write!(f, "{value}"),
+            Unexpected::Float(value) => write!(f, "{value:?}"),
             Unexpected::Str(text) if text.chars().nth(60).is_some() => f.write_str("a string"),
             Unexpected::Str(text) => write!(f, "{text:?}"),
             Unexpected::Seq => f.write_str("an array"),

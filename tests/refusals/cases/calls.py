@@ -1,10 +1,17 @@
 """Calls: ids, states, descriptors, resources, time."""
 
+import os
+
 from table import (ANY, PAUSE, PIDS, RESUME, START, STATE, STATS, WAIT, Case, Host, Refused, Works,
                    create, delete, exec_, load, signal, spec_error, update)
 
 TRUE = {"/process/args": ["/bin/true"]}
 STOPPED = [create(), START, WAIT]
+
+
+def no_rdma():
+    with open("/proc/cgroups") as table:
+        return "a machine without the rdma controller" if "rdma" in table.read() else None
 
 
 def wrong_id(name, id, says="container ID", **more):
@@ -32,6 +39,12 @@ CASES = [
          do=[create(id="a\udcff")],
          # Text in Go may be anything, and so may the id in its errors.
          differs={"go": Refused("invalid", "arguments", None, None, "not UTF-8")}),
+    # C has no such text. What a binding finds out alone has no id in Python.
+    *(Case(f"{name} with a NUL is refused in {language}",
+           Refused("invalid", "arguments", None, None, r"a\x00b", id=language == "go"),
+           do=[create(**words)], only=[language])
+      for language in ("go", "python")
+      for name, words in [("an id", {"id": "a\0b"}), ("a bundle", {"bundle": "/a\0b"})]),
     wrong_id("longer than 1024", "x" * 1025),
     wrong_id("that is empty", "", only=["c", "python"]),  # in Go it stands for one to invent
     Case("an id longer than a file name is refused",
@@ -137,6 +150,10 @@ CASES = [
     Case("a keeper that cannot be executed is refused",
          Refused("permission", "spawn", "EACCES", None, '"/etc/passwd"', "installed keeper"),
          open={"keeper": "/etc/passwd"}),
+    Case("a keeper that is a FIFO does not hang the host",
+         Refused("permission", "spawn", "EACCES", None, '"$DIR/keeper"', "installed keeper"),
+         open={"keeper": "$DIR/keeper"},
+         prepare=lambda scene: os.mkfifo(scene.directory / "keeper")),
     Case("a keeper that is another program is refused",
          Refused("keeper", "spawn", ANY, None, "the keeper is gone"), open={"keeper": "/bin/true"}),
 
@@ -152,7 +169,8 @@ CASES = [
          do=[create(), update({"memory": {"limit": -5}})], still="created"),
     Case("an update of a limit that this machine lacks is refused",
          Refused("unsupported", "cgroup", None, "/rdma/mlx5_1", "rdma"),
-         do=[create(), update({"rdma": {"mlx5_1": {"hcaHandles": 3}}})], still="created"),
+         do=[create(), update({"rdma": {"mlx5_1": {"hcaHandles": 3}}})], still="created",
+         needs=[no_rdma]),
     Case("an update with a value that the kernel does not take is refused",
          Refused("spec", "cgroup", "EINVAL", "/cpu/quota", "quota"),
          do=[create(), update({"cpu": {"quota": 1, "period": 100000}})], still="created"),

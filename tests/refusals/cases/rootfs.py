@@ -118,6 +118,11 @@ CASES = [
          Refused("program", "exec", "E2BIG", "/process/args", "/bin/true", "too long"),
          put=program("/bin/true", "x" * (1 << 18)), do=[create(), START], still="stopped"),
 
+    Case("more arguments than the kernel takes are refused, in an exec too",
+         Refused("program", "exec", "E2BIG", "/args", "/bin/true", "too long"),
+         do=[create(), START, exec_({"args": ["/bin/true"] + ["x"] * 300000})],
+         still="running"),
+
     # --- Its surroundings -----------------------------------------------------------------------
     Case("a working directory that is not there is made", Works(),
          put={"/process/cwd": "/tmp/a/b", **program("/bin/true")}, do=[create(), START, WAIT]),

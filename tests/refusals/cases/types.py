@@ -42,6 +42,7 @@ CASES = [
     wrong("/process/user/uid", -1, "a whole number from 0 to 4294967295"),
     wrong("/process/user/gid", 4294967296, "a whole number from 0 to 4294967295"),
     wrong("/process/user/uid", 1.5, "a whole number"),
+    wrong("/process/user/gid", 0.0, "not 0.0"),
     wrong("/process/user/additionalGids", 7, "an array"),
     wrong("/process/capabilities", ["CAP_KILL"], "an object"),
     wrong("/process/capabilities/bounding", "CAP_KILL", "an array"),

@@ -12,6 +12,7 @@ import "C"
 import (
 	"errors"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"unsafe"
@@ -131,7 +132,7 @@ func (h *handle) drop() {
 type memory struct {
 	blocks []unsafe.Pointer
 	pinner runtime.Pinner
-	nul    bool
+	nul    string // one that has a NUL byte
 }
 
 // string returns a C string, or NULL for "".
@@ -143,7 +144,9 @@ func (m *memory) string(s string) *C.char {
 }
 
 func (m *memory) copy(s string) *C.char {
-	m.nul = m.nul || strings.IndexByte(s, 0) >= 0
+	if strings.IndexByte(s, 0) >= 0 {
+		m.nul = s
+	}
 	p := C.CString(s)
 	m.blocks = append(m.blocks, unsafe.Pointer(p))
 	return p
@@ -151,12 +154,12 @@ func (m *memory) copy(s string) *C.char {
 
 // check must come before the call: C would see less than the whole of a string with a NUL.
 func (m *memory) check() error {
-	if m.nul {
+	if m.nul != "" {
 		return &Error{
 			Code:      C.LOCULE_E_INVALID,
 			Stage:     C.LOCULE_STAGE_ARGUMENTS,
 			StageName: "arguments",
-			Message:   "a string contains a NUL byte",
+			Message:   strconv.Quote(m.nul) + " contains a NUL byte",
 		}
 	}
 	return nil

@@ -11,6 +11,9 @@ use crate::spec::oci::{
 /// The id that `setuid(2)` and its kin read as "leave it".
 const NO_ID: u32 = u32::MAX;
 
+/// `NGROUPS_MAX`.
+const MOST_GROUPS: usize = 65536;
+
 pub(super) fn check(process: &Process, at: &str) -> Result<()> {
     match process.args().as_deref() {
         None | Some([]) => {
@@ -83,6 +86,13 @@ fn check_user(process: &Process, at: &str) -> Result<()> {
         if id == NO_ID {
             return Err(refuse(format!("{at}/user/{name}"), format!("{name} {id} is no valid id")));
         }
+    }
+    let count = user.additional_gids().as_ref().map_or(0, Vec::len);
+    if count > MOST_GROUPS {
+        return Err(refuse(
+            format!("{at}/user/additionalGids"),
+            format!("{count} groups are more than the kernel's {MOST_GROUPS}"),
+        ));
     }
     let groups = user.additional_gids().iter().flatten();
     if let Some((index, id)) = groups.enumerate().find(|(_, id)| **id == NO_ID) {
