@@ -20,6 +20,7 @@ mod failure;
 mod hook;
 mod identity;
 mod idle;
+mod idmap;
 mod keeper;
 mod memory;
 mod mount;

@@ -352,6 +352,15 @@ pub fn fsconfig_create(fs: Raw) -> Sys {
     done(call!(late::FSCONFIG, fs, FSCONFIG_CMD_CREATE, 0, 0, 0))
 }
 
+pub fn fsconfig_reconfigure(fs: Raw) -> Sys {
+    done(call!(late::FSCONFIG, fs, FSCONFIG_CMD_RECONFIGURE, 0, 0, 0))
+}
+
+/// The filesystem that is mounted there, to be reconfigured.
+pub fn fspick(mount: Raw) -> Sys<Fd> {
+    descriptor(call!(late::FSPICK, mount, c"", FSPICK_EMPTY_PATH | FSPICK_CLOEXEC))
+}
+
 pub fn fsmount(fs: Raw, attributes: u64) -> Sys<Fd> {
     descriptor(call!(late::FSMOUNT, fs, FSMOUNT_CLOEXEC, attributes))
 }

@@ -309,10 +309,7 @@ fn map_ids(out: &mut Writer, input: &ContainerInput<'_>) -> Result<()> {
     let [uid, gid] = id_mappings(input.spec);
     let pointers = ["/linux/uidMappings", "/linux/gidMappings"];
     if input.facts.privileged || is_single_map(input.spec, input.facts) {
-        let line = |m: &oci::LinuxIdMapping| {
-            format!("{} {} {}\n", m.container_id(), m.host_id(), m.size())
-        };
-        let [uid, gid] = [uid, gid].map(|map| map.iter().map(line).collect::<String>());
+        let [uid, gid] = [uid, gid].map(filesystem::id_map_lines);
         if !input.facts.privileged {
             out.push(Stream::Parent, pointers[1], &Operation::DenySetgroups {});
         }
@@ -372,7 +369,8 @@ fn prepare_root(
     let private = libc::MS_PRIVATE | libc::MS_REC;
     let slave = libc::MS_SLAVE | libc::MS_REC;
     let receives = wanted.is_some_and(|flags| flags & (libc::MS_SHARED | libc::MS_SLAVE) != 0);
-    out.child(pointer, &Operation::Propagation { flags: if receives { slave } else { private } });
+    let propagation = if receives { slave } else { private };
+    out.child(pointer, &Operation::Propagation { flags: propagation });
 
     let root = spec
         .root()
@@ -405,6 +403,8 @@ fn prepare_root(
             cgroup_mode: input.facts.cgroups.mode(),
             new_cgroup_namespace: namespaces.is_new(join::CGROUP),
             in_user_namespace: namespaces.has(join::USER),
+            propagation,
+            privileged: input.facts.privileged,
         },
     )?;
 

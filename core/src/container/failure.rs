@@ -39,6 +39,7 @@ pub(super) fn error_of(failure: &Failure) -> Error {
         detail::MALFORMED_PLAN if failure.errno != libc::EINVAL => None,
         detail::MALFORMED_PLAN | detail::MISSING_DESCRIPTOR => Some(Category::Bug),
         detail::OPTION | detail::MISMATCH => Some(Category::Spec),
+        detail::ID_MAP if failure.errno == libc::EINVAL => Some(Category::Unsupported),
         _ if name == "Hook" => Some(Category::Hook),
         // Nothing but the ranges that it was given makes the helper fail.
         detail::EXIT_STATUS if name == "RunIdMapper" => Some(Category::Permission),
@@ -134,13 +135,14 @@ fn message(name: &str, failure: &Failure, subject: &str) -> String {
         detail::MISSING_DESCRIPTOR => {
             format!("{}: a descriptor of the plan is missing", what(name, &about))
         }
-        detail::TARGET if matches!(name, "Mount" | "Bind" | "MountAttributes") => {
+        detail::TARGET if matches!(name, "Mount" | "Bind" | "Attach" | "Remount") => {
             format!("open or create the mount target{about} in the root")
         }
         detail::SOURCE if name != "Terminal" => format!("open the mount source{about}"),
         detail::OPTION => format!("filesystem option{about} was refused"),
         detail::ATTRIBUTES => format!("set the mount attributes of{about}"),
         detail::ATTACH => format!("attach the mount at{about}"),
+        detail::ID_MAP => format!("map the ids of the mount at{about}"),
         detail::MISMATCH => format!("{}: something else is there", what(name, &about)),
         detail::EXIT_STATUS => format!("{} {}", what(name, &about), ended()),
         detail::TIMEOUT => format!("{} took longer than allowed", what(name, &about)),
@@ -185,7 +187,9 @@ fn what(name: &str, about: &str) -> String {
         "MakeDevice" => "create the device",
         "ReadonlyPath" => "make read-only",
         "MaskPath" => "mask",
-        "MountAttributes" => "change the mount",
+        "Attach" => "attach the mount",
+        "IdMap" => "map the ids of mounts",
+        "Remount" => "change the mount",
         "ReadonlyRoot" => "make the root read-only",
         "Pivot" => "pivot_root",
         "Terminal" => "open the terminal",
@@ -230,8 +234,8 @@ fn stage_of(stream: u32, name: &str) -> Stage {
         | "RunIdMapper" => Stage::Namespaces,
         "Root" | "OverlayRoot" | "OverlayRootByEntry" | "OverlayEntry" | "Pivot"
         | "ReadonlyRoot" | "Propagation" | "RootPropagation" => Stage::Rootfs,
-        "Directory" | "Symlink" | "Mount" | "Bind" | "ReadonlyPath" | "MaskPath"
-        | "MountAttributes" => Stage::Mounts,
+        "Directory" | "Symlink" | "IdMap" | "Mount" | "Bind" | "Attach" | "ReadonlyPath"
+        | "MaskPath" | "Remount" => Stage::Mounts,
         "MakeDevice" => Stage::Devices,
         "Hostname" | "Domainname" | "Sysctl" | "LoopbackUp" => Stage::Settings,
         "Terminal" | "Descriptor" => Stage::Stdio,
@@ -260,6 +264,9 @@ fn hint(name: &str, failure: &Failure) -> Option<&'static str> {
             "a limit on processes is reached: RLIMIT_NPROC, the pids limit of a cgroup, \
              or /proc/sys/kernel/pid_max",
         );
+    }
+    if failure.detail == detail::ID_MAP && failure.errno == libc::EINVAL {
+        return Some("the kernel cannot map ids on this filesystem, or the mount maps ids already");
     }
     match (name, failure.errno) {
         ("RunIdMapper", _) => Some(

@@ -8,6 +8,7 @@ mod exec;
 mod hostile;
 mod ids;
 mod life;
+mod mounts;
 mod namespaces;
 mod parentage;
 mod pause;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
             ("parentage", parentage::CASES),
             ("hostile", hostile::CASES),
             ("process", process::CASES),
+            ("mounts", mounts::CASES),
             ("namespaces", namespaces::CASES),
             ("rootless", rootless::CASES),
         ],

@@ -48,6 +48,11 @@ fn user(t: &Test) {
     let container = t.start("a", &user_spec(t, "sleep 1000"));
     assert_eq!(exec_shell(&*container, "id -u"), "0");
     container.delete(true).expect("delete");
+    let mut spec = user_spec(t, "true");
+    let mount = json!({ "destination": "/mnt", "source": t.dir, "options": ["bind", "idmap"] });
+    spec["mounts"].as_array_mut().unwrap().push(mount);
+    let failure = t.refused(&t.options("b", &spec));
+    failure.must_be(Category::Unsupported, Stage::Compile).at("/mounts/7");
 }
 
 fn an_ordinary_user_runs_containers(t: &Test) {
