@@ -229,6 +229,9 @@ operations! {
     /// the root; fields as in [`Operation::Mount`].
     65 Attach { target: &'a CStr, propagation: u64, flags: u32 }
 
+    /// Write "0" to the `tasks` file of a resctrl group in `slot`.
+    66 EnterResctrlGroup { slot: u32 }
+
     // ---- Stream::Start ---------------------------------------------------------------------
 
     /// Execute the program that [`Operation::Program`] found. `HOME` is taken from the
@@ -251,6 +254,8 @@ operations! {
     100 KillCgroup { path: &'a CStr }
     /// Remove the cgroup directory `path` and those below; nothing if it is missing.
     101 RemoveCgroup { path: &'a CStr }
+    /// Remove the resctrl group `path`; nothing if it is missing.
+    103 RemoveResctrlGroup { path: &'a CStr }
     /// Remove the container's state directory `path` with the files in it.
     102 RemoveState { path: &'a CStr }
 }

@@ -12,6 +12,7 @@ use super::process::{self, Descriptors, ProcessInput};
 use super::{HostFacts, Plan, SeccompCompiler, Slot, Writer, c_path, c_string, unsupported};
 use crate::cgroup::Location;
 use crate::container::Rootfs;
+use crate::resctrl::Group;
 use crate::spec::{self, oci, vocabulary};
 use crate::{Category, Error, Result, Stage};
 
@@ -26,6 +27,7 @@ pub(crate) struct ContainerInput<'a> {
     pub rootfs: Rootfs,
     pub facts: &'a HostFacts,
     pub location: &'a Location,
+    pub resctrl: Option<&'a Group>,
     pub descriptors: Descriptors,
     pub seccomp: SeccompCompiler<'a>,
 }
@@ -136,9 +138,6 @@ fn refuse_what_is_not_supported(spec: &oci::Spec) -> Result<()> {
     if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
         return Err(unsupported("/linux/netDevices", "moving network devices"));
     }
-    if linux.intel_rdt().is_some() {
-        return Err(unsupported("/linux/intelRdt", "Intel RDT"));
-    }
     if linux.memory_policy().is_some() {
         return Err(unsupported("/linux/memoryPolicy", "a memory policy"));
     }
@@ -176,6 +175,7 @@ fn enter_namespaces(
         &Operation::NewNamespaces { flags: new & !separately },
     );
     cgroup_entries(out, input.location);
+    resctrl_entries(out, input.resctrl);
 
     let joins_user = namespaces.has(join::USER) && !namespaces.is_new(join::USER);
     // A new user namespace has no power over a namespace that is older than it, and one that is
@@ -231,6 +231,14 @@ pub(super) fn cgroup_entries(out: &mut Writer, location: &Location) {
         } else {
             out.child("/linux/cgroupsPath", &Operation::EnterCgroup { slot });
         }
+    }
+}
+
+/// How the process gets into its resctrl groups, numbered as [`Group::tasks`] is.
+pub(super) fn resctrl_entries(out: &mut Writer, group: Option<&Group>) {
+    for index in 0..group.map_or(0, |group| group.tasks().len()) {
+        let slot = out.slot(Slot::ResctrlTasks(index));
+        out.child("/linux/intelRdt", &Operation::EnterResctrlGroup { slot });
     }
 }
 
@@ -575,6 +583,11 @@ fn cleanup(out: &mut Writer, input: &ContainerInput<'_>) -> Result<()> {
     for place in input.location.places().iter().filter(|place| !place.existed) {
         let path = c_path(&place.directory(), "")?;
         out.push(Stream::Cleanup, "/linux/cgroupsPath", &Operation::RemoveCgroup { path: &path });
+    }
+    for directory in input.resctrl.into_iter().flat_map(Group::removable) {
+        let path = c_path(directory, "")?;
+        let operation = Operation::RemoveResctrlGroup { path: &path };
+        out.push(Stream::Cleanup, "/linux/intelRdt", &operation);
     }
     let path = c_path(input.state_dir, "")?;
     out.push(Stream::Cleanup, "", &Operation::RemoveState { path: &path });

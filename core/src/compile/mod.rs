@@ -87,6 +87,8 @@ pub(crate) enum Slot {
     Namespace { path: PathBuf, kind: u64, pointer: String },
     /// What [`crate::cgroup::Cgroup::entries`] has at this index.
     CgroupEntry(usize),
+    /// The `tasks` file of this index in [`crate::resctrl::Group::tasks`].
+    ResctrlTasks(usize),
     /// A pidfd of the container's first process.
     Init,
 }

@@ -167,6 +167,7 @@ fn what(name: &str, about: &str) -> String {
         "JoinForChild" | "JoinNamespace" => "join a namespace",
         "ThroughUserNamespace" | "JoinProcess" => "join the container's namespaces",
         "IntoCgroup" | "EnterCgroup" => "enter the cgroup",
+        "EnterResctrlGroup" => "enter the resctrl group",
         "DenySetgroups" => "deny setgroups in the user namespace",
         "UidMap" => "write the user id map",
         "GidMap" => "write the group id map",
@@ -237,7 +238,9 @@ fn stage_of(stream: u32, name: &str) -> Stage {
         "Directory" | "Symlink" | "IdMap" | "Mount" | "Bind" | "Attach" | "ReadonlyPath"
         | "MaskPath" | "Remount" => Stage::Mounts,
         "MakeDevice" => Stage::Devices,
-        "Hostname" | "Domainname" | "Sysctl" | "LoopbackUp" => Stage::Settings,
+        "Hostname" | "Domainname" | "Sysctl" | "LoopbackUp" | "EnterResctrlGroup" => {
+            Stage::Settings
+        }
         "Terminal" | "Descriptor" => Stage::Stdio,
         "Seccomp" => Stage::Seccomp,
         "Hook" => Stage::Hook,
