@@ -36,6 +36,7 @@ mod socket;
 mod system;
 mod terminal;
 mod text;
+mod walk;
 
 /// Called by the entry point, once, on an empty stack.
 extern "C" fn main() -> ! {

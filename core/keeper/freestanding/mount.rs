@@ -145,12 +145,14 @@ pub fn bind(child: &mut Child, operation: &Operation<'_>) -> Result {
     }
     let wanted = Wanted { set, clear, recursive_set, recursive_clear };
     match apply(tree.raw(), &wanted) {
-        Err(Errno::ENOSYS) => {
-            // Linux 5.10 and 5.11 can change only a mount that is in place.
+        // Linux 5.10 and 5.11 can change only a mount that is in place, and not a tree.
+        Err(Errno::ENOSYS)
+            if flags & flag::RECURSIVE == 0 || recursive_set | recursive_clear == 0 =>
+        {
             let mount = tree.raw();
             system::move_mount(mount, place.raw()).during(detail::ATTACH)?;
-            let all = (set | recursive_set, clear | recursive_clear);
-            remount(mount, all.0, all.1).during(detail::ATTRIBUTES)?;
+            remount(mount, set, clear).during(detail::ATTRIBUTES)?;
+            remount(mount, recursive_set, recursive_clear).during(detail::ATTRIBUTES)?;
             propagate(mount, propagation).during(detail::ATTRIBUTES)
         }
         Err(errno) => Err(Error::new(detail::ATTRIBUTES, errno)),

@@ -144,7 +144,8 @@ pub fn own_null(child: &mut Child) -> Result {
     let is_null = |fd| system::stat(fd).is_ok_and(|stat| stat.is_device(1, 3));
     let flags = O_RDWR | O_NOFOLLOW | O_NOCTTY;
     // An image may have anything there, or nothing; then the host's has to do.
-    let null = system::openat2(AT_FDCWD, c"/dev/null", flags, 0, RESOLVE_NO_MAGICLINKS);
+    let slash = system::openat(AT_FDCWD, c"/", O_PATH | O_DIRECTORY, 0)?;
+    let null = path::open_file(slash.raw(), c"/dev/null", flags, 0);
     let Ok(null) = null else { return Ok(()) };
     if !is_null(null.raw()) {
         return Ok(());

@@ -10,6 +10,7 @@ mod ids;
 mod life;
 mod mounts;
 mod namespaces;
+mod older;
 mod parentage;
 mod pause;
 mod process;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
             ("process", process::CASES),
             ("mounts", mounts::CASES),
             ("namespaces", namespaces::CASES),
+            ("older", older::CASES),
             ("rootless", rootless::CASES),
         ],
         &[stdio::HELPERS, attach::HELPERS, parentage::HELPERS, rootless::HELPERS].concat(),

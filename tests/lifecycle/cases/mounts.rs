@@ -200,7 +200,7 @@ fn each_option_of_a_new_mount_has_its_effect(t: &Test) {
     }
 }
 
-fn each_option_of_a_bind_mount_has_its_effect(t: &Test) {
+pub fn each_option_of_a_bind_mount_has_its_effect(t: &Test) {
     t.need_root();
     // From nothing set, and from everything set, on the host.
     let place = own_mounts();
@@ -284,7 +284,7 @@ fn an_option_without_its_recursive_form_stays_at_the_top(t: &Test) {
     assert_eq!(t.run(&spec).success(), "");
 }
 
-fn files_sockets_and_fifos_can_be_bound_and_write_protected(t: &Test) {
+pub fn files_sockets_and_fifos_can_be_bound_and_write_protected(t: &Test) {
     let (file, socket, fifo) = (t.dir.join("file"), t.dir.join("socket"), t.dir.join("fifo"));
     fs::write(&file, "text\n").expect("write");
     let _listener = UnixListener::bind(&socket).expect("bind");
@@ -302,7 +302,7 @@ fn files_sockets_and_fifos_can_be_bound_and_write_protected(t: &Test) {
     }
 }
 
-fn a_read_only_tmpfs_still_takes_the_mounts_in_it(t: &Test) {
+pub fn a_read_only_tmpfs_still_takes_the_mounts_in_it(t: &Test) {
     fs::write(t.dir.join("file"), "text\n").expect("write");
     let mounts = [
         tmpfs("/mnt", &["ro", "mode=755"]),
@@ -355,7 +355,7 @@ fn tmpcopyup_copies_what_the_tmpfs_hides(t: &Test) {
     assert!(!data.join("new").exists());
 }
 
-fn a_remount_changes_a_mount_and_its_filesystem(t: &Test) {
+pub fn a_remount_changes_a_mount_and_its_filesystem(t: &Test) {
     let mounts = [
         tmpfs("/mnt", &["nosuid", "size=64k"]),
         json!({ "destination": "/mnt", "options": ["remount", "noexec", "size=128k"] }),
