@@ -474,6 +474,7 @@ impl Child {
             Operation::SecurityLabel { kind, label } => settings::label(self, kind, label)?,
             Operation::Scheduler { .. } => settings::scheduler(&step.operation)?,
             Operation::IoPriority { value } => system::ioprio_set(value)?,
+            Operation::MemoryPolicy { policy, nodes } => settings::memory_policy(policy, nodes)?,
             Operation::Affinity { mask } => settings::affinity(mask)?,
             Operation::ResourceLimit { resource, soft, hard } => {
                 descriptors::limit(0, resource, soft, hard)?;

@@ -121,10 +121,21 @@ pub fn scheduler(operation: &Operation<'_>) -> Result {
 
 pub fn affinity(mask: Numbers<'_>) -> Result {
     let mut bytes = [0u8; 1024];
-    for (place, number) in bytes.chunks_exact_mut(4).zip(mask.iter()) {
+    fill(&mut bytes, mask);
+    Ok(system::set_affinity(&bytes)?)
+}
+
+pub fn memory_policy(policy: u32, nodes: Numbers<'_>) -> Result {
+    // As many nodes as a kernel can be built for.
+    let mut bytes = [0u8; 1024 / 8];
+    fill(&mut bytes, nodes);
+    Ok(system::set_memory_policy(policy, &bytes)?)
+}
+
+fn fill(mask: &mut [u8], numbers: Numbers<'_>) {
+    for (place, number) in mask.chunks_exact_mut(4).zip(numbers.iter()) {
         place.copy_from_slice(&number.to_le_bytes());
     }
-    Ok(system::set_affinity(&bytes)?)
 }
 
 /// Puts the container's null device in the place of the host's: through a descriptor of that

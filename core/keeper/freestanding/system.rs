@@ -606,6 +606,11 @@ pub fn default_memory_policy() {
     let _ = call!(nr::SET_MEMPOLICY, 0, 0, 0);
 }
 
+pub fn set_memory_policy(policy: u32, nodes: &[u8]) -> Sys {
+    // The kernel reads one bit less than it is told.
+    done(call!(nr::SET_MEMPOLICY, policy, nodes.as_ptr(), nodes.len() * 8 + 1))
+}
+
 pub fn personality(persona: u64) -> Sys {
     done(call!(nr::PERSONALITY, persona))
 }

@@ -212,7 +212,7 @@ operations! {
     58 Checkpoint {}
     /// Tell the keeper that the container is created, and wait for start.
     59 Gate {}
-    /// Replace NUMA memory policy, personality and the like with the defaults.
+    /// `personality(2)`.
     60 Personality { persona: u64 }
     /// Write an LSM label for the next exec: `kind` 0 AppArmor, 1 SELinux.
     61 SecurityLabel { kind: u32, label: &'a CStr }
@@ -228,6 +228,8 @@ operations! {
     /// Attach the next of the mounts that the keeper made ([`Operation::IdMap`]) to `target` in
     /// the root; fields as in [`Operation::Mount`].
     65 Attach { target: &'a CStr, propagation: u64, flags: u32 }
+    /// `set_mempolicy`: `policy` is a mode and its flags, `nodes` a bit mask, 32 nodes a number.
+    70 MemoryPolicy { policy: u32, nodes: Numbers<'a> }
 
     /// Write "0" to the `tasks` file of a resctrl group in `slot`.
     66 EnterResctrlGroup { slot: u32 }

@@ -150,6 +150,8 @@ fn full() -> Value {
             "intelRdt": { "closID": "shared", "enableMonitoring": true },
             "seccomp": { "defaultAction": "SCMP_ACT_ALLOW" },
             "rootfsPropagation": "slave",
+            "memoryPolicy": { "mode": "MPOL_BIND", "nodes": "0-1,33",
+                              "flags": ["MPOL_F_STATIC_NODES", "MPOL_F_NUMA_BALANCING"] },
             "maskedPaths": ["/proc/kcore"],
             "readonlyPaths": ["/proc/sys"],
         },

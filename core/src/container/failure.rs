@@ -95,7 +95,7 @@ fn of_value(name: &str, errno: i32) -> Option<Category> {
         (_, libc::ENOTDIR | libc::ELOOP | libc::ENAMETOOLONG) => Some(Category::Spec),
         (
             "Sysctl" | "User" | "NewTimeNamespace" | "Scheduler" | "Affinity" | "IoPriority"
-            | "ResourceLimit",
+            | "ResourceLimit" | "MemoryPolicy",
             libc::EINVAL | libc::ERANGE,
         ) => Some(Category::Spec),
         // There is no devpts.
@@ -211,6 +211,7 @@ fn what(name: &str, about: &str) -> String {
         "Personality" => "set the personality",
         "Scheduler" => "set the scheduler",
         "IoPriority" => "set the I/O priority",
+        "MemoryPolicy" => "set the memory policy",
         "Affinity" => "set the processors to run on",
         "SecurityLabel" => "set the security label",
         other => other,
@@ -305,6 +306,13 @@ fn hint(name: &str, failure: &Failure) -> Option<&'static str> {
         ("SecurityLabel", libc::EINVAL) => {
             Some("this machine runs without the security module that the label is for")
         }
+        ("MemoryPolicy", libc::ENOSYS) => {
+            Some("a memory policy takes a kernel with NUMA, CONFIG_NUMA; this one has none")
+        }
+        ("MemoryPolicy", libc::EINVAL) => Some(
+            "/sys/devices/system/node/has_memory lists the nodes that there are, of which a \
+             cgroup may allow fewer; not every kernel has every mode and flag",
+        ),
         ("Terminal", libc::ENOENT) => Some("a terminal needs a devpts mounted at /dev/pts"),
         ("SecurityLabel", libc::ENOENT) => Some("the profile has to be loaded first"),
         ("Program", libc::EACCES) => Some(

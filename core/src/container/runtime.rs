@@ -127,6 +127,7 @@ impl Runtime {
             selinux: true,
             idmapped_mounts: true,
             intel_rdt: true,
+            memory_policy: true,
             ..Default::default()
         })
     }

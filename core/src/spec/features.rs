@@ -132,16 +132,8 @@ fn memory_policy(enabled: bool) -> Value {
         return json!({ "modes": [], "flags": [] });
     }
     json!({
-        "modes": [
-            "MPOL_DEFAULT",
-            "MPOL_BIND",
-            "MPOL_INTERLEAVE",
-            "MPOL_WEIGHTED_INTERLEAVE",
-            "MPOL_PREFERRED",
-            "MPOL_PREFERRED_MANY",
-            "MPOL_LOCAL",
-        ],
-        "flags": ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"],
+        "modes": vocabulary::MEMORY_POLICY_MODES.map(|mode| mode.0),
+        "flags": vocabulary::MEMORY_POLICY_FLAGS.map(|flag| flag.0),
     })
 }
 

@@ -1,6 +1,6 @@
 """Values that no type forbids: each is refused with the place and a reason."""
 
-from table import ANY, REMOVED, START, Case, Refused, Works, create, spec_error
+from table import ANY, REMOVED, START, Case, Refused, Works, create, spec_error, without
 
 USER_NAMESPACE = {"/linux/namespaces/-": {"type": "user"}}
 SECCOMP = {"defaultAction": "SCMP_ACT_ALLOW"}
@@ -245,9 +245,26 @@ CASES = [
     Case("a memory bandwidth that does not say so is refused",
          spec_error("/linux/intelRdt/memBwSchema", "MB:"),
          put={"/linux/intelRdt": {"memBwSchema": "0=10"}}),
-    Case("a memory policy is refused, not ignored",
-         not_yet("/linux/memoryPolicy", "memory policy"),
-         put={"/linux/memoryPolicy": {"mode": "MPOL_LOCAL"}}),
+    Case("a memory policy without a mode is refused",
+         spec_error("/linux/memoryPolicy/mode", "invalid memory policy mode"),
+         put={"/linux/memoryPolicy": {"nodes": "0-7"}}),
+    Case("an unknown mode of a memory policy is refused",
+         spec_error("/linux/memoryPolicy/mode", 'invalid memory policy mode: "INTERLEAVE"'),
+         put={"/linux/memoryPolicy": {"mode": "INTERLEAVE", "nodes": "0"}}),
+    Case("an unknown flag of a memory policy is refused",
+         spec_error("/linux/memoryPolicy/flags/0", 'invalid memory policy flag: "badflag"'),
+         put={"/linux/memoryPolicy": {"mode": "MPOL_LOCAL", "flags": ["badflag"]}}),
+    Case("nodes for a memory policy that takes none are refused",
+         spec_error("/linux/memoryPolicy/nodes", "mode requires 0 nodes but got 8"),
+         put={"/linux/memoryPolicy": {"mode": "MPOL_DEFAULT", "nodes": "0-7"}}),
+    Case("nodes that no machine can have are refused",
+         spec_error("/linux/memoryPolicy/nodes", "invalid memory policy node"),
+         put={"/linux/memoryPolicy": {"mode": "MPOL_BIND", "nodes": "0-9876543210"}}),
+    Case("a memory policy that a kernel without NUMA cannot have is refused",
+         Refused("unsupported", "process", "ENOSYS", "/linux/memoryPolicy",
+                 "set the memory policy", "NUMA"),
+         put={"/linux/memoryPolicy": {"mode": "MPOL_LOCAL"}},
+         host=without("ENOSYS", "set_mempolicy")),
     Case("a poststop hook is refused, not ignored",
          not_yet("/hooks/poststop", "poststop"),
          put={"/hooks/poststop": [{"path": "/bin/true"}]}),
