@@ -141,9 +141,6 @@ fn refuse_what_is_not_supported(spec: &oci::Spec) -> Result<()> {
     if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
         return Err(unsupported("/linux/netDevices", "moving network devices"));
     }
-    if linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()) {
-        return Err(unsupported("/linux/mountLabel", "a mount label"));
-    }
     Ok(())
 }
 
@@ -413,6 +410,7 @@ fn prepare_root(
             in_user_namespace: namespaces.has(join::USER),
             propagation,
             privileged: input.facts.privileged,
+            label: mount_label(spec, input.facts)?,
         },
     )?;
 
@@ -445,6 +443,15 @@ fn prepare_root(
     let process = spec.process().as_ref();
     process::streams(out, process, "/process", &input.descriptors, terminal, true);
     Ok(())
+}
+
+/// The SELinux label of new filesystems.
+fn mount_label<'a>(spec: &'a oci::Spec, facts: &HostFacts) -> Result<Option<&'a str>> {
+    let label = spec.linux().as_ref().and_then(|linux| linux.mount_label().as_deref());
+    if label.is_some() && !facts.selinux {
+        return Err(unsupported("/linux/mountLabel", "a mount label on a machine without SELinux"));
+    }
+    Ok(label)
 }
 
 #[allow(deprecated)] // the specification keeps prestart for its users

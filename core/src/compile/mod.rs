@@ -41,6 +41,8 @@ pub struct HostFacts {
     pub in_user_namespace: bool,
     /// Whether no process here may change its groups, nor in user namespaces below.
     pub setgroups_denied: bool,
+    /// Whether SELinux is at work, so that labels mean something.
+    pub selinux: bool,
     /// The kernel's last capability.
     pub last_capability: u32,
     /// The setuid helpers for id maps, where both are installed.

@@ -29,6 +29,7 @@ fn root_facts() -> HostFacts {
         privileged: true,
         in_user_namespace: false,
         setgroups_denied: false,
+        selinux: false,
         last_capability: 40,
         id_mappers: None,
         root_entries: Vec::new(),
@@ -248,6 +249,23 @@ fn a_field_that_is_not_carried_out_is_refused_and_not_ignored() {
     let error = compile_with(&config, &root_facts(), Rootfs::Direct).unwrap_err();
     assert_eq!(error.category(), Category::Unsupported);
     assert_eq!(error.pointer(), Some("/linux/netDevices"));
+}
+
+#[test]
+fn new_filesystems_have_the_mount_label() {
+    let mut config = full();
+    config["linux"]["mountLabel"] = json!("system_u:object_r:container_file_t:s0:c1,c2");
+    let error = compile_with(&config, &root_facts(), Rootfs::Direct).unwrap_err();
+    assert_eq!(error.category(), Category::Unsupported);
+    assert_eq!(error.pointer(), Some("/linux/mountLabel"));
+    let facts = HostFacts { selinux: true, ..root_facts() };
+    let text = compile_with(&config, &facts, Rootfs::Direct).unwrap().to_text();
+    let labelled: Vec<&str> = text
+        .lines()
+        .filter(|line| line.contains("context=system_u:object_r:container_file_t:s0:c1,c2"))
+        .map(|line| line.split(' ').nth(3).unwrap())
+        .collect();
+    assert_eq!(labelled, ["fstype=\"tmpfs\"", "fstype=\"devpts\""], "{text}");
 }
 
 #[test]
