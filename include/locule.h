@@ -601,6 +601,28 @@ struct locule_create_opts {
     /** Its length in bytes. */
     size_t spec_json_len;
     /** Standard input, output and error. Default: /dev/null. */
+/** The container ran out of memory: LOCULE_EVENT_OOM. */
+#define LOCULE_WATCH_OOM 1
+
+/**
+ * Its processes had to wait for a resource too long: LOCULE_EVENT_PRESSURE. Needs cgroup v2
+ * alone.
+ */
+#define LOCULE_WATCH_PRESSURE 2
+
+/** A processor. */
+#define LOCULE_RESOURCE_CPU 1
+/** Memory. */
+#define LOCULE_RESOURCE_MEMORY 2
+/** Block devices. */
+#define LOCULE_RESOURCE_IO 3
+
+/**
+ * Count the time in which all processes that could run had to wait at once; else that in which
+ * at least one had to.
+ */
+#define LOCULE_WATCH_FULL 1
+
     struct locule_stdio stdio[3];
     /** One of LOCULE_PARENTAGE_*. */
     uint32_t parentage;
@@ -665,6 +687,25 @@ int locule_container_open(locule_runtime *runtime,
                           const char *id,
                           locule_container **out,
                           locule_error **err);
+/** What to be told of. All but `size` and `kind` are for LOCULE_WATCH_PRESSURE and else 0. */
+struct locule_watch_opts {
+    /** sizeof(struct locule_watch_opts). */
+    size_t size;
+    /** 0 or LOCULE_WATCH_FULL. */
+    uint64_t flags;
+    /** One of LOCULE_WATCH_*. */
+    uint32_t kind;
+    /** What they wait for: one of LOCULE_RESOURCE_*. */
+    uint32_t resource;
+    /** How long is too long: the time of waiting within a window, added up, in microseconds. */
+    uint64_t stall_us;
+    /**
+     * The window, 500,000 to 10,000,000 microseconds. For an ordinary user a multiple of two
+     * seconds. There is one event in a window at most.
+     */
+    uint64_t window_us;
+};
+
 
 /**
  * The container's id. Borrowed from the container. NULL for NULL.
@@ -769,6 +810,18 @@ int locule_container_pids_json(locule_container *container,
 
 /**
  * Stores in *out the state document (runtime-spec, runtime.md) as JSON, with runc's `rootfs`,
+/**
+ * Has locule_runtime_dispatch of the container's runtime tell, from now on, when this happens,
+ * until the container is gone or the host has given back its last reference to this handle.
+ * What is watched for already is not told twice.
+ *
+ * Any thread. Does not block. Fails with LOCULE_E_INVALID, LOCULE_E_NOT_FOUND,
+ * LOCULE_E_UNSUPPORTED, LOCULE_E_PERMISSION, LOCULE_E_RESOURCE, LOCULE_E_SYSTEM. Since 0.1.
+ */
+int locule_container_watch(locule_container *container,
+                           const struct locule_watch_opts *opts,
+                           locule_error **err);
+
  * `created` and `owner`. The caller frees it with locule_buf_free.
  *
  * Any thread. Does not block. Fails with LOCULE_E_INVALID, LOCULE_E_NOT_FOUND if the
@@ -949,6 +1002,10 @@ const char *locule_event_container_id(const locule_event *event);
  *
  * Only in the callback. Does not block. Since 0.1.
  */
+/** A container that is watched for it ran out of memory. */
+#define LOCULE_EVENT_OOM 2
+/** Processes of a container that is watched for it had to wait too long. */
+#define LOCULE_EVENT_PRESSURE 3
 locule_process *locule_event_process(const locule_event *event);
 
 /**
@@ -963,3 +1020,23 @@ int locule_event_exit(const locule_event *event, struct locule_exit *out, locule
 #endif
 
 #endif /* LOCULE_H */
+/**
+ * How many processes of the container the kernel has killed for want of memory by now. With
+ * cgroup v1 the kernel reports that memory ran out before it kills. 0 for NULL, and for an event
+ * that is not LOCULE_EVENT_OOM.
+ *
+ * Only in the callback. Does not block. Since 0.1.
+ */
+uint64_t locule_event_oom_kills(const locule_event *event);
+
+/**
+ * Stores in *out what a LOCULE_EVENT_PRESSURE was watched for, as it was given to
+ * locule_container_watch.
+ *
+ * Only in the callback. Does not block. Fails with LOCULE_E_INVALID, also for another event.
+ * Since 0.1.
+ */
+int locule_event_pressure(const locule_event *event,
+                          struct locule_watch_opts *out,
+                          locule_error **err);
+

@@ -18,7 +18,10 @@ import (
 
 // Runtime is a place where containers are kept. All methods may be called by any number of
 // goroutines at once.
-type Runtime struct{ lib *liblocule.Runtime }
+type Runtime struct {
+	lib       *liblocule.Runtime
+	listeners listeners
+}
 
 // Option is a choice for [Open].
 type Option func(*openConfig)
@@ -63,7 +66,7 @@ func Open(opts ...Option) (*Runtime, error) {
 	if err != nil {
 		return nil, wrap(context.Background(), "open", "", err)
 	}
-	return &Runtime{lib}, nil
+	return &Runtime{lib: lib, listeners: listeners{lib: lib}}, nil
 }
 
 // Close gives the runtime up. Containers and their handles go on. It may be called more than
@@ -117,7 +120,7 @@ func (r *Runtime) create(ctx context.Context, c *Container, id string, spec *spe
 	c.stdio = &config.stdio
 	lib, err := r.createLib(ctx, id, spec, config)
 	if err == nil {
-		if err = wrap(ctx, "create", id, c.adopt(lib)); err != nil {
+		if err = wrap(ctx, "create", id, c.adopt(r, lib)); err != nil {
 			c.scrap()
 		}
 	}
@@ -170,7 +173,7 @@ func (r *Runtime) Load(ctx context.Context, id string) (*Container, error) {
 	}
 	c := &Container{stdio: new(stdio), copied: make(chan struct{})}
 	close(c.copied)
-	if err := c.adopt(lib); err != nil {
+	if err := c.adopt(r, lib); err != nil {
 		c.Close()
 		return nil, wrap(ctx, "load", id, err)
 	}

@@ -20,7 +20,7 @@ const VERSION: &CStr =
     };
 
 /// What locule_has answers yes to. A name is never removed.
-const FEATURES: [&str; 11] = [
+const FEATURES: [&str; 12] = [
     "cancel",
     "container",
     "detach",
@@ -33,6 +33,7 @@ const FEATURES: [&str; 11] = [
     "spec",
     "terminal",
 ];
+    "watch",
 
 /// The version of the library that runs, such as "0.1.0": it may be later than the header. A
 /// constant.
@@ -45,7 +46,8 @@ pub extern "C" fn locule_version() -> *const c_char {
 
 /// Returns 1 if the library that runs has this feature, else 0, also for NULL. In 0.1:
 /// "cancel", "container", "detach", "events", "exec", "explain", "parentage", "pass-fds",
-/// "rootfs-overlay", "spec", "terminal". What this machine can do says locule_runtime_features_json.
+/// "rootfs-overlay", "spec", "terminal", "watch". What this machine can do says
+/// locule_runtime_features_json.
 ///
 /// Any thread. Does not block. Since 0.1.
 #[unsafe(no_mangle)]

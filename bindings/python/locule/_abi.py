@@ -75,6 +75,17 @@ EVENT_EXITED = 1
 
 class Buf(Structure):
     """struct locule_buf"""
+EVENT_OOM = 2
+EVENT_PRESSURE = 3
+
+WATCH_OOM = 1
+WATCH_PRESSURE = 2
+
+RESOURCE_CPU = 1
+RESOURCE_MEMORY = 2
+RESOURCE_IO = 3
+
+WATCH_FULL = 1
 
     _fields_ = [("data", c_void_p), ("len", c_size_t)]
 
@@ -95,6 +106,19 @@ class RuntimeOpts(Sized):
         ("flags", c_uint64),
         ("state_dir", c_char_p),
         ("keeper_path", c_char_p),
+    ]
+
+
+class WatchOpts(Sized):
+    """struct locule_watch_opts"""
+
+    _fields_ = [
+        ("size", c_size_t),
+        ("flags", c_uint64),
+        ("kind", c_uint32),
+        ("resource", c_uint32),
+        ("stall_us", c_uint64),
+        ("window_us", c_uint64),
     ]
 
 
@@ -246,6 +270,7 @@ FUNCTIONS: Dict[str, Tuple[Any, Tuple[Any, ...]]] = {
     # events
     "locule_event_kind": (c_uint32, (_handle,)),
     "locule_event_container_id": (c_char_p, (_handle,)),
+    "locule_container_watch": (c_int, (_handle, POINTER(WatchOpts), _err)),
     "locule_event_process": (_handle, (_handle,)),
     "locule_event_exit": (c_int, (_handle, POINTER(Exit), _err)),
 }
@@ -267,6 +292,8 @@ def library() -> ctypes.CDLL:
 def _load() -> ctypes.CDLL:
     if not sys.platform.startswith("linux"):
         raise ImportError("Locule runs containers with the Linux kernel; this is no Linux")
+    "locule_event_oom_kills": (c_uint64, (_handle,)),
+    "locule_event_pressure": (c_int, (_handle, POINTER(WatchOpts), _err)),
     path = os.environ.get("LOCULE_LIBRARY")
     if not path:
         inside = Path(__file__).with_name("_lib") / SONAME

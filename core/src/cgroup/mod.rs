@@ -18,6 +18,7 @@ mod pids;
 mod remove;
 mod signal;
 mod stats;
+mod watch;
 
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,8 @@ pub use stats::{
     BlockIo, BlockIoEntry, Cpu, CpuUsage, HugePages, Memory, MemoryUsage, Pids, Pressure,
     PressureLevel, Stats, Throttling,
 };
+pub(crate) use watch::{Happening, Watcher};
+pub use watch::{Resource, Trigger, Watch};
 
 use crate::error::Result;
 
@@ -253,3 +256,8 @@ fn enable(location: &Location, resources: Option<&LinuxResources>) -> Result<cre
     }
     create::enable_controllers(place, &wanted)
 }
+    /// Asks the kernel to tell when something happens.
+    pub(crate) fn watch(&self, watch: Watch) -> Result<Watcher> {
+        Watcher::set(&self.location, watch)
+    }
+

@@ -16,7 +16,7 @@ use super::process::{self, ExitSource, Process};
 use super::record::{Record, State, Status};
 use super::state_dir::{StateDir, not_found};
 use super::{Cancel, ExecOptions, Runtime};
-use crate::cgroup::{self, Cgroup, Stats};
+use crate::cgroup::{self, Cgroup, Stats, Watch, Watcher};
 use crate::launch::{Channel, Deadline, Message, poll_readable, request};
 use crate::resctrl::Group;
 use crate::spec::{self, oci};
@@ -40,6 +40,7 @@ pub(super) struct Shared {
     /// The keeper, if one stays with the container and was alive when the handle was made.
     pub(super) keeper: Option<Keeper>,
     pub(super) init: Process,
+    watchers: Mutex<Vec<Arc<Watcher>>>,
 }
 
 impl Shared {
@@ -65,7 +66,16 @@ pub(super) fn created(
     let runtime = runtime.clone();
     let Parts { dir, cgroup, keeper } = parts;
     let keeper = record.keeper.then_some(keeper);
-    Container(Arc::new(Shared { runtime, record, configuration, dir, cgroup, keeper, init }))
+    Container(Arc::new(Shared {
+        runtime,
+        record,
+        configuration,
+        dir,
+        cgroup,
+        keeper,
+        init,
+        watchers: Mutex::default(),
+    }))
 }
 
 impl Container {
@@ -105,6 +115,7 @@ impl Container {
             cgroup,
             keeper,
             init,
+            watchers: Mutex::default(),
         })))
     }
 
@@ -269,6 +280,29 @@ impl Container {
     pub fn pids(&self) -> Result<Vec<i32>> {
         self.need_cgroups()?;
         self.0.cgroup.pids().map_err(|error| error.of_container(self.id()))
+    }
+
+    /// From now on [`Runtime::dispatch`] tells when this happens, until the container is gone or
+    /// the last clone of this handle is dropped. What is watched for already is not told twice.
+    /// Does not block.
+    ///
+    /// # Errors
+    /// [`Unsupported`](Category::Unsupported) where the kernel or the container's cgroups cannot
+    /// tell, [`Invalid`](Category::Invalid) for a trigger that makes no sense.
+    pub fn watch(&self, watch: Watch) -> Result<()> {
+        self.check_exists()?;
+        self.need_cgroups()?;
+        let mut watchers = self.0.watchers.lock().unwrap_or_else(PoisonError::into_inner);
+        if watchers.iter().any(|watcher| watcher.watch() == watch) {
+            return Ok(());
+        }
+        let begin = || {
+            let watcher = Arc::new(self.0.cgroup.watch(watch)?);
+            self.0.runtime.0.events.watch_container(self.id(), &watcher)?;
+            Ok(watcher)
+        };
+        watchers.push(begin().map_err(|error: Error| error.of_container(self.id()))?);
+        Ok(())
     }
 
     /// The state now. A deleted container is not found.
@@ -437,7 +471,7 @@ fn reopen_init(record: &Record, keeper: Option<&Keeper>) -> Result<Process> {
     let watching = keeper.map(|keeper| {
         let watch = Request { kind: RequestKind::Watch, flags: 0 };
         let deadline = Deadline::within(Some(PATIENCE), None);
-        let replies = request(&keeper.0, watch, &[], &deadline, Stage::Control)?;
+        let replies = request(&keeper.channel, watch, &[], &deadline, Stage::Control)?;
         match replies.next(&deadline, Stage::Control)? {
             Message::Reply(Reply::State { pid, .. }, pidfd) => Ok((replies, pid, pidfd)),
             Message::Bare(_) => Err(Error::os(Stage::Control, libc::EMFILE, "get a descriptor")),

@@ -4,6 +4,7 @@
 //! C ABI. Each runs in a process of its own and must leave nothing behind.
 
 mod attach;
+mod events;
 mod exec;
 mod hostile;
 mod ids;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
             ("signals", signals::CASES),
             ("exec", exec::CASES),
             ("pause", pause::CASES),
+            ("events", events::CASES),
             ("stdio", stdio::CASES),
             ("waiting", waiting::CASES),
             ("attach", attach::CASES),

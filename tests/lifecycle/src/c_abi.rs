@@ -8,6 +8,7 @@ use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use locule::cgroup::{Resource, Watch};
 use locule::{Category, Exit, OnHostExit, Parentage, Rootfs};
 use locule_ffi::buf::{locule_buf, locule_buf_free};
 use locule_ffi::cancel::{
@@ -16,8 +17,9 @@ use locule_ffi::cancel::{
 use locule_ffi::container::*;
 use locule_ffi::error::*;
 use locule_ffi::event::{
-    LOCULE_EVENT_EXITED, locule_event, locule_event_container_id, locule_event_exit,
-    locule_event_kind, locule_event_process,
+    LOCULE_EVENT_EXITED, LOCULE_EVENT_OOM, LOCULE_EVENT_PRESSURE, locule_event,
+    locule_event_container_id, locule_event_exit, locule_event_kind, locule_event_pressure,
+    locule_event_process,
 };
 use locule_ffi::options::*;
 use locule_ffi::process::*;
@@ -25,7 +27,7 @@ use locule_ffi::runtime::*;
 use serde_json::Value;
 
 use crate::engine::{
-    Container, Create, Ended, Engine, Exec, Failure, Process, Result, Stream, Token,
+    Container, Create, Ended, Engine, Exec, Failure, Happened, Process, Result, Stream, Token,
 };
 
 /// The C ABI.
@@ -243,17 +245,30 @@ impl CAbi {
 
 extern "C" fn collect(event: *const locule_event, user: *mut c_void) -> c_int {
     let mut exit = empty_exit();
-    // SAFETY: the event lives through the callback, `user` is the vector that `dispatch` gave.
+    let mut watch = empty_watch();
+    // SAFETY: the event lives through the callback, `user` is the vector that `dispatch_all` gave.
     unsafe {
-        if locule_event_kind(event) != LOCULE_EVENT_EXITED {
-            return 0;
-        }
-        assert_eq!(locule_event_exit(event, &raw mut exit, ptr::null_mut()), 0);
-        (*user.cast::<Vec<Ended>>()).push(Ended {
-            container_id: text(locule_event_container_id(event)),
-            pid: locule_process_pid(locule_event_process(event)),
-            exit: exit_of(&exit),
-        });
+        let container_id = text(locule_event_container_id(event));
+        let happened = match locule_event_kind(event) {
+            LOCULE_EVENT_EXITED => {
+                assert_eq!(locule_event_exit(event, &raw mut exit, ptr::null_mut()), 0);
+                assert!(locule_event_pressure(event, &raw mut watch, ptr::null_mut()) < 0);
+                let pid = locule_process_pid(locule_event_process(event));
+                Happened::Ended(Ended { container_id, pid, exit: exit_of(&exit) })
+            }
+            LOCULE_EVENT_OOM => {
+                assert!(locule_event_process(event).is_null());
+                assert!(locule_event_exit(event, &raw mut exit, ptr::null_mut()) < 0);
+                Happened::OutOfMemory(container_id)
+            }
+            LOCULE_EVENT_PRESSURE => {
+                assert_eq!(locule_event_pressure(event, &raw mut watch, ptr::null_mut()), 0);
+                assert_eq!(watch.kind, LOCULE_WATCH_PRESSURE);
+                Happened::Pressure(container_id, resource_of(watch.resource))
+            }
+            other => panic!("event {other}"),
+        };
+        (*user.cast::<Vec<Happened>>()).push(happened);
     }
     0
 }
@@ -263,6 +278,27 @@ extern "C" fn collect(event: *const locule_event, user: *mut c_void) -> c_int {
 #[allow(clippy::undocumented_unsafe_blocks, reason = "argued once, above")]
 impl Engine for CAbi {
     fn create(&self, options: &Create<'_>) -> Result<Arc<dyn Container>> {
+fn empty_watch() -> locule_watch_opts {
+    locule_watch_opts {
+        size: size_of::<locule_watch_opts>(),
+        flags: 0,
+        kind: 0,
+        resource: 0,
+        stall_us: 0,
+        window_us: 0,
+    }
+}
+
+const RESOURCES: [(Resource, u32); 3] = [
+    (Resource::Cpu, LOCULE_RESOURCE_CPU),
+    (Resource::Memory, LOCULE_RESOURCE_MEMORY),
+    (Resource::Io, LOCULE_RESOURCE_IO),
+];
+
+fn resource_of(number: u32) -> Resource {
+    RESOURCES.into_iter().find(|(_, its)| *its == number).expect("a known resource").0
+}
+
         let mut container = ptr::dangling_mut();
         let made = CAbi::with_options(options, |opts| {
             call(|err| unsafe { locule_container_create(self.0, opts, &raw mut container, err) })
@@ -290,9 +326,9 @@ impl Engine for CAbi {
         unsafe { locule_runtime_fd(self.0) }
     }
 
-    fn dispatch(&self, timeout: Duration) -> Result<Vec<Ended>> {
-        let mut ends: Vec<Ended> = Vec::new();
-        let user = (&raw mut ends).cast();
+    fn dispatch_all(&self, timeout: Duration) -> Result<Vec<Happened>> {
+        let mut all: Vec<Happened> = Vec::new();
+        let user = (&raw mut all).cast();
         let count = call(|err| unsafe {
             locule_runtime_dispatch(self.0, wait_ms(Some(timeout)), Some(collect), user, err)
         })?;
@@ -383,6 +419,23 @@ impl Container for CContainer {
     }
 
     fn pids(&self) -> Result<Vec<i32>> {
+    fn watch(&self, watch: Watch) -> Result<()> {
+        let mut opts = empty_watch();
+        match watch {
+            Watch::OutOfMemory => opts.kind = LOCULE_WATCH_OOM,
+            Watch::Pressure(trigger) => {
+                let number = RESOURCES.into_iter().find(|(its, _)| *its == trigger.resource);
+                opts.kind = LOCULE_WATCH_PRESSURE;
+                opts.flags = if trigger.full { LOCULE_WATCH_FULL } else { 0 };
+                opts.resource = number.expect("a known resource").1;
+                opts.stall_us = trigger.stall.as_micros() as u64;
+                opts.window_us = trigger.window.as_micros() as u64;
+            }
+            other => panic!("{other:?}"),
+        }
+        call(|err| unsafe { locule_container_watch(self.0, &raw const opts, err) }).map(drop)
+    }
+
         let list = json(|out, err| unsafe { locule_container_pids_json(self.0, out, err) })?;
         let list = parse(&list);
         Ok(list.as_array().unwrap().iter().map(|pid| pid.as_i64().unwrap() as i32).collect())

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use locule::cgroup::Watch;
 use locule::{
     Cancel, CreateOptions, Error, Event, ExecOptions, Exit, Runtime, RuntimeOptions, Source, Stdio,
     TerminalSize,
@@ -12,7 +13,7 @@ use locule::{
 use serde_json::Value;
 
 use crate::engine::{
-    Container, Create, Ended, Engine, Exec, Failure, Process, Result, Stream, Token,
+    Container, Create, Ended, Engine, Exec, Failure, Happened, Process, Result, Stream, Token,
 };
 
 /// The Rust API.
@@ -103,12 +104,19 @@ impl Engine for RustApi {
         self.0.event_fd().as_raw_fd()
     }
 
-    fn dispatch(&self, timeout: Duration) -> Result<Vec<Ended>> {
-        let mut ends = Vec::new();
+    fn dispatch_all(&self, timeout: Duration) -> Result<Vec<Happened>> {
+        let mut all = Vec::new();
         let count = self.0.dispatch(Some(timeout), &mut |event| {
-            if let Event::Exited { container_id, process, exit } = event {
-                ends.push(Ended { container_id, pid: process.pid(), exit });
-            }
+            all.push(match event {
+                Event::Exited { container_id, process, exit } => {
+                    Happened::Ended(Ended { container_id, pid: process.pid(), exit })
+                }
+                Event::OutOfMemory { container_id, .. } => Happened::OutOfMemory(container_id),
+                Event::Pressure { container_id, trigger } => {
+                    Happened::Pressure(container_id, trigger.resource)
+                }
+                other => panic!("{other:?}"),
+            });
             Ok(())
         })?;
         assert_eq!(count, ends.len());
@@ -177,6 +185,10 @@ impl Container for locule::Container {
     fn pids(&self) -> Result<Vec<i32>> {
         Ok(self.pids()?)
     }
+    fn watch(&self, watch: Watch) -> Result<()> {
+        Ok(self.watch(watch)?)
+    }
+
 
     fn state(&self) -> Result<Value> {
         Ok(self.state()?.document)
