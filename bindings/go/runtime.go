@@ -29,6 +29,7 @@ type Option func(*openConfig)
 type openConfig struct {
 	stateDir, keeper string
 	flags            uint64
+	cgroups          uint32
 }
 
 // WithStateDir keeps containers in this directory, which is made if missing. The default is
@@ -48,6 +49,19 @@ func WithoutCgroups() Option {
 	return func(c *openConfig) { c.flags |= liblocule.RuntimeNoCgroups }
 }
 
+// WithSystemd has systemd make the containers' cgroups, with a scope for each: that of the
+// machine for root, the user's own for an ordinary user. Without it the library makes them itself.
+func WithSystemd() Option {
+	return func(c *openConfig) { c.cgroups = liblocule.CgroupsSystemd }
+}
+
+// IgnoreAnnotations leaves annotations alone that change what is done. With [WithSystemd]
+// org.systemd.property.NAME sets any property of a container's scope, and who may write
+// annotations could do so.
+func IgnoreAnnotations() Option {
+	return func(c *openConfig) { c.flags |= liblocule.RuntimeIgnoreAnnotations }
+}
+
 // Version is the version of liblocule that runs, such as "0.1.0".
 func Version() string { return liblocule.Version() }
 
@@ -62,7 +76,7 @@ func Open(opts ...Option) (*Runtime, error) {
 	for _, opt := range opts {
 		opt(&config)
 	}
-	lib, err := liblocule.NewRuntime(config.stateDir, config.keeper, config.flags)
+	lib, err := liblocule.NewRuntime(config.stateDir, config.keeper, config.flags, config.cgroups)
 	if err != nil {
 		return nil, wrap(context.Background(), "open", "", err)
 	}

@@ -39,7 +39,14 @@ fn layouts() -> Vec<Layout> {
         layout!(locule_buf { data, len }),
         layout!(locule_stdio { kind, fd }),
         layout!(locule_exit { size, kind, code, signal, core_dumped }),
-        layout!(locule_runtime_opts { size, flags, state_dir, keeper_path }),
+        layout!(locule_runtime_opts {
+            size,
+            flags,
+            state_dir,
+            keeper_path,
+            cgroup_manager,
+            reserved,
+        }),
         layout!(locule_watch_opts { size, flags, kind, resource, stall_us, window_us }),
         layout!(locule_spec_opts {
             size,

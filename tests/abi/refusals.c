@@ -125,7 +125,7 @@ static void everything_null(void)
     locule_buf_free(&buf);
 
     /* Option structs are looked at before the runtime is opened. */
-    struct locule_runtime_opts opts = {0, 0, NULL, NULL};
+    struct locule_runtime_opts opts = {0, 0, NULL, NULL, 0, 0};
     INVALID(locule_runtime_new(&opts, &runtime, &err));
     CHECK(runtime == NULL);
     opts.size = 8;
@@ -134,6 +134,15 @@ static void everything_null(void)
     INVALID(locule_runtime_new(&opts, &runtime, &err));
     opts.size = sizeof opts;
     opts.flags = UINT64_C(1) << 63;
+    UNSUPPORTED(locule_runtime_new(&opts, &runtime, &err));
+    opts.flags = 0;
+    opts.cgroup_manager = 9;
+    UNSUPPORTED(locule_runtime_new(&opts, &runtime, &err));
+    opts.cgroup_manager = LOCULE_CGROUPS_SYSTEMD;
+    opts.flags = LOCULE_RUNTIME_NO_CGROUPS;
+    INVALID(locule_runtime_new(&opts, &runtime, &err));
+    opts.flags = 0;
+    opts.reserved = 1;
     UNSUPPORTED(locule_runtime_new(&opts, &runtime, &err));
 
     LOCULE_OPTS(locule_spec_opts, spec, .flags = UINT64_C(1) << 40);

@@ -44,6 +44,10 @@ E_CALLBACK = -4113
 E_BUG = -4114
 
 RUNTIME_NO_CGROUPS = 1
+RUNTIME_IGNORE_ANNOTATIONS = 2
+
+CGROUPS_CGROUPFS = 0
+CGROUPS_SYSTEMD = 1
 EXPLAIN_TEXT = 0
 EXPLAIN_JSON = 1
 
@@ -71,10 +75,6 @@ EXIT_SIGNAL = 2
 EXIT_UNKNOWN = 3
 
 EVENT_EXITED = 1
-
-
-class Buf(Structure):
-    """struct locule_buf"""
 EVENT_OOM = 2
 EVENT_PRESSURE = 3
 
@@ -86,6 +86,10 @@ RESOURCE_MEMORY = 2
 RESOURCE_IO = 3
 
 WATCH_FULL = 1
+
+
+class Buf(Structure):
+    """struct locule_buf"""
 
     _fields_ = [("data", c_void_p), ("len", c_size_t)]
 
@@ -106,6 +110,8 @@ class RuntimeOpts(Sized):
         ("flags", c_uint64),
         ("state_dir", c_char_p),
         ("keeper_path", c_char_p),
+        ("cgroup_manager", c_uint32),
+        ("reserved", c_uint32),
     ]
 
 
@@ -251,6 +257,7 @@ FUNCTIONS: Dict[str, Tuple[Any, Tuple[Any, ...]]] = {
     "locule_container_pause": (c_int, (_handle, _err)),
     "locule_container_resume": (c_int, (_handle, _err)),
     "locule_container_update_json": (c_int, (_handle, c_char_p, c_size_t, _err)),
+    "locule_container_watch": (c_int, (_handle, POINTER(WatchOpts), _err)),
     "locule_container_stats_json": (c_int, (_handle, _buf, _err)),
     "locule_container_pids_json": (c_int, (_handle, _buf, _err)),
     "locule_container_state_json": (c_int, (_handle, _buf, _err)),
@@ -270,9 +277,10 @@ FUNCTIONS: Dict[str, Tuple[Any, Tuple[Any, ...]]] = {
     # events
     "locule_event_kind": (c_uint32, (_handle,)),
     "locule_event_container_id": (c_char_p, (_handle,)),
-    "locule_container_watch": (c_int, (_handle, POINTER(WatchOpts), _err)),
     "locule_event_process": (_handle, (_handle,)),
     "locule_event_exit": (c_int, (_handle, POINTER(Exit), _err)),
+    "locule_event_oom_kills": (c_uint64, (_handle,)),
+    "locule_event_pressure": (c_int, (_handle, POINTER(WatchOpts), _err)),
 }
 
 _library: Optional[ctypes.CDLL] = None
@@ -292,8 +300,6 @@ def library() -> ctypes.CDLL:
 def _load() -> ctypes.CDLL:
     if not sys.platform.startswith("linux"):
         raise ImportError("Locule runs containers with the Linux kernel; this is no Linux")
-    "locule_event_oom_kills": (c_uint64, (_handle,)),
-    "locule_event_pressure": (c_int, (_handle, POINTER(WatchOpts), _err)),
     path = os.environ.get("LOCULE_LIBRARY")
     if not path:
         inside = Path(__file__).with_name("_lib") / SONAME

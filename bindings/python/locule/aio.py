@@ -457,8 +457,13 @@ class Runtime:
         *,
         keeper: Optional[StrPath] = None,
         cgroups: bool = True,
+        cgroup_manager: str = "cgroupfs",
+        annotations: bool = True,
     ) -> None:
-        self._runtime = _runtime.Runtime(state_dir, keeper=keeper, cgroups=cgroups)
+        self._runtime = _runtime.Runtime(
+            state_dir, keeper=keeper, cgroups=cgroups, cgroup_manager=cgroup_manager,
+            annotations=annotations,
+        )
 
     @classmethod
     def _of(cls, runtime: _runtime.Runtime) -> "Runtime":

@@ -1,7 +1,7 @@
 //! The handle to a container: start, signal, freeze, state, delete, and opening it again.
 
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use locule_plan::protocol::{Gate, Phase, Reply, Request, RequestKind, watch};
@@ -100,7 +100,7 @@ impl Container {
                 let deadline = Deadline::within(Some(PATIENCE), None);
                 connect(&dir, "control", &deadline, Stage::Control)
                     .map_err(|error| error.of_container(id))?
-                    .map(|channel| Keeper(channel, None))
+                    .map(Keeper::found)
             }
             false => None,
         };
@@ -346,7 +346,7 @@ impl Container {
             // Nobody else waits for it here, so see it dead before its cgroup is removed.
             let _ = self.0.init.wait(Some(PATIENCE), None);
         }
-        clean(&self.0.cgroup, self.0.resctrl(), &self.0.dir)
+        clean(id, &self.0.cgroup, self.0.resctrl(), &self.0.dir)
     }
 
     fn need_cgroups(&self) -> Result<()> {
@@ -433,7 +433,7 @@ fn unexpected(answer: &Reply, stage: Stage) -> Error {
 
 fn start_through_keeper(keeper: &Keeper, deadline: &Deadline<'_>) -> Result<()> {
     let start = Request { kind: RequestKind::Start, flags: 0 };
-    let replies = request(&keeper.0, start, &[], deadline, Stage::Start)?;
+    let replies = request(&keeper.channel, start, &[], deadline, Stage::Start)?;
     match replies.next(deadline, Stage::Start)? {
         // The process is known here. So nothing is amiss if there is no number left for its
         // descriptor; to say otherwise would be wrong: the program runs.
@@ -448,7 +448,7 @@ fn start_through_keeper(keeper: &Keeper, deadline: &Deadline<'_>) -> Result<()> 
 fn ask_phase(keeper: &Keeper) -> Result<Option<Phase>> {
     let deadline = Deadline::within(Some(PATIENCE), None);
     let state = Request { kind: RequestKind::Watch, flags: watch::STATE_ONLY };
-    let replies = match request(&keeper.0, state, &[], &deadline, Stage::Control) {
+    let replies = match request(&keeper.channel, state, &[], &deadline, Stage::Control) {
         Err(error) if error.category() == Category::Keeper => return Ok(None),
         other => other?,
     };
@@ -514,9 +514,11 @@ fn ready() -> Result<std::os::fd::OwnedFd> {
 }
 
 /// Removes what is left once every process is dead or dying.
-fn clean(cgroup: &Cgroup, resctrl: Option<&Group>, dir: &StateDir) -> Result<()> {
-    cgroup.kill(PATIENCE)?;
-    cgroup.remove()?;
+fn clean(id: &str, cgroup: &Cgroup, resctrl: Option<&Group>, dir: &StateDir) -> Result<()> {
+    if cgroup.belongs_to(id) {
+        cgroup.kill(PATIENCE)?;
+        cgroup.remove()?;
+    }
     resctrl.map_or(Ok(()), Group::remove)?;
     dir.remove()
 }
@@ -559,11 +561,11 @@ pub(super) fn reclaim(runtime: &Runtime, id: &str) -> Result<bool> {
     // The lock is free, so the creator is dead, or the host of a finished one is. A keeper that
     // lives is doing the same at this moment, or, if it was to be detached, waits for requests.
     if let Ok(control) = Channel::connect(&dir, "control") {
-        Keeper(control, None).dismiss();
+        Keeper::found(control).dismiss();
     }
     if let Some(pidfd) = record.init.and_then(|init| init.open()) {
         let _ = send_signal(&pidfd, libc::SIGKILL);
     }
-    clean(&Cgroup::open(record.cgroup)?, record.resctrl.as_ref(), &dir)?;
+    clean(id, &Cgroup::open(record.cgroup)?, record.resctrl.as_ref(), &dir)?;
     Ok(true)
 }

@@ -18,6 +18,7 @@ mod process;
 mod rootless;
 mod signals;
 mod stdio;
+mod systemd;
 mod waiting;
 
 use std::process::ExitCode;
@@ -31,8 +32,8 @@ fn main() -> ExitCode {
             ("ids", ids::CASES),
             ("signals", signals::CASES),
             ("exec", exec::CASES),
-            ("pause", pause::CASES),
             ("events", events::CASES),
+            ("pause", pause::CASES),
             ("stdio", stdio::CASES),
             ("waiting", waiting::CASES),
             ("attach", attach::CASES),
@@ -43,7 +44,9 @@ fn main() -> ExitCode {
             ("namespaces", namespaces::CASES),
             ("older", older::CASES),
             ("rootless", rootless::CASES),
+            ("systemd", systemd::CASES),
         ],
-        &[stdio::HELPERS, attach::HELPERS, parentage::HELPERS, rootless::HELPERS].concat(),
+        &[stdio::HELPERS, attach::HELPERS, parentage::HELPERS, rootless::HELPERS, systemd::HELPERS]
+            .concat(),
     )
 }

@@ -200,6 +200,11 @@ impl CAbi {
             flags: 0,
             state_dir: state_dir.as_ptr(),
             keeper_path: ptr::null(),
+            cgroup_manager: match crate::with_systemd() {
+                true => LOCULE_CGROUPS_SYSTEMD,
+                false => LOCULE_CGROUPS_CGROUPFS,
+            },
+            reserved: 0,
         };
         let mut runtime = ptr::null_mut();
         // SAFETY: everything lives through the call.
@@ -273,11 +278,6 @@ extern "C" fn collect(event: *const locule_event, user: *mut c_void) -> c_int {
     0
 }
 
-// The SAFETY argument of every call below: the handles are live, since `self` holds a
-// reference, and everything else that is passed lives through the call.
-#[allow(clippy::undocumented_unsafe_blocks, reason = "argued once, above")]
-impl Engine for CAbi {
-    fn create(&self, options: &Create<'_>) -> Result<Arc<dyn Container>> {
 fn empty_watch() -> locule_watch_opts {
     locule_watch_opts {
         size: size_of::<locule_watch_opts>(),
@@ -299,6 +299,11 @@ fn resource_of(number: u32) -> Resource {
     RESOURCES.into_iter().find(|(_, its)| *its == number).expect("a known resource").0
 }
 
+// The SAFETY argument of every call below: the handles are live, since `self` holds a
+// reference, and everything else that is passed lives through the call.
+#[allow(clippy::undocumented_unsafe_blocks, reason = "argued once, above")]
+impl Engine for CAbi {
+    fn create(&self, options: &Create<'_>) -> Result<Arc<dyn Container>> {
         let mut container = ptr::dangling_mut();
         let made = CAbi::with_options(options, |opts| {
             call(|err| unsafe { locule_container_create(self.0, opts, &raw mut container, err) })
@@ -332,8 +337,8 @@ fn resource_of(number: u32) -> Resource {
         let count = call(|err| unsafe {
             locule_runtime_dispatch(self.0, wait_ms(Some(timeout)), Some(collect), user, err)
         })?;
-        assert_eq!(count as usize, ends.len());
-        Ok(ends)
+        assert_eq!(count as usize, all.len());
+        Ok(all)
     }
 
     fn explain(&self, options: &Create<'_>) -> Result<String> {
@@ -414,11 +419,6 @@ impl Container for CContainer {
         .map(drop)
     }
 
-    fn stats(&self) -> Result<Value> {
-        Ok(parse(&json(|out, err| unsafe { locule_container_stats_json(self.0, out, err) })?))
-    }
-
-    fn pids(&self) -> Result<Vec<i32>> {
     fn watch(&self, watch: Watch) -> Result<()> {
         let mut opts = empty_watch();
         match watch {
@@ -436,6 +436,11 @@ impl Container for CContainer {
         call(|err| unsafe { locule_container_watch(self.0, &raw const opts, err) }).map(drop)
     }
 
+    fn stats(&self) -> Result<Value> {
+        Ok(parse(&json(|out, err| unsafe { locule_container_stats_json(self.0, out, err) })?))
+    }
+
+    fn pids(&self) -> Result<Vec<i32>> {
         let list = json(|out, err| unsafe { locule_container_pids_json(self.0, out, err) })?;
         let list = parse(&list);
         Ok(list.as_array().unwrap().iter().map(|pid| pid.as_i64().unwrap() as i32).collect())

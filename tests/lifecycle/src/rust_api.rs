@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use locule::cgroup::Watch;
+use locule::cgroup::{Manager, Watch};
 use locule::{
     Cancel, CreateOptions, Error, Event, ExecOptions, Exit, Runtime, RuntimeOptions, Source, Stdio,
     TerminalSize,
@@ -22,8 +22,15 @@ pub struct RustApi(Runtime);
 impl RustApi {
     /// Opens a runtime.
     pub fn open(state_dir: &Path) -> Result<RustApi> {
-        let options =
-            RuntimeOptions { state_dir: Some(state_dir.to_owned()), ..RuntimeOptions::default() };
+        let cgroup_manager = match crate::with_systemd() {
+            true => Manager::Systemd,
+            false => Manager::Cgroupfs,
+        };
+        let options = RuntimeOptions {
+            state_dir: Some(state_dir.to_owned()),
+            cgroup_manager,
+            ..RuntimeOptions::default()
+        };
         Ok(RustApi(Runtime::new(options)?))
     }
 }
@@ -119,8 +126,8 @@ impl Engine for RustApi {
             });
             Ok(())
         })?;
-        assert_eq!(count, ends.len());
-        Ok(ends)
+        assert_eq!(count, all.len());
+        Ok(all)
     }
 
     fn explain(&self, options: &Create<'_>) -> Result<String> {
@@ -178,6 +185,10 @@ impl Container for locule::Container {
         Ok(self.update(resources.to_string().as_bytes())?)
     }
 
+    fn watch(&self, watch: Watch) -> Result<()> {
+        Ok(self.watch(watch)?)
+    }
+
     fn stats(&self) -> Result<Value> {
         Ok(serde_json::to_value(self.stats()?).expect("JSON"))
     }
@@ -185,10 +196,6 @@ impl Container for locule::Container {
     fn pids(&self) -> Result<Vec<i32>> {
         Ok(self.pids()?)
     }
-    fn watch(&self, watch: Watch) -> Result<()> {
-        Ok(self.watch(watch)?)
-    }
-
 
     fn state(&self) -> Result<Value> {
         Ok(self.state()?.document)
