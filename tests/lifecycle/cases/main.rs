@@ -6,6 +6,7 @@
 mod attach;
 mod events;
 mod exec;
+mod hooks;
 mod hostile;
 mod ids;
 mod life;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
             ("waiting", waiting::CASES),
             ("attach", attach::CASES),
             ("parentage", parentage::CASES),
+            ("hooks", hooks::CASES),
             ("hostile", hostile::CASES),
             ("process", process::CASES),
             ("mounts", mounts::CASES),
@@ -46,7 +48,14 @@ fn main() -> ExitCode {
             ("rootless", rootless::CASES),
             ("systemd", systemd::CASES),
         ],
-        &[stdio::HELPERS, attach::HELPERS, parentage::HELPERS, rootless::HELPERS, systemd::HELPERS]
-            .concat(),
+        &[
+            stdio::HELPERS,
+            attach::HELPERS,
+            hooks::HELPERS,
+            parentage::HELPERS,
+            rootless::HELPERS,
+            systemd::HELPERS,
+        ]
+        .concat(),
     )
 }
