@@ -24,6 +24,7 @@ pub const CASES: &[Case] = cases![
     a_container_that_has_ended_leaves_no_unit,
     a_unit_that_took_the_name_of_one_that_ended_is_left_alone,
     a_killed_host_leaves_no_unit,
+    a_host_that_is_killed_while_it_creates_leaves_no_unit,
     a_killed_keeper_leaves_no_unit,
     a_container_without_a_keeper_is_a_scope_too,
     another_program_runs_in_the_scope,
@@ -374,7 +375,12 @@ fn a_unit_that_took_the_name_of_one_that_ended_is_left_alone(t: &Test) {
 
 /// Creates container `a`, prints its pid, and waits.
 fn systemd_host(t: &Test) {
-    let container = t.create("a", &spec(t, "sleep 1000 & sleep 1000"));
+    let mut spec = spec(t, "sleep 1000 & sleep 1000");
+    if t.args.iter().any(|arg| arg == "hang") {
+        let hook = json!({ "path": "/bin/sleep", "args": ["sleep", "1000"] });
+        spec["hooks"] = json!({ "createRuntime": [hook] });
+    }
+    let container = t.create("a", &spec);
     if t.args.iter().any(|arg| arg == "start") {
         started(&*container);
     }
@@ -394,6 +400,19 @@ fn a_killed_host_leaves_no_unit(t: &Test) {
         gone(&unit);
         t.nothing_is_left();
     }
+}
+
+fn a_host_that_is_killed_while_it_creates_leaves_no_unit(t: &Test) {
+    need_systemd(t);
+    let mut host = t.helper("systemd_host", &["hang"]);
+    let unit = format!("locule-{}.scope", t.id("a"));
+    // Two processes are in it then: what it began with, and the container's own.
+    eventually("the creation has come to its hook", || {
+        property(&unit, "ActiveState") == "active" && file(&unit, "pids.current") == "2"
+    });
+    host.kill();
+    gone(&unit);
+    t.nothing_is_left();
 }
 
 fn a_killed_keeper_leaves_no_unit(t: &Test) {
