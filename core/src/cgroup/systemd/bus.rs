@@ -142,28 +142,18 @@ impl<'a> Connection<'a> {
 
     /// Who the caller is, the other side sees for itself. Not telling it a number works from a
     /// user namespace as well, where the caller would tell the wrong one.
+    ///
+    /// All at once, as systemd's own clients do it: a server of theirs that reads the first
+    /// message together with the last of these lines does not look at it before more comes.
     fn authenticate(&mut self) -> Result<()> {
-        self.write(b"\0AUTH EXTERNAL\r\n")?;
-        let mut answer = self.read_line()?;
-        if answer.starts_with("DATA") {
-            self.write(b"DATA\r\n")?;
-            answer = self.read_line()?;
+        self.write(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")?;
+        // One to each of the first two; old servers say yes to the first and no to the second.
+        let answers = [self.read_line()?, self.read_line()?];
+        if answers.iter().any(|answer| answer.starts_with("OK")) {
+            return Ok(());
         }
-        if answer.starts_with("REJECTED") {
-            // A server from before that was allowed.
-            let uid = nix::unistd::geteuid().to_string();
-            let hex: String = uid.bytes().map(|byte| format!("{byte:02x}")).collect();
-            self.write(format!("AUTH EXTERNAL {hex}\r\n").as_bytes())?;
-            answer = self.read_line()?;
-        }
-        if !answer.starts_with("OK") {
-            return Err(Error::new(
-                Category::Permission,
-                Stage::Cgroup,
-                format!("the other side does not accept this user: {answer:?}"),
-            ));
-        }
-        self.write(b"BEGIN\r\n")
+        let message = format!("the other side does not accept this user: {answers:?}");
+        Err(Error::new(Category::Permission, Stage::Cgroup, message))
     }
 
     fn subscribe(&mut self) -> Result<(), Failure> {
@@ -467,5 +457,51 @@ mod tests {
         assert_eq!(category("org.freedesktop.DBus.Error.AccessDenied"), Category::Permission);
         assert_eq!(category("org.freedesktop.DBus.Error.PropertyReadOnly"), Category::Spec);
         assert_eq!(category("org.freedesktop.systemd1.LoadFailed"), Category::System);
+    }
+
+    /// Connects to a server that gives these answers, whatever it is asked, and stays.
+    fn connected(answers: &'static [u8], time: Duration) -> (Result<()>, Vec<u8>) {
+        static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let path = format!("locule-test-{}-{number}", std::process::id());
+        let address = Address { path: path.into(), is_abstract: true, direct: true };
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let listener = socket(AddressFamily::Unix, SockType::Stream, flags, None).unwrap();
+        nix::sys::socket::bind(listener.as_raw_fd(), &address.socket().unwrap()).unwrap();
+        nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(1).unwrap()).unwrap();
+        let server = std::os::unix::net::UnixListener::from(listener);
+        let (end, wait) = std::sync::mpsc::channel::<()>();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = server.accept().unwrap();
+            let mut asked = vec![0; 256];
+            let length = io::Read::read(&mut stream, &mut asked).unwrap();
+            io::Write::write_all(&mut stream, answers).unwrap();
+            let _ = wait.recv();
+            asked.truncate(length);
+            asked
+        });
+        let connected = Connection::connect(&address, Deadline::within(Some(time), None));
+        drop(end);
+        (connected.map(drop), server.join().unwrap())
+    }
+
+    #[test]
+    fn the_conversation_before_the_messages_is_one_write() {
+        const LONG: Duration = Duration::from_secs(10);
+        for answers in [&b"DATA\r\nOK 1234\r\n"[..], b"OK 1234\r\nERROR\r\n"] {
+            let (connected, asked) = connected(answers, LONG);
+            connected.unwrap();
+            assert_eq!(asked, b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n");
+        }
+        let (refused, _) = connected(b"REJECTED EXTERNAL\r\nERROR\r\n", LONG);
+        assert_eq!(refused.unwrap_err().category(), Category::Permission);
+    }
+
+    #[test]
+    fn a_systemd_that_does_not_answer_is_waited_for_as_long_as_allowed() {
+        let begun = std::time::Instant::now();
+        let (refused, _) = connected(b"DATA\r\n", Duration::from_millis(50));
+        assert_eq!(refused.unwrap_err().category(), Category::Timeout);
+        assert!(begun.elapsed() < Duration::from_secs(5));
     }
 }
