@@ -307,7 +307,7 @@ func TestKillKillsEverything(t *testing.T) {
 func TestEventsTellThatMemoryRanOut(t *testing.T) {
 	needRoot(t)
 	ctx := testContext(t)
-	s := spec(t, "sh", "-c", "tail -c 100000000 /dev/zero >/dev/null; sleep 1000")
+	s := spec(t, "sh", "-c", "head -c 100000000 /dev/zero | tail >/dev/null; sleep 1000")
 	limit := int64(8 << 20)
 	s.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit, Swap: &limit}}
 	c := create(t, openRuntime(t), s)
@@ -320,7 +320,7 @@ func TestEventsTellThatMemoryRanOut(t *testing.T) {
 		}
 		break
 	}
-	pressure := Pressure{Resource: ResourceCPU, Stall: 3 * time.Second, Window: time.Second}
+	pressure := PressureTrigger{Resource: ResourceCPU, Stall: 3 * time.Second, Window: time.Second}
 	if c.WatchPressure(ctx, pressure) == nil {
 		t.Error("a stall that is longer than the window was taken")
 	}

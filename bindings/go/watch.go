@@ -81,8 +81,8 @@ func (p *process) close() {
 	p.lib.Close()
 }
 
-// watched is something with a descriptor that becomes readable.
-type watched interface {
+// waitable is something with a descriptor that becomes readable.
+type waitable interface {
 	// look sees what there is; it returns true if nothing more will come.
 	look() bool
 	// finish says that nothing will be known any more.
@@ -101,7 +101,7 @@ type watchers struct {
 type epollSet struct {
 	fd      int
 	file    *os.File // owns fd
-	watched map[int]watched
+	watched map[int]waitable
 }
 
 // add watches p until it has ended or is removed. Called with p's lock.
@@ -116,7 +116,7 @@ func (w *watchers) add(p *process) error {
 	return err
 }
 
-func (w *watchers) addFD(fd int, what watched) (err error) {
+func (w *watchers) addFD(fd int, what waitable) (err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	set := w.set
@@ -151,13 +151,13 @@ func newEpollSet() (*epollSet, error) {
 		return nil, os.NewSyscallError("fcntl", err)
 	}
 	file := os.NewFile(uintptr(fd), "locule processes")
-	return &epollSet{fd: fd, file: file, watched: make(map[int]watched)}, nil
+	return &epollSet{fd: fd, file: file, watched: make(map[int]waitable)}, nil
 }
 
 // remove undoes add. Called with p's lock.
 func (w *watchers) remove(p *process) { w.removeFD(p.fd, p) }
 
-func (w *watchers) removeFD(fd int, what watched) {
+func (w *watchers) removeFD(fd int, what waitable) {
 	w.mu.Lock()
 	var empty *epollSet
 	if w.set != nil && w.set.watched[fd] == what {

@@ -20,9 +20,9 @@ const (
 	ResourceIO     Resource = liblocule.ResourceIO
 )
 
-// Pressure is how long processes may wait, as the kernel counts it (its documentation, "Pressure
+// PressureTrigger is how long processes may wait, as the kernel counts it (its documentation, "Pressure
 // Stall Information").
-type Pressure struct {
+type PressureTrigger struct {
 	Resource Resource
 	// Stall is how long is too long: the time of waiting within a window, added up.
 	Stall time.Duration
@@ -42,7 +42,7 @@ func (c *Container) WatchOOM(ctx context.Context) error {
 
 // WatchPressure has [Container.Events] of this handle tell, from now on, when processes have to
 // wait too long. It needs cgroup v2 alone.
-func (c *Container) WatchPressure(ctx context.Context, p Pressure) error {
+func (c *Container) WatchPressure(ctx context.Context, p PressureTrigger) error {
 	w := &liblocule.Watch{
 		Kind:     liblocule.WatchPressure,
 		Resource: uint32(p.Resource),

@@ -19,6 +19,7 @@ STRUCTS = {
     "locule_create_opts": _abi.CreateOpts,
     "locule_exec_opts": _abi.ExecOpts,
     "locule_exit": _abi.Exit,
+    "locule_watch_opts": _abi.WatchOpts,
 }
 
 

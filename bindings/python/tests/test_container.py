@@ -208,7 +208,7 @@ def test_events_of_a_container_that_has_ended_are_its_end(runtime: locule.Runtim
 
 
 def test_events_tell_that_memory_ran_out(runtime: locule.Runtime) -> None:
-    hungry = "tail -c 100000000 /dev/zero >/dev/null; sleep 60"
+    hungry = "head -c 100000000 /dev/zero | tail >/dev/null; sleep 60"
     with runtime.create(["sh", "-c", hungry], memory="8M", stdin=locule.DEVNULL) as container:
         container.watch_oom()
         with container.events(timeout=10) as events:
