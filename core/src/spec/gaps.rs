@@ -47,8 +47,10 @@ pub(super) fn fill_process(process: &mut Node) {
     }
     if let Some(scheduler) = process.get_mut("scheduler") {
         each(scheduler.get_mut("flags"), |flag| {
-            if flag.text() == Some(vocabulary::SCHED_FLAG_DL_OVERRUN) {
-                *flag = Node::Text(vocabulary::OCI_SPEC_DL_OVERRUN.into());
+            let renamed =
+                vocabulary::SCHEDULER_FLAG_NAMES.iter().find(|(name, _)| flag.text() == Some(name));
+            if let Some((_, of_oci_spec)) = renamed {
+                *flag = Node::Text((*of_oci_spec).into());
             }
         });
     }
@@ -61,6 +63,13 @@ pub(super) fn fill_resources(resources: &mut Node) {
     }
     // Go has no absent string, and containerd writes an empty type for "any".
     each(resources.get_mut("devices"), |rule| remove_empty(rule, &["type"]));
+    // The specification's number is unsigned and oci-spec's is not. Both greatest ones are more
+    // than there can be, so they limit nothing.
+    each(resources.get_mut("hugepageLimits"), |limit| {
+        if let Some(Node::Unsigned(bytes)) = limit.get_mut("limit") {
+            *bytes = (*bytes).min(i64::MAX as u64);
+        }
+    });
 }
 
 /// A capability newer than this library, or misspelt, is the one wrong value that the
