@@ -13,6 +13,7 @@ mod parentage;
 mod pause;
 mod process;
 mod rootless;
+mod schema;
 mod signals;
 mod stdio;
 mod waiting;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
             ("process", process::CASES),
             ("namespaces", namespaces::CASES),
             ("rootless", rootless::CASES),
+            ("schema", schema::CASES),
         ],
         &[stdio::HELPERS, attach::HELPERS, parentage::HELPERS, rootless::HELPERS].concat(),
     )
