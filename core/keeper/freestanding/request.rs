@@ -31,7 +31,8 @@ pub fn serve(keeper: &mut Keeper, socket: Raw, born: bool) -> bool {
         }
         Err(_) => return false,
     };
-    let reply = descriptors.take(0);
+    // Anything else would not tell when its other side is closed, and be kept for ever.
+    let reply = descriptors.take(0).filter(|reply| system::is_socket(reply.raw(), SOCK_SEQPACKET));
     let Some(request) = Request::decode(&bytes[..len]) else {
         // The other side speaks another version: tell ours, which says enough.
         hello(reply.as_ref());
@@ -369,10 +370,11 @@ fn watch(keeper: &mut Keeper, flags: u32, reply: Option<Fd>) {
     let process = &keeper.processes[0];
     let state = Reply::State { pid: process.pid, phase };
     let pidfd = process.pidfd.as_ref().map(Fd::raw).filter(|_| phase != Phase::Stopped);
-    socket::reply(Some(reply.raw()), &state, pidfd);
+    // Who cannot be told the state will not be told the end either.
+    let told = socket::try_reply(reply.raw(), &state, pidfd).is_ok();
     if phase == Phase::Stopped {
         socket::reply(Some(reply.raw()), &Reply::Exited(keeper.last_exit()), None);
-    } else if stays {
+    } else if stays && told {
         keeper.add_watcher(reply);
     }
 }
