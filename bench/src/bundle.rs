@@ -13,6 +13,42 @@ const TABLE: &str = include_str!("../bundle/default.def");
 /// Stands in a template for the container's own name.
 const NAME: &str = "@NAME@";
 
+/// What Docker gives a container by default.
+const DOCKER_CAPABILITIES: [&str; 14] = [
+    "CAP_AUDIT_WRITE",
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_MKNOD",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_RAW",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+];
+
+/// What Docker hides on a machine with two processors.
+const DOCKER_MASKED: [&str; 14] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/system/cpu/cpu0/thermal_throttle",
+    "/sys/devices/system/cpu/cpu1/thermal_throttle",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
 /// Where the bundles are and in which cgroup their containers go.
 pub struct Bundles {
     directory: PathBuf,
@@ -33,10 +69,37 @@ impl Bundles {
     /// The same with the seccomp profile of Locule's default container.
     pub fn write_filtered(&self, name: &str, args: &[&str]) -> Result<PathBuf> {
         let mut config = self.config(args)?;
-        let mut profile = serde_json::to_value(locule::seccomp::default_profile())?;
-        // The others have no name for the native architecture, and take it if none is given.
-        profile.as_object_mut().ok_or("a profile is an object")?.remove("architectures");
-        config["linux"]["seccomp"] = profile;
+        config["linux"]["seccomp"] = profile()?;
+        self.write_config(name, config)
+    }
+
+    /// The bundle of a container as Docker asks for one by default, with limits.
+    pub fn write_like_docker(&self, name: &str, args: &[&str]) -> Result<PathBuf> {
+        let mut config = self.config(args)?;
+        for set in ["bounding", "effective", "permitted"] {
+            config["process"]["capabilities"][set] = json!(DOCKER_CAPABILITIES);
+        }
+        config["process"]["noNewPrivileges"] = json!(false);
+        config["process"]["oomScoreAdj"] = json!(0);
+        config["root"]["readonly"] = json!(false);
+        config["linux"]["maskedPaths"] = json!(DOCKER_MASKED);
+        config["linux"]["seccomp"] = profile()?;
+        let allow = |kind, major, minor| {
+            json!({ "allow": true, "type": kind, "major": major, "minor": minor,
+                    "access": "rwm" })
+        };
+        config["linux"]["resources"] = json!({
+            "devices": [
+                { "allow": false, "access": "rwm" },
+                allow("c", 1, 3), allow("c", 1, 5), allow("c", 1, 7), allow("c", 1, 8),
+                allow("c", 1, 9), allow("c", 5, 0), allow("c", 5, 1), allow("c", 5, 2),
+                { "allow": true, "type": "c", "major": 136, "access": "rwm" },
+                { "allow": true, "type": "c", "access": "m" },
+                { "allow": true, "type": "b", "access": "m" },
+            ],
+            // The one controller that a hybrid machine has left for version 2.
+            "hugepageLimits": [{ "pageSize": "2MB", "limit": 1 << 30 }],
+        });
         self.write_config(name, config)
     }
 
@@ -59,6 +122,14 @@ impl Bundles {
         let root = self.directory.join("rootfs");
         default_config(args, &root, &format!("{}/{NAME}", self.cgroup))
     }
+}
+
+/// The seccomp profile of Locule's default container.
+fn profile() -> Result<Value> {
+    let mut profile = serde_json::to_value(locule::seccomp::default_profile())?;
+    // The others have no name for the native architecture, and take it if none is given.
+    profile.as_object_mut().ok_or("a profile is an object")?.remove("architectures");
+    Ok(profile)
 }
 
 /// The configuration of the container `name`.

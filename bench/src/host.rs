@@ -18,6 +18,8 @@ struct Host {
     bundle: PathBuf,
     /// The same with a seccomp profile.
     filtered: PathBuf,
+    /// The same with all that Docker asks for.
+    docker: PathBuf,
     /// Of a container that exits at once, and of one that stays.
     templates: [String; 2],
     name: String,
@@ -25,12 +27,12 @@ struct Host {
     counter: AtomicUsize,
 }
 
-/// `host STATE BUNDLE FILTERED BRIEF HOLDING MEBIBYTES`: a state directory, the bundles of a
-/// container that exits at once, without and with a seccomp profile, the templates of such a one
-/// and of one that stays, and how much memory to have resident.
+/// `host STATE BUNDLE FILTERED DOCKER BRIEF HOLDING MEBIBYTES`: a state directory, the bundles of a
+/// container that exits at once, plain, with a seccomp profile and as Docker asks for it, the
+/// templates of such a one and of one that stays, and how much memory to have resident.
 pub fn serve(arguments: &[String]) -> Result<()> {
-    let [state, bundle, filtered, brief, holding, mebibytes] = arguments else {
-        return Err("host STATE BUNDLE FILTERED BRIEF HOLDING MEBIBYTES".into());
+    let [state, bundle, filtered, docker, brief, holding, mebibytes] = arguments else {
+        return Err("host STATE BUNDLE FILTERED DOCKER BRIEF HOLDING MEBIBYTES".into());
     };
     let _ballast = touched(mebibytes.parse()?);
     let name = Path::new(bundle).file_name().ok_or("the bundle has no name")?;
@@ -41,6 +43,7 @@ pub fn serve(arguments: &[String]) -> Result<()> {
         })?,
         bundle: bundle.into(),
         filtered: filtered.into(),
+        docker: docker.into(),
         templates: [std::fs::read_to_string(brief)?, std::fs::read_to_string(holding)?],
         name: name.to_string_lossy().into_owned(),
         held: Vec::new(),
@@ -62,6 +65,7 @@ impl Host {
         match operation {
             "start" => self.starts(&self.bundle, count),
             "start-filtered" => self.starts(&self.filtered, count),
+            "start-docker" => self.starts(&self.docker, count),
             "phases" => {
                 let phases: Vec<[f64; 4]> =
                     (0..count).map(|_| self.start(&self.bundle)).collect::<Result<_>>()?;

@@ -68,11 +68,13 @@ impl Place {
         let bundle = text(&self.bundles.write(name, &["/true"])?)?;
         let filtered = format!("{name}.filtered");
         let filtered = text(&self.bundles.write_filtered(&filtered, &["/true"])?)?;
+        let docker = format!("{name}.docker");
+        let docker = text(&self.bundles.write_like_docker(&docker, &["/true"])?)?;
         let brief = text(&self.bundles.write_template(&format!("{name}.brief"), &["/true"])?)?;
         let holding = format!("{name}.holding");
         let holding = text(&self.bundles.write_template(&holding, &["/true", "hold"])?)?;
         let mebibytes = mebibytes.to_string();
-        Ok(vec![own, "host".into(), state, bundle, filtered, brief, holding, mebibytes])
+        Ok(vec![own, "host".into(), state, bundle, filtered, docker, brief, holding, mebibytes])
     }
 
     fn start_host(&self, name: &str, mebibytes: usize) -> Result<Rc<RefCell<Server>>> {
@@ -107,6 +109,8 @@ struct Command {
     run: Vec<String>,
     /// With a seccomp profile.
     run_filtered: Vec<String>,
+    /// With all that Docker asks for.
+    run_docker: Vec<String>,
     held: String,
 }
 
@@ -119,15 +123,19 @@ impl Command {
         let stays = text(&place.bundles.write(&held, &["/true", "hold"])?)?;
         let filtered = format!("{name}-filtered");
         let filter = text(&place.bundles.write_filtered(&filtered, &["/true"])?)?;
+        let docker = format!("{name}-docker");
+        let like_docker = text(&place.bundles.write_like_docker(&docker, &["/true"])?)?;
         let mut command = Command {
             program: program.to_owned(),
             run: Vec::new(),
             run_filtered: Vec::new(),
+            run_docker: Vec::new(),
             root,
             held,
         };
         command.run = command.argv(&["run", "--bundle", &bundle, name]);
         command.run_filtered = command.argv(&["run", "--bundle", &filter, &filtered]);
+        command.run_docker = command.argv(&["run", "--bundle", &like_docker, &docker]);
         command.call(&["run", "--detach", "--bundle", &stays, &command.held])?;
         Ok(command)
     }
@@ -187,6 +195,9 @@ fn run(arguments: &[String]) -> Result<()> {
     const FILTERED: &str = "Locule in process, seccomp profile";
     const CRUN_FILTERED: &str = "crun run, seccomp profile";
     const RUNC_FILTERED: &str = "runc run, seccomp profile";
+    const DOCKER: &str = "Locule in process, as Docker asks";
+    const CRUN_DOCKER: &str = "crun run, as Docker asks";
+    const RUNC_DOCKER: &str = "runc run, as Docker asks";
     const EXEC: &str = "Locule exec through the handle";
     let mut contenders = vec![
         Contender::server(FLOOR, 10, &bare, ""),
@@ -198,6 +209,9 @@ fn run(arguments: &[String]) -> Result<()> {
         Contender::server(FILTERED, 10, &small, "start-filtered"),
         Contender::program(CRUN_FILTERED, 4, crun.run_filtered.clone()),
         Contender::program(RUNC_FILTERED, 2, runc.run_filtered.clone()),
+        Contender::server(DOCKER, 10, &small, "start-docker"),
+        Contender::program(CRUN_DOCKER, 4, crun.run_docker.clone()),
+        Contender::program(RUNC_DOCKER, 2, runc.run_docker.clone()),
         Contender::server(EXEC, 10, &small, "exec"),
         Contender::program("crun exec", 4, crun.exec()),
         Contender::program("runc exec", 2, runc.exec()),
@@ -225,6 +239,7 @@ fn run(arguments: &[String]) -> Result<()> {
     let scale = scale::measure(&small, &mut pair, levels, starts, repetitions)?;
 
     let start = "create, start, wait, delete in process";
+    let docker = "with all that Docker asks for by default";
     let mut bars = vec![
         Bar::ratio(start, of(LOCULE), of(FLOOR), 1.25, " x floor"),
         Bar::ratio(start, of(LOCULE), of("crun run"), 0.35, " x crun"),
@@ -239,6 +254,8 @@ fn run(arguments: &[String]) -> Result<()> {
         Bar::at_most("work in the host that a known seccomp profile adds", added, 50.0, " us"),
         Bar::ratio("the same start with it", of(FILTERED), of(CRUN_FILTERED), 0.35, " x crun"),
         Bar::ratio("the same start with it", of(FILTERED), of(RUNC_FILTERED), 0.12, " x runc"),
+        Bar::ratio(docker, of(DOCKER), of(CRUN_DOCKER), 0.35, " x crun"),
+        Bar::ratio(docker, of(DOCKER), of(RUNC_DOCKER), 0.12, " x runc"),
     ];
     if let [none, .., most] = scale.as_slice() {
         let growth = (none.locule / most.locule) / (none.floor / most.floor);

@@ -3,7 +3,7 @@
 //! It carries out the Child stream, waits at the gate, carries out the Start stream. What
 //! goes wrong is told over the gate, and ends it. Everything it holds is closed on exec.
 
-use locule_plan::protocol::{Gate, MAX_DESCRIPTORS, Reply, detail};
+use locule_plan::protocol::{Gate, MAX_DESCRIPTORS, MAX_PREPARED_MOUNTS, Reply, detail};
 use locule_plan::{Document, Operation, Operations, Step, Stream};
 
 use crate::abi::*;
@@ -22,6 +22,10 @@ pub struct Child {
     listener: Option<Fd>,
     slots: [Raw; MAX_DESCRIPTORS],
     slot_count: usize,
+    /// Mounts that the keeper made, to be attached in this order.
+    prepared: [Option<Fd>; MAX_PREPARED_MOUNTS],
+    prepared_count: usize,
+    attached_count: usize,
     /// The highest descriptor of the program; those up to it are not used for anything else.
     highest: Raw,
     root: Option<Fd>,
@@ -56,6 +60,9 @@ pub fn run(order: &Order<'_>, gate: Fd, cgroup: Option<Raw>) -> ! {
         listener: order.listener.and_then(Fd::new),
         slots: [-1; MAX_DESCRIPTORS],
         slot_count: order.slots.len().min(MAX_DESCRIPTORS),
+        prepared: [const { None }; MAX_PREPARED_MOUNTS],
+        prepared_count: 0,
+        attached_count: 0,
         highest: 2,
         root: None,
         proc: None,
@@ -131,6 +138,13 @@ impl Child {
             self.hook_null = Some(system::duplicate(null.raw(), self.highest + 1)?);
         }
         Ok(())
+    }
+
+    /// The next of the mounts that the keeper made.
+    pub fn next_prepared(&mut self) -> Result<Fd> {
+        let next = self.prepared.get_mut(self.attached_count).and_then(Option::take);
+        self.attached_count += 1;
+        next.ok_or(Error::new(detail::MISSING_DESCRIPTOR, Errno::EBADF))
     }
 
     pub fn gate(&self) -> Raw {
@@ -268,12 +282,20 @@ impl Child {
     }
 
     /// Waits for a word of the keeper; ends if it does not come.
-    fn expect(&self, word: Gate) {
-        let mut byte = [0];
-        let mut none = Descriptors::none();
-        match socket::receive(self.gate(), &mut byte, &mut none, 0) {
-            Ok(1) if Gate::decode(&byte) == Some(word) => {}
-            _ => system::exit(1),
+    fn expect(&mut self, word: Gate) {
+        loop {
+            let mut byte = [0];
+            let mut descriptors = Descriptors::none();
+            match socket::receive(self.gate(), &mut byte, &mut descriptors, 0) {
+                Ok(1) if Gate::decode(&byte) == Some(word) => return,
+                Ok(1) if Gate::decode(&byte) == Some(Gate::Mount) => {
+                    if let Some(place) = self.prepared.get_mut(self.prepared_count) {
+                        *place = descriptors.take(0);
+                        self.prepared_count += 1;
+                    }
+                }
+                _ => system::exit(1),
+            }
         }
     }
 
@@ -384,12 +406,13 @@ impl Child {
             Operation::Symlink { path, target } => settings::symlink(self, path, target)?,
             Operation::Mount { .. } => mount::mount(self, &step.operation)?,
             Operation::Bind { .. } => mount::bind(self, &step.operation)?,
+            Operation::Attach { target, propagation, flags } => {
+                mount::attach_prepared(self, target, propagation, flags)?;
+            }
             Operation::MakeDevice { .. } => device::make(self, &step.operation)?,
             Operation::ReadonlyPath { path } => device::write_protect(self, path)?,
             Operation::MaskPath { path } => device::mask(self, path)?,
-            Operation::MountAttributes { path, set, clear } => {
-                mount::change_at(self, path, set, clear)?;
-            }
+            Operation::Remount { .. } => mount::change(self, &step.operation)?,
             Operation::ReadonlyRoot {} => {
                 mount::change_attributes(self.root()?, MOUNT_ATTR_RDONLY, 0)?;
             }
@@ -445,6 +468,7 @@ impl Child {
             Operation::SecurityLabel { kind, label } => settings::label(self, kind, label)?,
             Operation::Scheduler { .. } => settings::scheduler(&step.operation)?,
             Operation::IoPriority { value } => system::ioprio_set(value)?,
+            Operation::MemoryPolicy { policy, nodes } => settings::memory_policy(policy, nodes)?,
             Operation::Affinity { mask } => settings::affinity(mask)?,
             Operation::ResourceLimit { resource, soft, hard } => {
                 descriptors::limit(0, resource, soft, hard)?;

@@ -1,5 +1,4 @@
-//! Copying a tree into a new tmpfs (`tmpcopyup`). Symlinks are copied, never followed; a
-//! mount below is not entered.
+//! Copying a tree into a new tmpfs (`tmpcopyup`). Symlinks are copied, never followed.
 
 use core::ffi::CStr;
 
@@ -33,18 +32,16 @@ pub fn entries(directory: Raw, visit: &mut dyn FnMut(&CStr) -> Sys) -> Sys {
     }
 }
 
-/// Copies what is in one directory into the other, and its mode and owner.
+/// Copies what is in one directory into the other, and its owner. The mode of the other stays.
 pub fn directory(from: Raw, to: Raw) -> Result {
     // `O_PATH` descriptors cannot be read.
     let from = system::openat(from, c".", O_RDONLY | O_DIRECTORY, 0)?;
     let to = system::openat(to, c".", O_RDONLY | O_DIRECTORY, 0)?;
-    Ok(tree(from.raw(), to.raw(), DEPTH)?)
+    Ok(contents(from.raw(), to.raw(), DEPTH)?)
 }
 
-fn tree(from: Raw, to: Raw, depth: u32) -> Sys {
-    let stat = system::stat(from)?;
-    owner(to, c"", &stat)?;
-    system::fchmod(to, u32::from(stat.mode) & 0o7777)?;
+fn contents(from: Raw, to: Raw, depth: u32) -> Sys {
+    owner(to, c"", &system::stat(from)?)?;
     if depth == 0 {
         return Err(Errno::ELOOP);
     }
@@ -61,7 +58,9 @@ fn entry(from: Raw, to: Raw, name: &CStr, depth: u32) -> Sys {
             let flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW;
             let below = system::openat(from, name, flags, 0)?;
             let copy = system::openat(to, name, flags, 0)?;
-            tree(below.raw(), copy.raw(), depth - 1)
+            contents(below.raw(), copy.raw(), depth - 1)?;
+            // After its entries: it may be one that its owner cannot write to.
+            system::fchmod(copy.raw(), mode & 0o7777)
         }
         S_IFREG => {
             let source = system::openat(from, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0)?;

@@ -108,9 +108,11 @@ fn subject<'a>(operation: &Operation<'a>) -> &'a [u8] {
         | Operation::MakeDevice { path, .. }
         | Operation::ReadonlyPath { path }
         | Operation::MaskPath { path }
-        | Operation::MountAttributes { path, .. }
+        | Operation::Remount { path, .. }
         | Operation::WorkingDirectory { path, .. } => path,
-        Operation::Mount { target, .. } | Operation::Bind { target, .. } => target,
+        Operation::Mount { target, .. }
+        | Operation::Bind { target, .. }
+        | Operation::Attach { target, .. } => target,
         Operation::Hostname { name } | Operation::Domainname { name } => name,
         Operation::Sysctl { name, .. } | Operation::Program { name, .. } => name,
         Operation::SecurityLabel { label, .. } => label,

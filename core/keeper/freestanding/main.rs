@@ -20,6 +20,7 @@ mod failure;
 mod hook;
 mod identity;
 mod idle;
+mod idmap;
 mod keeper;
 mod memory;
 mod mount;
@@ -35,6 +36,7 @@ mod socket;
 mod system;
 mod terminal;
 mod text;
+mod walk;
 
 /// Called by the entry point, once, on an empty stack.
 extern "C" fn main() -> ! {

@@ -25,6 +25,50 @@ struct Wanted {
     recursive_clear: u64,
 }
 
+impl Wanted {
+    /// Those of a single mount: what is asked for the tree is asked for it.
+    fn of_one(&self) -> u64 {
+        (self.set & !self.recursive_clear) | self.recursive_set
+    }
+}
+
+/// What a `Mount` or a `Bind` mounts, attached nowhere, and the operation's flags.
+pub fn make(operation: &Operation<'_>) -> Result<(Fd, u32)> {
+    match *operation {
+        Operation::Mount {
+            fstype, source, options, set, clear, recursive_set, recursive_clear, flags, ..
+        } => {
+            let wanted = Wanted { set, clear, recursive_set, recursive_clear };
+            Ok((new_filesystem(fstype, source, options, wanted.of_one())?, flags))
+        }
+        Operation::Bind { source, set, clear, recursive_set, recursive_clear, flags, .. } => {
+            let wanted = Wanted { set, clear, recursive_set, recursive_clear };
+            let tree = clone_tree(source, flags)?;
+            apply(tree.raw(), &wanted).during(detail::ATTRIBUTES)?;
+            Ok((tree, flags))
+        }
+        _ => Err(Errno::EINVAL.into()),
+    }
+}
+
+/// Attaches a mount that the keeper has made.
+pub fn attach_prepared(
+    child: &mut Child,
+    target: &CStr,
+    propagation: u64,
+    flags: u32,
+) -> Result {
+    let made = child.next_prepared()?;
+    let is_file = !system::stat(made.raw())?.is_directory();
+    let (place, existed) = open_target(child, target, flags, is_file)?;
+    refuse_hidden_proc(place.raw(), target)?;
+    if existed {
+        take_over(place.raw(), made.raw(), flags)?;
+    }
+    attach(child, made, place.raw(), target, propagation)
+        .map_err(|error| explain_attach(error, place.raw(), is_file))
+}
+
 pub fn mount(child: &mut Child, operation: &Operation<'_>) -> Result {
     let Operation::Mount {
         fstype,
@@ -43,16 +87,9 @@ pub fn mount(child: &mut Child, operation: &Operation<'_>) -> Result {
     };
     let (place, existed) = open_target(child, target, flags, false)?;
     refuse_hidden_proc(place.raw(), target)?;
-    // A tmpfs nobody gave a mode takes that of the directory it hides.
-    let mut mode = PathBuffer::<16>::new();
-    if existed && fstype == c"tmpfs" && !options.iter().any(|o| o.to_bytes().starts_with(b"mode="))
-    {
-        let stat = system::stat(place.raw())?;
-        push_octal(&mut mode, u32::from(stat.mode) & 0o7777)?;
-    }
-    // There is one mount only, so what is asked for the tree is asked for it.
-    let attributes = (set & !recursive_clear) | recursive_set;
-    let made = match new_filesystem(fstype, source, options, mode.as_cstr(), attributes) {
+    // A new filesystem has no attribute that could be cleared.
+    let attributes = Wanted { set, clear, recursive_set, recursive_clear }.of_one();
+    let made = match new_filesystem(fstype, source, options, attributes) {
         Ok(mount) => mount,
         Err(error) if error.errno == Errno::EPERM.0 && flags & flag::FALL_BACK_TO_BIND != 0 => {
             let host = host_mount(fstype).ok_or(error)?;
@@ -70,15 +107,17 @@ pub fn mount(child: &mut Child, operation: &Operation<'_>) -> Result {
             if error.detail == detail::PLAIN && error.errno == Errno::ENOSYS.0
                 || error.detail == detail::OPTION && options.iter().any(is_long) =>
         {
-            old_mount(place.raw(), fstype, source, options, mode.as_cstr(), attributes)?;
+            old_mount(place.raw(), fstype, source, options, attributes)?;
             let mount = path::open(child.root()?, target, 0).during(detail::TARGET)?;
+            if existed {
+                take_over(place.raw(), mount.raw(), flags)?;
+            }
             return propagate(mount.raw(), propagation).during(detail::ATTRIBUTES);
         }
         Err(error) => return Err(error),
     };
-    let _ = clear; // A new filesystem has no attribute that could be cleared.
-    if flags & flag::COPY_UP != 0 && existed {
-        copy::directory(place.raw(), made.raw())?;
+    if existed {
+        take_over(place.raw(), made.raw(), flags)?;
     }
     attach(child, made, place.raw(), target, propagation)
 }
@@ -97,19 +136,8 @@ pub fn bind(child: &mut Child, operation: &Operation<'_>) -> Result {
     else {
         return Ok(());
     };
-    let mut how = OPEN_TREE_CLONE;
-    if flags & flag::RECURSIVE != 0 {
-        how |= AT_RECURSIVE as u32;
-    }
-    if flags & flag::SOURCE_NOFOLLOW != 0 {
-        how |= AT_SYMLINK_NOFOLLOW as u32;
-    }
-    let tree = match system::open_tree(AT_FDCWD, source, how) {
-        Ok(tree) => tree,
-        Err(Errno::ENOENT) if flags & flag::OPTIONAL != 0 => return Ok(()),
-        Err(errno) => return Err(Error::new(detail::SOURCE, errno).about(source.to_bytes())),
-    };
-    let is_file = flags & flag::FILE_TARGET != 0 || !system::stat(tree.raw())?.is_directory();
+    let tree = clone_tree(source, flags)?;
+    let is_file = !system::stat(tree.raw())?.is_directory();
     let place = open_target(child, target, flags, is_file)?.0;
     refuse_hidden_proc(place.raw(), target)?;
     if trim(target.to_bytes()) == b"proc" && !is_proc(tree.raw())? {
@@ -117,18 +145,39 @@ pub fn bind(child: &mut Child, operation: &Operation<'_>) -> Result {
     }
     let wanted = Wanted { set, clear, recursive_set, recursive_clear };
     match apply(tree.raw(), &wanted) {
-        Err(Errno::ENOSYS) => {
-            // Linux 5.10 and 5.11 can change only a mount that is in place.
+        // Linux 5.10 and 5.11 can change only a mount that is in place, and not a tree.
+        Err(Errno::ENOSYS)
+            if flags & flag::RECURSIVE == 0 || recursive_set | recursive_clear == 0 =>
+        {
             let mount = tree.raw();
             system::move_mount(mount, place.raw()).during(detail::ATTACH)?;
-            let all = (set | recursive_set, clear | recursive_clear);
-            remount(mount, all.0, all.1).during(detail::ATTRIBUTES)?;
+            remount(mount, set, clear).during(detail::ATTRIBUTES)?;
+            remount(mount, recursive_set, recursive_clear).during(detail::ATTRIBUTES)?;
             propagate(mount, propagation).during(detail::ATTRIBUTES)
         }
         Err(errno) => Err(Error::new(detail::ATTRIBUTES, errno)),
         Ok(()) => attach(child, tree, place.raw(), target, propagation)
             .map_err(|error| explain_attach(error, place.raw(), is_file)),
     }
+}
+
+/// The mount at `source` on the host, or what of it is below there.
+fn clone_tree(source: &CStr, flags: u32) -> Result<Fd> {
+    let recursive = if flags & flag::RECURSIVE != 0 { AT_RECURSIVE as u32 } else { 0 };
+    system::open_tree(AT_FDCWD, source, OPEN_TREE_CLONE | recursive)
+        .map_err(|errno| Error::new(detail::SOURCE, errno).about(source.to_bytes()))
+}
+
+/// Gives a new filesystem what it is to have of the directory that it hides.
+fn take_over(place: Raw, made: Raw, flags: u32) -> Result {
+    if flags & flag::COPY_UP != 0 {
+        copy::directory(place, made)?;
+    }
+    if flags & flag::TARGET_MODE != 0 {
+        let mode = u32::from(system::stat(place)?.mode);
+        system::fchmodat(made, c".", mode & 0o7777)?;
+    }
+    Ok(())
 }
 
 /// The kernel says "invalid argument" or less where a file was to hide a directory.
@@ -182,12 +231,11 @@ fn refuse_hidden_proc(place: Raw, target: &CStr) -> Result {
     Ok(())
 }
 
-/// A new filesystem, mounted nowhere yet. `mode` is a tmpfs's mode unless empty.
+/// A new filesystem, mounted nowhere yet.
 fn new_filesystem(
     fstype: &CStr,
     source: &CStr,
     options: List<'_>,
-    mode: &CStr,
     attributes: u64,
 ) -> Result<Fd> {
     let fs = system::fsopen(fstype).map_err(|errno| {
@@ -198,15 +246,17 @@ fn new_filesystem(
         system::fsconfig_string(fs.raw(), c"source", source)
             .map_err(|errno| Error::new(detail::SOURCE, errno).about(source.to_bytes()))?;
     }
-    if !mode.is_empty() {
-        let _ = system::fsconfig_string(fs.raw(), c"mode", mode);
-    }
-    for option in options.iter() {
-        set_option(fs.raw(), option)
-            .map_err(|errno| Error::new(detail::OPTION, errno).about(option.to_bytes()))?;
-    }
+    set_options(fs.raw(), options)?;
     system::fsconfig_create(fs.raw()).map_err(|errno| explain(fs.raw(), errno))?;
     system::fsmount(fs.raw(), attributes).during(detail::ATTRIBUTES)
+}
+
+fn set_options(fs: Raw, options: List<'_>) -> Result {
+    for option in options.iter() {
+        set_option(fs, option)
+            .map_err(|errno| Error::new(detail::OPTION, errno).about(option.to_bytes()))?;
+    }
+    Ok(())
 }
 
 /// One option, `key=value` or `flag`.
@@ -243,7 +293,6 @@ fn old_mount(
     fstype: &CStr,
     source: &CStr,
     options: List<'_>,
-    mode: &CStr,
     attributes: u64,
 ) -> Result {
     let mut data = PathBuffer::<PATH_MAX>::new();
@@ -261,10 +310,6 @@ fn old_mount(
             other => push(other)
                 .map_err(|errno| Error::new(detail::OPTION, errno).about(other))?,
         }
-    }
-    if !mode.is_empty() {
-        let mode = PathBuffer::<32>::of(&[b"mode=", mode.to_bytes()])?;
-        push(mode.as_bytes())?;
     }
     let mut target = PathBuffer::new();
     let target = descriptor_path(place, &mut target)?;
@@ -293,11 +338,9 @@ fn attach(child: &mut Child, mount: Fd, place: Raw, target: &CStr, propagation: 
 }
 
 fn apply(mount: Raw, wanted: &Wanted) -> Sys {
-    // First the tree, then the exception for its top.
-    if wanted.recursive_set | wanted.recursive_clear != 0 {
-        set_attributes(mount, AT_RECURSIVE, wanted.recursive_set, wanted.recursive_clear)?;
-    }
-    set_attributes(mount, 0, wanted.set, wanted.clear)
+    // What is asked for the tree is asked for its top as well.
+    set_attributes(mount, 0, wanted.set, wanted.clear)?;
+    set_attributes(mount, AT_RECURSIVE, wanted.recursive_set, wanted.recursive_clear)
 }
 
 fn set_attributes(mount: Raw, flags: i32, set: u64, clear: u64) -> Sys {
@@ -378,15 +421,31 @@ fn old_flags(attributes: u64) -> u64 {
     flags
 }
 
-fn push_octal(out: &mut PathBuffer<16>, number: u32) -> Sys {
-    for shift in [9, 6, 3, 0] {
-        out.push(&[b'0' + (number >> shift & 7) as u8])?;
-    }
-    Ok(())
-}
-
-/// Changes the attributes of what is mounted at a path in the root.
-pub fn change_at(child: &mut Child, path: &CStr, set: u64, clear: u64) -> Result {
+/// Changes what is mounted at a path in the root.
+pub fn change(child: &mut Child, operation: &Operation<'_>) -> Result {
+    let Operation::Remount {
+        path,
+        options,
+        set,
+        clear,
+        recursive_set,
+        recursive_clear,
+        propagation,
+    } = *operation
+    else {
+        return Ok(());
+    };
     let mount = path::open(child.root()?, path, 0).during(detail::TARGET)?;
-    change_attributes(mount.raw(), set, clear).during(detail::ATTRIBUTES)
+    let mount = mount.raw();
+    if !options.is_empty() {
+        let fs = system::fspick(mount)?;
+        set_options(fs.raw(), options)?;
+        system::fsconfig_reconfigure(fs.raw()).map_err(|errno| explain(fs.raw(), errno))?;
+    }
+    match apply(mount, &Wanted { set, clear, recursive_set, recursive_clear }) {
+        Err(Errno::ENOSYS) if recursive_set | recursive_clear == 0 => remount(mount, set, clear),
+        result => result,
+    }
+    .during(detail::ATTRIBUTES)?;
+    propagate(mount, propagation).during(detail::ATTRIBUTES)
 }

@@ -1,8 +1,8 @@
 //! Paths beneath a root whose content nobody trusts.
 //!
-//! Every lookup is one `openat2` from the root's descriptor, so a symlink can lead to other
-//! places in the root, never out of it, and what was looked up is used by descriptor
-//! (CVE-2021-30465, CVE-2024-45310). Directories are created relative to a descriptor of
+//! Every lookup is one `openat2` from the root's descriptor (or what does the same without it,
+//! in `walk.rs`), so a symlink can lead to other places in the root, never out of it, and what
+//! was looked up is used by descriptor (CVE-2021-30465, CVE-2024-45310). Directories are created relative to a descriptor of
 //! their parent that was found in this way.
 
 use core::ffi::CStr;
@@ -10,19 +10,27 @@ use core::ffi::CStr;
 use crate::abi::*;
 use crate::system::{self, Errno, Fd, Raw, Sys};
 use crate::text::{PATH_MAX, PathBuffer};
+use crate::walk;
 
 const CONFINED: u64 = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
 /// As many symlinks as the kernel follows in one path.
 const SYMLINKS: u32 = 40;
 
+fn look_up(root: Raw, path: &CStr, flags: i32, resolve: u64) -> Sys<Fd> {
+    match system::openat2(root, path, flags, 0, resolve) {
+        Err(Errno::ENOSYS | Errno::EPERM) => walk::open(root, path, flags, resolve),
+        result => result,
+    }
+}
+
 /// What exists at `path` in `root`, as an `O_PATH` descriptor.
 pub fn open(root: Raw, path: &CStr, flags: i32) -> Sys<Fd> {
-    system::openat2(root, path, O_PATH | flags, 0, CONFINED)
+    look_up(root, path, O_PATH | flags, CONFINED)
 }
 
 /// The same for reading or writing.
 pub fn open_file(root: Raw, path: &CStr, flags: i32, extra: u64) -> Sys<Fd> {
-    system::openat2(root, path, flags, 0, CONFINED | extra)
+    look_up(root, path, flags, CONFINED | extra)
 }
 
 /// What a missing last component becomes.
@@ -47,7 +55,7 @@ pub fn ensure(root: Raw, path: &CStr, missing: Missing, links: Links) -> Sys<(Fd
         Links::Follow => CONFINED,
         Links::Refuse => CONFINED | RESOLVE_NO_SYMLINKS,
     };
-    match system::openat2(root, path, O_PATH, 0, resolve) {
+    match look_up(root, path, O_PATH, resolve) {
         Ok(fd) => return Ok((fd, true)),
         Err(Errno::ENOENT) => {}
         Err(errno) => return Err(errno),
@@ -61,7 +69,7 @@ pub fn ensure(root: Raw, path: &CStr, missing: Missing, links: Links) -> Sys<(Fd
 fn create(root: Raw, whole: &mut PathBuffer<PATH_MAX>, missing: Missing, resolve: u64) -> Sys<Fd> {
     let mut links = 0;
     let mut prefix = PathBuffer::<PATH_MAX>::new();
-    let mut parent = system::openat2(root, c".", O_PATH | O_DIRECTORY, 0, resolve)?;
+    let mut parent = look_up(root, c".", O_PATH | O_DIRECTORY, resolve)?;
     let mut at = 0;
     loop {
         let rest = whole.as_bytes().get(at..).unwrap_or(&[]);
@@ -76,7 +84,7 @@ fn create(root: Raw, whole: &mut PathBuffer<PATH_MAX>, missing: Missing, resolve
         let parent_len = prefix.as_bytes().len();
         prefix.push(b"/")?;
         prefix.push(name)?;
-        match system::openat2(root, prefix.as_cstr(), O_PATH, 0, resolve) {
+        match look_up(root, prefix.as_cstr(), O_PATH, resolve) {
             Ok(fd) => {
                 parent = fd;
                 continue;
@@ -98,7 +106,7 @@ fn create(root: Raw, whole: &mut PathBuffer<PATH_MAX>, missing: Missing, resolve
             Err(Errno::EEXIST) => true,
             Err(errno) => return Err(errno),
         };
-        match system::openat2(root, prefix.as_cstr(), O_PATH, 0, resolve) {
+        match look_up(root, prefix.as_cstr(), O_PATH, resolve) {
             // Made here, or at the same moment by another container with the same root.
             Ok(fd) => parent = fd,
             // A symlink to something that is missing: that is what has to be created, and
@@ -115,7 +123,7 @@ fn create(root: Raw, whole: &mut PathBuffer<PATH_MAX>, missing: Missing, resolve
                 prefix.truncate(parent_len);
                 if target.as_bytes().first() == Some(&b'/') {
                     prefix.clear();
-                    parent = system::openat2(root, c".", O_PATH | O_DIRECTORY, 0, resolve)?;
+                    parent = look_up(root, c".", O_PATH | O_DIRECTORY, resolve)?;
                 }
                 whole.clear();
                 whole.push(target.as_bytes())?;

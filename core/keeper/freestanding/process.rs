@@ -9,6 +9,7 @@ use crate::child;
 use crate::descriptors;
 use crate::failure::{During, Error, Result};
 use crate::hook;
+use crate::idmap::IdMap;
 use crate::procfs;
 use crate::socket::{self, Descriptors};
 use crate::system::{self, Errno, Fd, Raw, Sys};
@@ -320,11 +321,12 @@ fn attend(
     launched: &Launched,
     interrupts: &Interrupts,
 ) -> core::result::Result<(), Failure> {
-    let mut proc = None;
+    let mut parent = Parent { launched, interrupts, proc: None, map: None };
     let mut any = false;
     for step in order.plan.stream(Stream::Parent).flatten() {
         any = true;
-        parent_step(&step, launched.pid, &mut proc, interrupts)
+        parent
+            .carry_out(&step.operation)
             .map_err(|error| error.frame(Stream::Parent, &step))?;
     }
     if any {
@@ -334,36 +336,55 @@ fn attend(
     Ok(())
 }
 
-fn parent_step(
-    step: &Step<'_>,
-    pid: i32,
-    proc: &mut Option<Fd>,
-    interrupts: &Interrupts,
-) -> Result {
-    let mut write = |name: &[u8], value: &[u8]| -> Result {
-        let proc = match proc {
-            Some(proc) => proc.raw(),
-            None => proc.insert(procfs::existing()?).raw(),
-        };
-        Ok(procfs::write_of(proc, pid, name, value)?)
-    };
-    match step.operation {
-        Operation::DenySetgroups {} => write(b"setgroups", b"deny"),
-        Operation::UidMap { map } => write(b"uid_map", map.to_bytes()),
-        Operation::GidMap { map } => write(b"gid_map", map.to_bytes()),
-        Operation::RunIdMapper { program, args } => {
-            hook::map_ids(program, pid, args, 1, interrupts)
+/// The keeper at work on a process that waits.
+struct Parent<'a> {
+    launched: &'a Launched,
+    interrupts: &'a Interrupts,
+    proc: Option<Fd>,
+    map: Option<IdMap>,
+}
+
+impl Parent<'_> {
+    fn proc(&mut self) -> Result<Raw> {
+        match &self.proc {
+            Some(proc) => Ok(proc.raw()),
+            None => Ok(self.proc.insert(procfs::existing()?).raw()),
         }
-        Operation::ResourceLimit { resource, soft, hard } => {
-            Ok(descriptors::limit(pid, resource, soft, hard)?)
+    }
+
+    fn write(&mut self, name: &[u8], value: &[u8]) -> Result {
+        Ok(procfs::write_of(self.proc()?, self.launched.pid, name, value)?)
+    }
+
+    fn carry_out(&mut self, operation: &Operation<'_>) -> Result {
+        let pid = self.launched.pid;
+        match *operation {
+            Operation::DenySetgroups {} => self.write(b"setgroups", b"deny"),
+            Operation::UidMap { map } => self.write(b"uid_map", map.to_bytes()),
+            Operation::GidMap { map } => self.write(b"gid_map", map.to_bytes()),
+            Operation::RunIdMapper { program, args } => {
+                hook::map_ids(program, pid, args, 1, self.interrupts)
+            }
+            Operation::ResourceLimit { resource, soft, hard } => {
+                Ok(descriptors::limit(pid, resource, soft, hard)?)
+            }
+            Operation::OomScoreAdj { value } => {
+                let mut text = crate::text::PathBuffer::<16>::new();
+                text.push_signed(value)?;
+                self.write(b"oom_score_adj", text.as_bytes())
+            }
+            Operation::IdMap { uid, gid, propagation } => {
+                self.map = Some(IdMap::new(self.proc()?, pid, uid, gid, propagation)?);
+                Ok(())
+            }
+            Operation::Mount { .. } | Operation::Bind { .. } => {
+                let map = self.map.as_ref().ok_or(Errno::EINVAL)?;
+                let mount = map.make(operation)?;
+                Ok(socket::say(self.launched.gate.raw(), Gate::Mount, Some(mount.raw()))?)
+            }
+            Operation::Hook { .. } => hook::run(operation, pid, 1, self.interrupts),
+            _ => Err(Errno::EINVAL.into()),
         }
-        Operation::OomScoreAdj { value } => {
-            let mut text = crate::text::PathBuffer::<16>::new();
-            text.push_signed(value)?;
-            write(b"oom_score_adj", text.as_bytes())
-        }
-        Operation::Hook { .. } => hook::run(&step.operation, pid, 1, interrupts),
-        _ => Err(Errno::EINVAL.into()),
     }
 }
 

@@ -62,6 +62,15 @@ pub fn write_of(proc: Raw, pid: i32, name: &[u8], value: &[u8]) -> Sys {
     system::write(file.raw(), value).map(|_| ())
 }
 
+/// The user namespace of a process.
+pub fn open_user_namespace(proc: Raw, pid: i32) -> Sys<Fd> {
+    let mut path = PathBuffer::<64>::new();
+    path.push_number(pid as u64)?;
+    let process = open(proc, path.as_cstr(), O_PATH | O_DIRECTORY, RESOLVE_NO_SYMLINKS)?;
+    // A magic link, which only a plain lookup follows.
+    system::openat(process.raw(), c"ns/user", O_RDONLY, 0)
+}
+
 /// Writes a file of this process. One that is not dumpable belongs to root, whom a user
 /// namespace may not know, so it becomes dumpable for as long as opening takes.
 pub fn write_own(proc: Raw, path: &CStr, value: &[u8]) -> Sys {

@@ -121,10 +121,21 @@ pub fn scheduler(operation: &Operation<'_>) -> Result {
 
 pub fn affinity(mask: Numbers<'_>) -> Result {
     let mut bytes = [0u8; 1024];
-    for (place, number) in bytes.chunks_exact_mut(4).zip(mask.iter()) {
+    fill(&mut bytes, mask);
+    Ok(system::set_affinity(&bytes)?)
+}
+
+pub fn memory_policy(policy: u32, nodes: Numbers<'_>) -> Result {
+    // As many nodes as a kernel can be built for.
+    let mut bytes = [0u8; 1024 / 8];
+    fill(&mut bytes, nodes);
+    Ok(system::set_memory_policy(policy, &bytes)?)
+}
+
+fn fill(mask: &mut [u8], numbers: Numbers<'_>) {
+    for (place, number) in mask.chunks_exact_mut(4).zip(numbers.iter()) {
         place.copy_from_slice(&number.to_le_bytes());
     }
-    Ok(system::set_affinity(&bytes)?)
 }
 
 /// Puts the container's null device in the place of the host's: through a descriptor of that
@@ -133,7 +144,8 @@ pub fn own_null(child: &mut Child) -> Result {
     let is_null = |fd| system::stat(fd).is_ok_and(|stat| stat.is_device(1, 3));
     let flags = O_RDWR | O_NOFOLLOW | O_NOCTTY;
     // An image may have anything there, or nothing; then the host's has to do.
-    let null = system::openat2(AT_FDCWD, c"/dev/null", flags, 0, RESOLVE_NO_MAGICLINKS);
+    let slash = system::openat(AT_FDCWD, c"/", O_PATH | O_DIRECTORY, 0)?;
+    let null = path::open_file(slash.raw(), c"/dev/null", flags, 0);
     let Ok(null) = null else { return Ok(()) };
     if !is_null(null.raw()) {
         return Ok(());

@@ -352,6 +352,15 @@ pub fn fsconfig_create(fs: Raw) -> Sys {
     done(call!(late::FSCONFIG, fs, FSCONFIG_CMD_CREATE, 0, 0, 0))
 }
 
+pub fn fsconfig_reconfigure(fs: Raw) -> Sys {
+    done(call!(late::FSCONFIG, fs, FSCONFIG_CMD_RECONFIGURE, 0, 0, 0))
+}
+
+/// The filesystem that is mounted there, to be reconfigured.
+pub fn fspick(mount: Raw) -> Sys<Fd> {
+    descriptor(call!(late::FSPICK, mount, c"", FSPICK_EMPTY_PATH | FSPICK_CLOEXEC))
+}
+
 pub fn fsmount(fs: Raw, attributes: u64) -> Sys<Fd> {
     descriptor(call!(late::FSMOUNT, fs, FSMOUNT_CLOEXEC, attributes))
 }
@@ -603,6 +612,11 @@ pub fn ioprio_set(value: u32) -> Sys {
 
 pub fn default_memory_policy() {
     let _ = call!(nr::SET_MEMPOLICY, 0, 0, 0);
+}
+
+pub fn set_memory_policy(policy: u32, nodes: &[u8]) -> Sys {
+    // The kernel reads one bit less than it is told.
+    done(call!(nr::SET_MEMPOLICY, policy, nodes.as_ptr(), nodes.len() * 8 + 1))
 }
 
 pub fn personality(persona: u64) -> Sys {

@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use harness::*;
 use locule_plan::protocol::Reply;
-use locule_plan::{Operation, OwnedNumbers, Stream, join, mount};
+use locule_plan::{List, Operation, OwnedNumbers, Stream, join, mount};
 
 /// Creates and starts the plan, with its output in slot 0, and returns what it wrote.
 fn run(who: As, bundle: &Bundle, plan: Plan) -> String {
@@ -57,7 +57,15 @@ fn everything(who: As) {
         plan.child(&Operation::MaskPath { path });
     }
     plan.child(&Operation::ReadonlyPath { path: c"/proc/sys" });
-    plan.child(&Operation::MountAttributes { path: c"/dev", set: READ_ONLY, clear: 0 });
+    plan.child(&Operation::Remount {
+        path: c"/dev",
+        options: List::EMPTY,
+        set: READ_ONLY,
+        clear: 0,
+        recursive_set: 0,
+        recursive_clear: 0,
+        propagation: 0,
+    });
     plan.child(&Operation::ReadonlyRoot {});
     plan.child(&Operation::Pivot {});
     plan.child(&Operation::Hostname { name: c"box" });

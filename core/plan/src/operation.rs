@@ -95,6 +95,11 @@ operations! {
     14 ResourceLimit { resource: u32, soft: u64, hard: u64 }
     /// Write `oom_score_adj`, of the same process as in [`Operation::ResourceLimit`].
     15 OomScoreAdj { value: i32 }
+    /// Each [`Operation::Mount`] and [`Operation::Bind`] that follows in this stream is made by
+    /// the keeper, with its ids mapped and `propagation` set (`MS_*` bits), and handed to the
+    /// process for an [`Operation::Attach`]. The map is that of a user namespace with these
+    /// maps or, if they are empty, of the process's own.
+    16 IdMap { uid: &'a CStr, gid: &'a CStr, propagation: u64 }
 
     // ---- Stream::Child: the process becomes the container's ------------------------------
 
@@ -160,8 +165,12 @@ operations! {
     /// Hide a path in the root: a directory under an empty read-only tmpfs, anything else
     /// under the null device; skipped if missing.
     40 MaskPath { path: &'a CStr }
-    /// Set mount attributes of what is mounted at a path in the root (late `ro` of `/dev`).
-    41 MountAttributes { path: &'a CStr, set: u64, clear: u64 }
+    /// Change what is mounted at a path in the root; fields as in [`Operation::Mount`]. The
+    /// filesystem itself is reconfigured if there are `options`.
+    41 Remount {
+        path: &'a CStr, options: List<'a>,
+        set: u64, clear: u64, recursive_set: u64, recursive_clear: u64, propagation: u64,
+    }
     /// Make the root mount itself read-only.
     42 ReadonlyRoot {}
     /// `pivot_root` into the root and drop the old one; the working directory becomes `/`.
@@ -203,7 +212,7 @@ operations! {
     58 Checkpoint {}
     /// Tell the keeper that the container is created, and wait for start.
     59 Gate {}
-    /// Replace NUMA memory policy, personality and the like with the defaults.
+    /// `personality(2)`.
     60 Personality { persona: u64 }
     /// Write an LSM label for the next exec: `kind` 0 AppArmor, 1 SELinux.
     61 SecurityLabel { kind: u32, label: &'a CStr }
@@ -215,6 +224,12 @@ operations! {
     63 IoPriority { value: u32 }
     /// `sched_setaffinity` with this bit mask, 32 processors a number.
     64 Affinity { mask: Numbers<'a> }
+
+    /// Attach the next of the mounts that the keeper made ([`Operation::IdMap`]) to `target` in
+    /// the root; fields as in [`Operation::Mount`].
+    65 Attach { target: &'a CStr, propagation: u64, flags: u32 }
+    /// `set_mempolicy`: `policy` is a mode and its flags, `nodes` a bit mask, 32 nodes a number.
+    70 MemoryPolicy { policy: u32, nodes: Numbers<'a> }
 
     // ---- Stream::Start ---------------------------------------------------------------------
 
@@ -242,23 +257,21 @@ operations! {
     102 RemoveState { path: &'a CStr }
 }
 
-/// Bits of the `flags` of [`Operation::Mount`] and [`Operation::Bind`].
+/// Bits of the `flags` of [`Operation::Mount`], [`Operation::Bind`] and [`Operation::Attach`].
 pub mod mount {
     /// A bind that includes the mounts below the source.
     pub const RECURSIVE: u32 = 1;
     /// The target must be a real directory reached without any symlink (proc, sysfs).
     pub const STRICT_TARGET: u32 = 2;
-    /// Copy what the mount hides into the new tmpfs.
+    /// Copy what the mount hides into the new filesystem.
     pub const COPY_UP: u32 = 4;
-    /// Failing to find the source is not an error.
-    pub const OPTIONAL: u32 = 8;
-    /// The final component of the source is not followed if it is a symlink.
-    pub const SOURCE_NOFOLLOW: u32 = 16;
-    /// A created target is a regular file, not a directory (a mount whose source is a file).
-    pub const FILE_TARGET: u32 = 32;
+    /// The new filesystem's root gets the permissions of the target, if that was there.
+    pub const TARGET_MODE: u32 = 8;
+    /// The ids of the mounts below the source are mapped as well.
+    pub const MAP_RECURSIVE: u32 = 16;
     /// If mounting fails for lack of privilege, bind the host's mount of this type
     /// (`/sys` for sysfs) instead.
-    pub const FALL_BACK_TO_BIND: u32 = 64;
+    pub const FALL_BACK_TO_BIND: u32 = 32;
 }
 
 /// Values of `kind` of [`Operation::Root`].

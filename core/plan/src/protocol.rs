@@ -32,6 +32,8 @@ pub const KEEPER_SOCKET: i32 = 3;
 pub const WITHDRAW: u8 = 1;
 /// The kernel's limit for one datagram (`SCM_MAX_FD`).
 pub const MAX_DESCRIPTORS: usize = 253;
+/// How many mounts a keeper can make for a process.
+pub const MAX_PREPARED_MOUNTS: usize = 64;
 /// Name of the keeper's listening socket in the state directory.
 pub const CONTROL_NAME: &core::ffi::CStr = c"control";
 /// Name of the listening socket of a process that waits at the gate without a keeper.
@@ -199,6 +201,8 @@ pub mod detail {
     pub const ATTACH: u16 = 17;
     /// The keeper's socket could not be made in the state directory.
     pub const LISTEN: u16 = 18;
+    /// The ids of the mount could not be mapped.
+    pub const ID_MAP: u16 = 19;
 }
 
 /// A short text in a datagram, cut to fit.
@@ -362,13 +366,15 @@ pub enum Gate {
     Open = 4,
     /// From the process, with one descriptor: the master of its terminal.
     Terminal = 5,
+    /// To the process, with one descriptor: a mount for it to attach.
+    Mount = 6,
 }
 
 impl Gate {
     /// Reads a one-byte message.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let [byte] = bytes else { return None };
-        [Self::Proceed, Self::Checkpoint, Self::Ready, Self::Open, Self::Terminal]
+        [Self::Proceed, Self::Checkpoint, Self::Ready, Self::Open, Self::Terminal, Self::Mount]
             .into_iter()
             .find(|&message| message as u8 == *byte)
     }

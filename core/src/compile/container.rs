@@ -3,13 +3,16 @@
 //! The order of the steps is the one in which each still has the privilege it needs, and no
 //! earlier one can be undone by a later one; see the comments at the places where it matters.
 
+use std::ops::BitOr;
 use std::path::Path;
 
 use locule_plan::{Operation, OwnedList, Stream, join, root};
 
 use super::filesystem::{self, Place};
 use super::process::{self, Descriptors, ProcessInput};
-use super::{HostFacts, Plan, SeccompCompiler, Slot, Writer, c_path, c_string, unsupported};
+use super::{
+    HostFacts, Plan, SeccompCompiler, Slot, Writer, c_path, c_string, mask_of, unsupported,
+};
 use crate::cgroup::Location;
 use crate::container::Rootfs;
 use crate::spec::{self, oci, vocabulary};
@@ -138,9 +141,6 @@ fn refuse_what_is_not_supported(spec: &oci::Spec) -> Result<()> {
     }
     if linux.intel_rdt().is_some() {
         return Err(unsupported("/linux/intelRdt", "Intel RDT"));
-    }
-    if linux.memory_policy().is_some() {
-        return Err(unsupported("/linux/memoryPolicy", "a memory policy"));
     }
     if linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()) {
         return Err(unsupported("/linux/mountLabel", "a mount label"));
@@ -309,10 +309,7 @@ fn map_ids(out: &mut Writer, input: &ContainerInput<'_>) -> Result<()> {
     let [uid, gid] = id_mappings(input.spec);
     let pointers = ["/linux/uidMappings", "/linux/gidMappings"];
     if input.facts.privileged || is_single_map(input.spec, input.facts) {
-        let line = |m: &oci::LinuxIdMapping| {
-            format!("{} {} {}\n", m.container_id(), m.host_id(), m.size())
-        };
-        let [uid, gid] = [uid, gid].map(|map| map.iter().map(line).collect::<String>());
+        let [uid, gid] = [uid, gid].map(filesystem::id_map_lines);
         if !input.facts.privileged {
             out.push(Stream::Parent, pointers[1], &Operation::DenySetgroups {});
         }
@@ -372,7 +369,8 @@ fn prepare_root(
     let private = libc::MS_PRIVATE | libc::MS_REC;
     let slave = libc::MS_SLAVE | libc::MS_REC;
     let receives = wanted.is_some_and(|flags| flags & (libc::MS_SHARED | libc::MS_SLAVE) != 0);
-    out.child(pointer, &Operation::Propagation { flags: if receives { slave } else { private } });
+    let propagation = if receives { slave } else { private };
+    out.child(pointer, &Operation::Propagation { flags: propagation });
 
     let root = spec
         .root()
@@ -405,6 +403,8 @@ fn prepare_root(
             cgroup_mode: input.facts.cgroups.mode(),
             new_cgroup_namespace: namespaces.is_new(join::CGROUP),
             in_user_namespace: namespaces.has(join::USER),
+            propagation,
+            privileged: input.facts.privileged,
         },
     )?;
 
@@ -484,6 +484,7 @@ fn settings(out: &mut Writer, spec: &oci::Spec) -> Result<()> {
         );
     }
     personality(out, spec);
+    memory_policy(out, spec);
     let sysctl = spec.linux().as_ref().and_then(|linux| linux.sysctl().as_ref());
     let mut sysctl: Vec<_> = sysctl.into_iter().flatten().collect();
     sysctl.sort(); // the map has no order, the plan must have one
@@ -507,6 +508,20 @@ pub(super) fn personality(out: &mut Writer, spec: &oci::Spec) {
         let persona = vocabulary::persona(personality.domain());
         out.child("/linux/personality", &Operation::Personality { persona });
     }
+}
+
+/// Which nodes' memory the process gets.
+pub(super) fn memory_policy(out: &mut Writer, spec: &oci::Spec) {
+    let linux = spec.linux().as_ref();
+    let Some(asked) = linux.and_then(|linux| linux.memory_policy().as_ref()) else { return };
+    let modes = vocabulary::MEMORY_POLICY_MODES.iter().filter(|mode| mode.1 == asked.mode());
+    let flags = asked.flags().as_deref().unwrap_or_default();
+    let flags = vocabulary::MEMORY_POLICY_FLAGS.iter().filter(|flag| flags.contains(&flag.1));
+    let policy = modes.map(|mode| mode.2).chain(flags.map(|flag| flag.2)).fold(0, BitOr::bitor);
+    let nodes = asked.nodes().as_deref().unwrap_or_default();
+    let nodes = mask_of(nodes);
+    let operation = Operation::MemoryPolicy { policy, nodes: nodes.as_numbers() };
+    out.child("/linux/memoryPolicy", &operation);
 }
 
 fn push_hooks(

@@ -1,16 +1,13 @@
 //! The plan that runs another process in a container.
 
-use locule_plan::{Operation, OwnedNumbers, Stream, join};
+use locule_plan::{Operation, Stream, join};
 
-use super::container::{Namespaces, cgroup_entries, maps_root, personality};
+use super::container::{Namespaces, cgroup_entries, maps_root, memory_policy, personality};
 use super::process::{self, Descriptors, ProcessInput};
-use super::{HostFacts, Plan, SeccompCompiler, Slot, Writer};
+use super::{HostFacts, Plan, SeccompCompiler, Slot, Writer, mask_of};
+use crate::Result;
 use crate::cgroup::Location;
 use crate::spec::oci;
-use crate::{Category, Error, Result, Stage};
-
-/// As many as a mask has room for; the kernel knows fewer.
-const MOST_PROCESSORS: usize = 8192;
 
 /// Everything that decides how a process is run in a container.
 pub(crate) struct ExecInput<'a> {
@@ -35,9 +32,9 @@ pub(crate) fn compile_exec(input: &ExecInput<'_>) -> Result<Plan> {
     out.push(Stream::Launch, "", &Operation::NewNamespaces { flags: 0 });
     let affinity = input.process.exec_cpu_affinity().as_ref();
     // While it moves into the cgroups, and from then on.
-    affinity_to(&mut out, "initial", affinity.and_then(|a| a.initial().as_deref()))?;
+    affinity_to(&mut out, "initial", affinity.and_then(|a| a.initial().as_deref()));
     cgroup_entries(&mut out, input.location);
-    affinity_to(&mut out, "final", affinity.and_then(|a| a.cpu_affinity_final().as_deref()))?;
+    affinity_to(&mut out, "final", affinity.and_then(|a| a.cpu_affinity_final().as_deref()));
 
     // Before the user namespace takes the power to raise them.
     process::limits(&mut out, Stream::Child, input.process, "");
@@ -76,6 +73,7 @@ pub(crate) fn compile_exec(input: &ExecInput<'_>) -> Result<Plan> {
         keep_groups: input.keep_groups,
     };
     personality(&mut out, input.spec);
+    memory_policy(&mut out, input.spec);
     process::become_process(&mut out, &process)?;
     if input.gate {
         out.child("", &Operation::Gate {});
@@ -85,21 +83,11 @@ pub(crate) fn compile_exec(input: &ExecInput<'_>) -> Result<Plan> {
 }
 
 /// Sets the processors, a list such as `0-3,7`.
-fn affinity_to(out: &mut Writer, field: &str, list: Option<&str>) -> Result<()> {
-    let Some(list) = list.filter(|list| !list.is_empty()) else { return Ok(()) };
-    let pointer = format!("/execCPUAffinity/{field}");
-    let mut mask = vec![0u32; MOST_PROCESSORS / 32];
-    for range in list.split(',') {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let number =
-            |text: &str| text.trim().parse::<usize>().ok().filter(|&cpu| cpu < MOST_PROCESSORS);
-        let (Some(first), Some(last)) = (number(first), number(last)) else {
-            let message = format!("{range:?} is beyond the processors Linux can have");
-            return Err(Error::new(Category::Spec, Stage::Compile, message).at(pointer));
-        };
-        (first..=last).for_each(|cpu| mask[cpu / 32] |= 1 << (cpu % 32));
-    }
-    let mask: OwnedNumbers = mask.into_iter().collect();
-    out.child(&pointer, &Operation::Affinity { mask: mask.as_numbers() });
-    Ok(())
+fn affinity_to(out: &mut Writer, field: &str, list: Option<&str>) {
+    let Some(list) = list.filter(|list| !list.is_empty()) else { return };
+    let mask = mask_of(list);
+    out.child(
+        &format!("/execCPUAffinity/{field}"),
+        &Operation::Affinity { mask: mask.as_numbers() },
+    );
 }

@@ -3,7 +3,8 @@
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
-use locule_plan::{List, Operation, OwnedList, mount};
+use locule_plan::protocol::MAX_PREPARED_MOUNTS;
+use locule_plan::{List, Operation, OwnedList, Stream, mount};
 
 use super::{Writer, c_path, c_string, unsupported};
 use crate::cgroup::{Location, Mode, View};
@@ -41,13 +42,18 @@ pub(super) struct Place<'a> {
     pub cgroup_mode: Mode,
     pub new_cgroup_namespace: bool,
     pub in_user_namespace: bool,
+    /// The propagation (`MS_*`) that mounts have in the container unless they say so.
+    pub propagation: u64,
+    /// Whether the keeper may map the ids of mounts.
+    pub privileged: bool,
 }
 
 /// Mounts in their order, then devices and links.
 pub(super) fn populate(out: &mut Writer, place: &Place<'_>) -> Result<()> {
     let mounts = place.spec.mounts().as_deref().unwrap_or_default();
-    let mut late_read_only = false;
+    let mut late_read_only = Vec::new();
     let mut host_devices = false;
+    let mut maps = IdMaps::default();
     for (index, mount) in mounts.iter().enumerate() {
         let pointer = format!("/mounts/{index}");
         let target = absolute(mount.destination());
@@ -57,41 +63,148 @@ pub(super) fn populate(out: &mut Writer, place: &Place<'_>) -> Result<()> {
             let within = error.pointer().unwrap_or_default().to_owned();
             error.at(format!("{pointer}{within}"))
         })?;
-        if mount.uid_mappings().is_some()
-            || mount.gid_mappings().is_some()
-            || options.idmap
-            || options.recursive_idmap
-        {
-            return Err(unsupported(&pointer, "an id-mapped mount"));
+        let fstype = mount.typ().as_deref().unwrap_or_default();
+        if changes_existing(&options, fstype) {
+            remount(out, &target, &options, &pointer)?;
+            continue;
         }
         if target == Path::new("/dev") {
             host_devices = is_bind;
-            // Device nodes are still to be made there.
-            late_read_only = options.set & RDONLY != 0;
+        }
+        if !is_bind && (target == Path::new("/dev") || fstype == "tmpfs") {
+            // Device nodes, and the targets of later mounts, are still to be made there.
+            let read_only = options.set & !options.recursive_clear | options.recursive_set;
+            if read_only & RDONLY != 0 {
+                late_read_only.push((pointer.clone(), target.clone()));
+            }
             options.set &= !RDONLY;
+            options.recursive_set &= !RDONLY;
             options.options.retain(|option| option != "ro");
         }
-        let fstype = mount.typ().as_deref().unwrap_or_default();
-        if options.remount {
-            let path = c_path(&target, &pointer)?;
-            let (set, clear) = (options.set, options.clear);
-            out.child(&pointer, &Operation::MountAttributes { path: &path, set, clear });
-        } else if is_bind {
-            bind_mount(out, mount, &target, &options, place, &pointer)?;
+        maps.before(out, mount, &options, place, &pointer)?;
+        let at = Spot { target: &target, options: &options, place, pointer: &pointer };
+        if is_bind {
+            bind_mount(out, mount, &at, &maps)?;
         } else if fstype == "cgroup" || fstype == "cgroup2" {
-            cgroup_mount(out, &target, &options, place, &pointer)?;
+            if maps.current {
+                return Err(unsupported(&pointer, "a cgroup mount with mapped ids"));
+            }
+            cgroup_mount(out, &at)?;
         } else {
-            new_mount(out, mount, fstype, &target, &options, place, &pointer)?;
+            new_mount(out, mount, fstype, &at, &maps)?;
         }
     }
     if !host_devices {
         devices(out, place)?;
     }
-    if late_read_only {
-        let set = RDONLY;
-        out.child("/mounts", &Operation::MountAttributes { path: c"/dev", set, clear: 0 });
+    for (pointer, target) in late_read_only {
+        read_only(out, &target, &pointer)?;
     }
     Ok(())
+}
+
+/// One mount of the configuration.
+struct Spot<'a> {
+    target: &'a Path,
+    options: &'a MountOptions,
+    place: &'a Place<'a>,
+    pointer: &'a str,
+}
+
+/// Whether this is about a mount that is there: `remount`, or nothing but a propagation.
+fn changes_existing(options: &MountOptions, fstype: &str) -> bool {
+    options.remount || !options.bind && fstype.is_empty() && options.propagation != 0
+}
+
+fn remount(out: &mut Writer, target: &Path, options: &MountOptions, pointer: &str) -> Result<()> {
+    out.child(
+        pointer,
+        &Operation::Remount {
+            path: &c_path(target, pointer)?,
+            options: texts(&options.options, pointer)?.as_list(),
+            set: options.set,
+            clear: options.clear,
+            recursive_set: options.recursive_set,
+            recursive_clear: options.recursive_clear,
+            propagation: options.propagation,
+        },
+    );
+    Ok(())
+}
+
+fn read_only(out: &mut Writer, target: &Path, pointer: &str) -> Result<()> {
+    let options = MountOptions { set: RDONLY, ..MountOptions::default() };
+    remount(out, target, &options, pointer)
+}
+
+/// The id maps of the keeper, as far as the plan has come.
+#[derive(Default)]
+struct IdMaps {
+    known: Option<[String; 2]>,
+    /// Whether the mount at hand maps ids.
+    current: bool,
+    count: usize,
+}
+
+impl IdMaps {
+    /// Has the keeper ready for a mount.
+    fn before(
+        &mut self,
+        out: &mut Writer,
+        mount: &oci::Mount,
+        options: &MountOptions,
+        place: &Place<'_>,
+        pointer: &str,
+    ) -> Result<()> {
+        let maps = [mount.uid_mappings(), mount.gid_mappings()];
+        let maps = maps.map(|map| id_map_lines(map.as_deref().unwrap_or_default()));
+        self.current = options.idmap || !maps[0].is_empty();
+        if !self.current {
+            return Ok(());
+        }
+        if !place.privileged {
+            return Err(unsupported(pointer, "a mount with mapped ids")
+                .hint("mapping ids takes CAP_SYS_ADMIN over the filesystem: start as root"));
+        }
+        self.count += 1;
+        if self.count > MAX_PREPARED_MOUNTS {
+            let what = format!("having more than {MAX_PREPARED_MOUNTS} mounts with mapped ids");
+            return Err(unsupported(pointer, &what));
+        }
+        if self.known.as_ref() == Some(&maps) {
+            return Ok(());
+        }
+        let [uid, gid] = self.known.insert(maps);
+        out.push(
+            Stream::Parent,
+            pointer,
+            &Operation::IdMap {
+                uid: &c_string(uid.as_str(), pointer)?,
+                gid: &c_string(gid.as_str(), pointer)?,
+                propagation: place.propagation,
+            },
+        );
+        Ok(())
+    }
+
+    /// Puts the mount into the plan: the process makes and attaches it, or the keeper makes it.
+    fn mount(&self, out: &mut Writer, pointer: &str, operation: &Operation<'_>) {
+        let (Operation::Mount { target, propagation, flags, .. }
+        | Operation::Bind { target, propagation, flags, .. }) = *operation
+        else {
+            return;
+        };
+        if !self.current {
+            return out.child(pointer, operation);
+        }
+        out.push(Stream::Parent, pointer, operation);
+        out.child(pointer, &Operation::Attach { target, propagation, flags });
+    }
+}
+
+/// Mappings as the kernel takes them.
+pub(super) fn id_map_lines(map: &[oci::LinuxIdMapping]) -> String {
+    map.iter().map(|m| format!("{} {} {}\n", m.container_id(), m.host_id(), m.size())).collect()
 }
 
 /// Read-only and masked paths, and the root itself: the last changes to the tree.
@@ -123,16 +236,22 @@ fn absolute(path: &Path) -> PathBuf {
 fn bind_mount(
     out: &mut Writer,
     mount: &oci::Mount,
-    target: &Path,
-    options: &MountOptions,
-    place: &Place<'_>,
-    pointer: &str,
+    &Spot { target, options, place, pointer }: &Spot<'_>,
+    maps: &IdMaps,
 ) -> Result<()> {
     let source = mount.source().as_ref().ok_or_else(|| {
         Error::new(Category::Spec, Stage::Compile, "a bind mount needs a source")
             .at(format!("{pointer}/source"))
     })?;
-    out.child(
+    let mut flags = 0;
+    if options.recursive_bind {
+        flags |= mount::RECURSIVE;
+    }
+    if options.recursive_idmap {
+        flags |= mount::MAP_RECURSIVE;
+    }
+    maps.mount(
+        out,
         pointer,
         &Operation::Bind {
             source: &c_path(&place.bundle.join(source), pointer)?,
@@ -142,7 +261,7 @@ fn bind_mount(
             recursive_set: options.recursive_set,
             recursive_clear: options.recursive_clear,
             propagation: options.propagation,
-            flags: if options.recursive_bind { mount::RECURSIVE } else { 0 },
+            flags,
         },
     );
     Ok(())
@@ -152,10 +271,8 @@ fn new_mount(
     out: &mut Writer,
     mount: &oci::Mount,
     fstype: &str,
-    target: &Path,
-    options: &MountOptions,
-    place: &Place<'_>,
-    pointer: &str,
+    &Spot { target, options, place, pointer }: &Spot<'_>,
+    maps: &IdMaps,
 ) -> Result<()> {
     if fstype.is_empty() || fstype == "none" {
         return Err(Error::new(Category::Spec, Stage::Compile, "a mount needs a type, or bind")
@@ -172,21 +289,18 @@ fn new_mount(
     if options.copy_up {
         flags |= mount::COPY_UP;
     }
-    let data: OwnedList = options
-        .options
-        .iter()
-        .map(|option| c_string(option.as_str(), pointer))
-        .collect::<Result<Vec<_>>>()?
-        .into_iter()
-        .collect();
+    if fstype == "tmpfs" && !options.options.iter().any(|option| option.starts_with("mode=")) {
+        flags |= mount::TARGET_MODE;
+    }
     let source = mount.source().as_ref().map_or(Path::new(fstype), |path| path.as_path());
-    out.child(
+    maps.mount(
+        out,
         pointer,
         &Operation::Mount {
             fstype: &c_string(fstype, pointer)?,
             source: &c_path(source, pointer)?,
             target: &c_path(target, pointer)?,
-            options: data.as_list(),
+            options: texts(&options.options, pointer)?.as_list(),
             set: options.set,
             clear: options.clear,
             recursive_set: options.recursive_set,
@@ -198,15 +312,15 @@ fn new_mount(
     Ok(())
 }
 
+fn texts(texts: &[String], pointer: &str) -> Result<OwnedList> {
+    let texts = texts.iter().map(|text| c_string(text.as_str(), pointer));
+    Ok(texts.collect::<Result<Vec<_>>>()?.into_iter().collect())
+}
+
 /// The container's view of its cgroups. With a cgroup namespace of its own the hierarchies are
 /// mounted anew, so that their roots are the container's cgroups; else these are bound.
-fn cgroup_mount(
-    out: &mut Writer,
-    target: &Path,
-    options: &MountOptions,
-    place: &Place<'_>,
-    pointer: &str,
-) -> Result<()> {
+fn cgroup_mount(out: &mut Writer, at: &Spot<'_>) -> Result<()> {
+    let &Spot { target, options, place, pointer } = at;
     let mut views = place.location.views();
     if views.is_empty() && place.cgroup_mode == Mode::V2 && place.new_cgroup_namespace {
         // Without a cgroup of its own the container still sees the root of its namespace.
@@ -220,7 +334,7 @@ fn cgroup_mount(
         });
     }
     if let [only @ View { unified: true, .. }] = views.as_slice() {
-        return one_view(out, only, target, options, place, pointer);
+        return one_view(out, only, at);
     }
     let tmpfs: OwnedList = [c"mode=755", c"size=64k"].into_iter().collect();
     out.child(
@@ -239,7 +353,7 @@ fn cgroup_mount(
         },
     );
     for view in &views {
-        one_view(out, view, &target.join(&view.name), options, place, pointer)?;
+        one_view(out, view, &Spot { target: &target.join(&view.name), ..*at })?;
         for link in &view.links {
             out.child(
                 pointer,
@@ -251,8 +365,7 @@ fn cgroup_mount(
         }
     }
     if options.set & RDONLY != 0 {
-        let path = c_path(target, pointer)?;
-        out.child(pointer, &Operation::MountAttributes { path: &path, set: RDONLY, clear: 0 });
+        read_only(out, target, pointer)?;
     }
     Ok(())
 }
@@ -260,10 +373,7 @@ fn cgroup_mount(
 fn one_view(
     out: &mut Writer,
     view: &View,
-    target: &Path,
-    options: &MountOptions,
-    place: &Place<'_>,
-    pointer: &str,
+    &Spot { target, options, place, pointer }: &Spot<'_>,
 ) -> Result<()> {
     let target = c_path(target, pointer)?;
     let (set, clear) = (options.set, options.clear);

@@ -18,7 +18,7 @@ use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use locule_plan::{Builder, Operation, Stream};
+use locule_plan::{Builder, Operation, OwnedNumbers, Stream};
 
 pub(crate) use container::{ContainerInput, cgroup_owner, compile_container, denies_setgroups};
 pub(crate) use exec::{ExecInput, compile_exec};
@@ -26,7 +26,7 @@ pub(crate) use process::Descriptors;
 
 use crate::cgroup::Hierarchies;
 use crate::seccomp;
-use crate::spec::oci;
+use crate::spec::{oci, vocabulary};
 use crate::{Category, Error, Result, Stage};
 
 /// What the compiler has to know about the machine and the caller.
@@ -145,6 +145,17 @@ fn c_string(text: impl Into<Vec<u8>>, pointer: &str) -> Result<CString> {
 fn c_path(path: &Path, pointer: &str) -> Result<CString> {
     use std::os::unix::ffi::OsStrExt;
     c_string(path.as_os_str().as_bytes(), pointer)
+}
+
+/// A list such as `0-3,7`, which has been validated, as a bit mask.
+fn mask_of(list: &str) -> OwnedNumbers {
+    let mut mask = Vec::new();
+    for number in vocabulary::numbers_of(list).into_iter().flatten().flatten() {
+        let (word, bit) = (number as usize / 32, number % 32);
+        mask.resize(mask.len().max(word + 1), 0);
+        mask[word] |= 1 << bit;
+    }
+    mask.into_iter().collect()
 }
 
 /// A field that the specification knows and this version does not carry out. Ignoring it

@@ -141,6 +141,8 @@ fn full() -> Value {
             "resources": { "pids": { "limit": 64 } },
             "seccomp": { "defaultAction": "SCMP_ACT_ALLOW" },
             "rootfsPropagation": "slave",
+            "memoryPolicy": { "mode": "MPOL_BIND", "nodes": "0-1,33",
+                              "flags": ["MPOL_F_STATIC_NODES", "MPOL_F_NUMA_BALANCING"] },
             "maskedPaths": ["/proc/kcore"],
             "readonlyPaths": ["/proc/sys"],
         },

@@ -39,6 +39,7 @@ pub(super) fn error_of(failure: &Failure) -> Error {
         detail::MALFORMED_PLAN if failure.errno != libc::EINVAL => None,
         detail::MALFORMED_PLAN | detail::MISSING_DESCRIPTOR => Some(Category::Bug),
         detail::OPTION | detail::MISMATCH => Some(Category::Spec),
+        detail::ID_MAP if failure.errno == libc::EINVAL => Some(Category::Unsupported),
         _ if name == "Hook" => Some(Category::Hook),
         // Nothing but the ranges that it was given makes the helper fail.
         detail::EXIT_STATUS if name == "RunIdMapper" => Some(Category::Permission),
@@ -94,7 +95,7 @@ fn of_value(name: &str, errno: i32) -> Option<Category> {
         (_, libc::ENOTDIR | libc::ELOOP | libc::ENAMETOOLONG) => Some(Category::Spec),
         (
             "Sysctl" | "User" | "NewTimeNamespace" | "Scheduler" | "Affinity" | "IoPriority"
-            | "ResourceLimit",
+            | "ResourceLimit" | "MemoryPolicy",
             libc::EINVAL | libc::ERANGE,
         ) => Some(Category::Spec),
         // There is no devpts.
@@ -134,13 +135,14 @@ fn message(name: &str, failure: &Failure, subject: &str) -> String {
         detail::MISSING_DESCRIPTOR => {
             format!("{}: a descriptor of the plan is missing", what(name, &about))
         }
-        detail::TARGET if matches!(name, "Mount" | "Bind" | "MountAttributes") => {
+        detail::TARGET if matches!(name, "Mount" | "Bind" | "Attach" | "Remount") => {
             format!("open or create the mount target{about} in the root")
         }
         detail::SOURCE if name != "Terminal" => format!("open the mount source{about}"),
         detail::OPTION => format!("filesystem option{about} was refused"),
         detail::ATTRIBUTES => format!("set the mount attributes of{about}"),
         detail::ATTACH => format!("attach the mount at{about}"),
+        detail::ID_MAP => format!("map the ids of the mount at{about}"),
         detail::MISMATCH => format!("{}: something else is there", what(name, &about)),
         detail::EXIT_STATUS => format!("{} {}", what(name, &about), ended()),
         detail::TIMEOUT => format!("{} took longer than allowed", what(name, &about)),
@@ -185,7 +187,9 @@ fn what(name: &str, about: &str) -> String {
         "MakeDevice" => "create the device",
         "ReadonlyPath" => "make read-only",
         "MaskPath" => "mask",
-        "MountAttributes" => "change the mount",
+        "Attach" => "attach the mount",
+        "IdMap" => "map the ids of mounts",
+        "Remount" => "change the mount",
         "ReadonlyRoot" => "make the root read-only",
         "Pivot" => "pivot_root",
         "Terminal" => "open the terminal",
@@ -206,6 +210,7 @@ fn what(name: &str, about: &str) -> String {
         "Personality" => "set the personality",
         "Scheduler" => "set the scheduler",
         "IoPriority" => "set the I/O priority",
+        "MemoryPolicy" => "set the memory policy",
         "Affinity" => "set the processors to run on",
         "SecurityLabel" => "set the security label",
         other => other,
@@ -230,8 +235,8 @@ fn stage_of(stream: u32, name: &str) -> Stage {
         | "RunIdMapper" => Stage::Namespaces,
         "Root" | "OverlayRoot" | "OverlayRootByEntry" | "OverlayEntry" | "Pivot"
         | "ReadonlyRoot" | "Propagation" | "RootPropagation" => Stage::Rootfs,
-        "Directory" | "Symlink" | "Mount" | "Bind" | "ReadonlyPath" | "MaskPath"
-        | "MountAttributes" => Stage::Mounts,
+        "Directory" | "Symlink" | "IdMap" | "Mount" | "Bind" | "Attach" | "ReadonlyPath"
+        | "MaskPath" | "Remount" => Stage::Mounts,
         "MakeDevice" => Stage::Devices,
         "Hostname" | "Domainname" | "Sysctl" | "LoopbackUp" => Stage::Settings,
         "Terminal" | "Descriptor" => Stage::Stdio,
@@ -260,6 +265,9 @@ fn hint(name: &str, failure: &Failure) -> Option<&'static str> {
             "a limit on processes is reached: RLIMIT_NPROC, the pids limit of a cgroup, \
              or /proc/sys/kernel/pid_max",
         );
+    }
+    if failure.detail == detail::ID_MAP && failure.errno == libc::EINVAL {
+        return Some("the kernel cannot map ids on this filesystem, or the mount maps ids already");
     }
     match (name, failure.errno) {
         ("RunIdMapper", _) => Some(
@@ -295,6 +303,13 @@ fn hint(name: &str, failure: &Failure) -> Option<&'static str> {
         ("SecurityLabel", libc::EINVAL) => {
             Some("this machine runs without the security module that the label is for")
         }
+        ("MemoryPolicy", libc::ENOSYS) => {
+            Some("a memory policy takes a kernel with NUMA, CONFIG_NUMA; this one has none")
+        }
+        ("MemoryPolicy", libc::EINVAL) => Some(
+            "/sys/devices/system/node/has_memory lists the nodes that there are, of which a \
+             cgroup may allow fewer; not every kernel has every mode and flag",
+        ),
         ("Terminal", libc::ENOENT) => Some("a terminal needs a devpts mounted at /dev/pts"),
         ("SecurityLabel", libc::ENOENT) => Some("the profile has to be loaded first"),
         ("Program", libc::EACCES) => Some(

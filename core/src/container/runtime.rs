@@ -117,7 +117,6 @@ impl Runtime {
     pub fn features(&self) -> serde_json::Value {
         spec::features::features(&spec::features::Facts {
             last_capability: Some(self.0.facts.last_capability),
-            missing_mount_options: vec!["idmap", "ridmap"],
             namespaces: ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"]
                 .to_vec(),
             hooks: ["prestart", "createRuntime", "createContainer", "startContainer", "poststart"]
@@ -126,6 +125,8 @@ impl Runtime {
             seccomp: true,
             apparmor: true,
             selinux: true,
+            idmapped_mounts: true,
+            memory_policy: true,
             ..Default::default()
         })
     }

@@ -14,8 +14,6 @@ use crate::seccomp;
 pub struct Facts {
     /// The greatest capability number the program hands out; `None` for all it has a name for.
     pub last_capability: Option<u32>,
-    /// Options of [`mount_options::ALL`] that the launch path does not carry out yet.
-    pub missing_mount_options: Vec<&'static str>,
     /// Namespaces it can create and join, by the specification's names.
     pub namespaces: Vec<&'static str>,
     /// Hooks it runs, by the specification's names.
@@ -64,11 +62,7 @@ pub fn features(facts: &Facts) -> Value {
     document.insert("ociVersionMin".into(), json!("1.0.0"));
     document.insert("ociVersionMax".into(), json!(super::OCI_VERSION));
     document.insert("hooks".into(), json!(facts.hooks));
-    let options: Vec<&str> = mount_options::ALL
-        .into_iter()
-        .filter(|option| !facts.missing_mount_options.contains(option))
-        .collect();
-    document.insert("mountOptions".into(), json!(options));
+    document.insert("mountOptions".into(), json!(mount_options::ALL.as_slice()));
     document.insert("linux".into(), linux(facts));
     if !facts.annotations.is_empty() {
         let annotations: Map<String, Value> =
@@ -138,16 +132,8 @@ fn memory_policy(enabled: bool) -> Value {
         return json!({ "modes": [], "flags": [] });
     }
     json!({
-        "modes": [
-            "MPOL_DEFAULT",
-            "MPOL_BIND",
-            "MPOL_INTERLEAVE",
-            "MPOL_WEIGHTED_INTERLEAVE",
-            "MPOL_PREFERRED",
-            "MPOL_PREFERRED_MANY",
-            "MPOL_LOCAL",
-        ],
-        "flags": ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"],
+        "modes": vocabulary::MEMORY_POLICY_MODES.map(|mode| mode.0),
+        "flags": vocabulary::MEMORY_POLICY_FLAGS.map(|flag| flag.0),
     })
 }
 
@@ -178,7 +164,6 @@ mod tests {
     fn what_the_facts_tell_is_in_the_document() {
         let document = features(&Facts {
             last_capability: Some(1),
-            missing_mount_options: vec!["ridmap"],
             namespaces: vec!["user"],
             hooks: vec!["poststop"],
             seccomp: true,
@@ -189,7 +174,7 @@ mod tests {
         assert_eq!(document["hooks"], json!(["poststop"]));
         assert_eq!(document["linux"]["capabilities"], json!(["CAP_CHOWN", "CAP_DAC_OVERRIDE"]));
         let options = document["mountOptions"].as_array().unwrap();
-        assert!(options.contains(&json!("rro")) && !options.contains(&json!("ridmap")));
+        assert!(options.contains(&json!("rro")) && options.contains(&json!("ridmap")));
         let seccomp = &document["linux"]["seccomp"];
         assert!(seccomp["actions"].as_array().unwrap().contains(&json!("SCMP_ACT_KILL_PROCESS")));
         assert!(!seccomp["actions"].as_array().unwrap().contains(&json!("SCMP_ACT_NOTIFY")));

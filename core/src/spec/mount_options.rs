@@ -122,7 +122,8 @@ pub const ALL: [&str; 62] = [
 ];
 
 /// Sorts the options of a mount; `is_bind` says that it is a bind mount even if the options do
-/// not. Contradicting options are fine: the last one counts.
+/// not. Contradicting options are fine: the last one counts, and at the top of a tree a recursive
+/// one more than another.
 ///
 /// A bind mount has no filesystem of its own to configure. Flags of the superblock are ignored
 /// there, as the kernel does; any other word would change the host's filesystem or do nothing,

@@ -16,7 +16,18 @@ pub fn parse(json: &[u8]) -> Result<Spec> {
     let mut document = object(json)?;
     check_version(document.get("ociVersion"))?;
     gaps::fill_spec(&mut document);
-    document.decode()
+    document.decode().map_err(in_memory_policy)
+}
+
+/// Puts what of a memory policy is wrong in front: its words alone say little.
+fn in_memory_policy(error: Error) -> Error {
+    let member = error.pointer().and_then(|at| at.strip_prefix("/linux/memoryPolicy/"));
+    let what = match member.and_then(|member| member.split('/').next()) {
+        Some("mode") => "mode",
+        Some("flags") => "flag",
+        _ => return error,
+    };
+    error.context(format!("invalid memory policy {what}"))
 }
 
 /// Reads a complete `process` object, as engines hand it to `exec`. Pointers begin at the

@@ -1,8 +1,11 @@
 //! The words of the specification and the kernel's numbers for them. Tables only.
 
+use std::ops::RangeInclusive;
+
 use super::oci::{
     Capability, IOPriorityClass, LinuxDeviceType, LinuxNamespaceType, LinuxPersonalityDomain,
-    LinuxSchedulerFlag, LinuxSchedulerPolicy, PosixRlimitType,
+    LinuxSchedulerFlag, LinuxSchedulerPolicy, MemoryPolicyFlagType, MemoryPolicyModeType,
+    PosixRlimitType,
 };
 
 /// The specification's names of scheduler flags, and what oci-spec 0.10 makes of them.
@@ -204,6 +207,41 @@ pub fn scheduler_flag(flag: LinuxSchedulerFlag) -> u64 {
         LinuxSchedulerFlag::SchedFlagUtilClampMin => 0x20,
         LinuxSchedulerFlag::SchedFlagUtilClampMax => 0x40,
     }
+}
+
+/// Every NUMA memory policy with its name and `MPOL_*` number.
+pub const MEMORY_POLICY_MODES: [(&str, MemoryPolicyModeType, u32); 7] = [
+    ("MPOL_DEFAULT", MemoryPolicyModeType::MpolDefault, 0),
+    ("MPOL_PREFERRED", MemoryPolicyModeType::MpolPreferred, 1),
+    ("MPOL_BIND", MemoryPolicyModeType::MpolBind, 2),
+    ("MPOL_INTERLEAVE", MemoryPolicyModeType::MpolInterleave, 3),
+    ("MPOL_LOCAL", MemoryPolicyModeType::MpolLocal, 4),
+    ("MPOL_PREFERRED_MANY", MemoryPolicyModeType::MpolPreferredMany, 5),
+    ("MPOL_WEIGHTED_INTERLEAVE", MemoryPolicyModeType::MpolWeightedInterleave, 6),
+];
+
+/// Every flag of a memory policy with its name and `MPOL_F_*` bit.
+pub const MEMORY_POLICY_FLAGS: [(&str, MemoryPolicyFlagType, u32); 3] = [
+    ("MPOL_F_NUMA_BALANCING", MemoryPolicyFlagType::MpolFNumaBalancing, 1 << 13),
+    ("MPOL_F_RELATIVE_NODES", MemoryPolicyFlagType::MpolFRelativeNodes, 1 << 14),
+    ("MPOL_F_STATIC_NODES", MemoryPolicyFlagType::MpolFStaticNodes, 1 << 15),
+];
+
+/// As many NUMA nodes as a kernel can be built for.
+pub const MOST_NODES: u32 = 1024;
+
+/// As many processors as a kernel can be built for.
+pub const MOST_PROCESSORS: u32 = 8192;
+
+/// The numbers of a list such as `0-3,7`, range by range, each in order; `None` if it is none.
+pub fn numbers_of(list: &str) -> Option<Vec<RangeInclusive<u32>>> {
+    let number =
+        |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?;
+    let range = |range: &str| {
+        let (first, last) = range.trim().split_once('-').unwrap_or((range.trim(), range.trim()));
+        Some(number(first)?..=number(last)?).filter(|range| !range.is_empty())
+    };
+    list.split(',').map(range).collect()
 }
 
 /// The value `ioprio_set(2)` takes for a class and a level.

@@ -26,6 +26,7 @@ use locule_ffi::version::*;
 use locule_lifecycle::bundle;
 
 use crate::orphans;
+use crate::rarely::Rarely;
 
 #[derive(Debug, Arbitrary)]
 struct Program {
@@ -40,19 +41,63 @@ struct Which(u8);
 
 #[derive(Debug, Arbitrary)]
 enum Call {
-    NewRuntime { flags: u64, shape: Shape, keeper: Text, no_out: bool },
-    Runtime { which: Which, call: OfRuntime },
-    Explain { which: Which, create: Create, format: u32 },
-    Generate { spec: SpecOptions, no_out: bool },
-    Create { which: Which, create: Create, no_out: bool },
-    Open { which: Which, id: Text },
-    Container { which: Which, cancel: Which, call: OfContainer },
-    Exec { which: Which, exec: Exec },
-    Process { which: Which, cancel: Which, call: OfProcess },
-    Error { which: Which, give_back: bool },
-    Cancel { which: Which, call: OfCancel },
-    Named { text: Text, code: i32 },
-    FreeBuffer { twice: bool },
+    NewRuntime {
+        flags: Rarely<u64>,
+        shape: Rarely<Shape>,
+        keeper: Rarely<Text>,
+        no_out: Rarely<bool>,
+    },
+    Runtime {
+        which: Which,
+        call: OfRuntime,
+    },
+    Explain {
+        which: Which,
+        create: Create,
+        format: u32,
+    },
+    Generate {
+        spec: SpecOptions,
+        no_out: Rarely<bool>,
+    },
+    Create {
+        which: Which,
+        create: Create,
+        no_out: Rarely<bool>,
+    },
+    Open {
+        which: Which,
+        id: Text,
+    },
+    Container {
+        which: Which,
+        cancel: Rarely<Which>,
+        call: OfContainer,
+    },
+    Exec {
+        which: Which,
+        exec: Exec,
+    },
+    Process {
+        which: Which,
+        cancel: Rarely<Which>,
+        call: OfProcess,
+    },
+    Error {
+        which: Which,
+        give_back: bool,
+    },
+    Cancel {
+        which: Which,
+        call: OfCancel,
+    },
+    Named {
+        text: Text,
+        code: i32,
+    },
+    FreeBuffer {
+        twice: bool,
+    },
 }
 
 #[derive(Debug, Arbitrary)]
@@ -69,21 +114,21 @@ enum OfContainer {
     Id,
     Init,
     Start,
-    Signal { signal: i32, flags: u64 },
+    Signal { signal: i32, flags: u8 },
     Pause,
     Resume,
     Update(Bytes),
     Stats,
     Pids,
     State,
-    Delete { flags: u64 },
+    Delete { flags: u8 },
     GiveBack,
 }
 
 #[derive(Debug, Arbitrary)]
 enum OfProcess {
     Pid,
-    Wait { timeout: u8, shape: Shape },
+    Wait { timeout: u8, shape: Rarely<Shape> },
     Signal(i32),
     Pipe(u32),
     Terminal,
@@ -93,16 +138,15 @@ enum OfProcess {
 
 #[derive(Debug, Arbitrary)]
 enum OfCancel {
-    New { no_out: bool },
+    New { no_out: Rarely<bool> },
     Trigger,
     Descriptor,
     GiveBack,
 }
 
-/// How a struct is given: as it is, or as one of another version would be.
+/// How a struct is given that is not given as it is: as one of another version would be, or not.
 #[derive(Debug, Arbitrary)]
 enum Shape {
-    Right,
     Null,
     Sized { size: u16, tail: u8 },
     Impossible(u64),
@@ -125,15 +169,27 @@ enum Bytes {
 
 #[derive(Debug, Arbitrary)]
 struct Create {
-    shape: Shape,
-    flags: u64,
+    shape: Rarely<Shape>,
+    overlay: Rarely<bool>,
+    detached: bool,
+    flags: Rarely<u64>,
     id: Text,
     config: Config,
-    stdio: [(u8, i16); 3],
-    parentage: u32,
-    timeout: u16,
-    pass: Pass,
-    cancel: Which,
+    stdio: [Stream; 3],
+    odd_stream: Rarely<(u32, i32)>,
+    parentage: u8,
+    odd_parentage: Rarely<u32>,
+    timeout: Rarely<u16>,
+    pass: Rarely<Pass>,
+    cancel: Rarely<Which>,
+}
+
+#[derive(Debug, Clone, Copy, Arbitrary)]
+enum Stream {
+    Null,
+    Inherit,
+    Pipe,
+    Descriptor(u8),
 }
 
 #[derive(Debug, Arbitrary)]
@@ -149,15 +205,16 @@ enum Config {
 
 #[derive(Debug, Arbitrary)]
 struct Exec {
-    shape: Shape,
-    flags: u64,
-    reserved: u32,
+    shape: Rarely<Shape>,
+    flags: Rarely<u64>,
+    reserved: Rarely<u32>,
     process: Process,
-    stdio: [(u8, i16); 3],
-    timeout: u16,
-    pass: Pass,
-    cancel: Which,
-    no_out: bool,
+    stdio: [Stream; 3],
+    odd_stream: Rarely<(u32, i32)>,
+    timeout: Rarely<u16>,
+    pass: Rarely<Pass>,
+    cancel: Rarely<Which>,
+    no_out: Rarely<bool>,
 }
 
 #[derive(Debug, Arbitrary)]
@@ -171,15 +228,14 @@ enum Process {
 
 #[derive(Debug, Arbitrary)]
 enum Pass {
-    None,
     These(Vec<i16>),
     Nowhere(u16),
 }
 
 #[derive(Debug, Arbitrary)]
 struct SpecOptions {
-    shape: Shape,
-    flags: u64,
+    shape: Rarely<Shape>,
+    flags: u8,
     args: Option<Vec<Text>>,
     env: Option<Vec<Text>>,
     cwd: Text,
@@ -349,10 +405,10 @@ impl Stage {
         let code = unsafe {
             match call {
                 Call::NewRuntime { flags, shape, keeper, no_out } => {
-                    let keeper = keeper.c();
+                    let keeper = keeper.0.as_ref().and_then(Text::c);
                     let opts = shape.give(&locule_runtime_opts {
                         size: size_of::<locule_runtime_opts>(),
-                        flags: flags & 3,
+                        flags: flags.get() & 3,
                         state_dir: self.state_dir.as_ptr(),
                         keeper_path: pointer(&keeper),
                     });
@@ -361,7 +417,8 @@ impl Stage {
                         return;
                     }
                     let mut out = ptr::null_mut();
-                    let code = locule_runtime_new(opts.get(), unless(*no_out, &mut out), &mut err);
+                    let code =
+                        locule_runtime_new(opts.get(), unless(no_out.get(), &mut out), &mut err);
                     keep(&handles.runtimes, code, out);
                     code
                 }
@@ -378,14 +435,19 @@ impl Stage {
                 Call::Generate { spec, no_out } => {
                     let mut out = Buffer::new();
                     spec.give(|opts| {
-                        locule_spec_generate(opts, unless(*no_out, &mut out.0), &mut err)
+                        locule_spec_generate(opts, unless(no_out.get(), &mut out.0), &mut err)
                     })
                 }
                 Call::Create { which, create, no_out } => {
                     let runtime = handles.runtimes.borrow(*which, locule_runtime_ref);
                     let mut out = ptr::null_mut();
                     let code = create.give(self, handles, false, |opts| {
-                        locule_container_create(runtime, opts, unless(*no_out, &mut out), &mut err)
+                        locule_container_create(
+                            runtime,
+                            opts,
+                            unless(no_out.get(), &mut out),
+                            &mut err,
+                        )
                     });
                     keep(&handles.containers, code, out);
                     locule_runtime_unref(runtime);
@@ -400,7 +462,7 @@ impl Stage {
                     code
                 }
                 Call::Container { which, cancel, call } => {
-                    self.of_container(*which, *cancel, call, handles, &mut err)
+                    self.of_container(*which, cancel, call, handles, &mut err)
                 }
                 Call::Exec { which, exec } => {
                     let container = handles.containers.borrow(*which, locule_container_ref);
@@ -409,7 +471,7 @@ impl Stage {
                         locule_container_exec(
                             container,
                             opts,
-                            unless(exec.no_out, &mut out),
+                            unless(exec.no_out.get(), &mut out),
                             &mut err,
                         )
                     });
@@ -418,7 +480,7 @@ impl Stage {
                     code
                 }
                 Call::Process { which, cancel, call } => {
-                    self.of_process(*which, *cancel, call, handles, &mut err)
+                    self.of_process(*which, cancel, call, handles, &mut err)
                 }
                 Call::Error { which, give_back } => {
                     let error = handles.errors.borrow(*which, locule_error_ref);
@@ -434,7 +496,7 @@ impl Stage {
                     let code = match call {
                         OfCancel::New { no_out } => {
                             let mut out = ptr::null_mut();
-                            let code = locule_cancel_new(unless(*no_out, &mut out), &mut err);
+                            let code = locule_cancel_new(unless(no_out.get(), &mut out), &mut err);
                             keep(&handles.cancels, code, out);
                             code
                         }
@@ -517,7 +579,7 @@ impl Stage {
     unsafe fn of_container(
         &self,
         which: Which,
-        cancel: Which,
+        cancel: &Rarely<Which>,
         call: &OfContainer,
         handles: &Handles,
         err: &mut *mut locule_error,
@@ -537,13 +599,13 @@ impl Stage {
                     code
                 }
                 OfContainer::Start => {
-                    let cancel = handles.cancels.borrow(cancel, locule_cancel_ref);
+                    let cancel = handles.optional_cancel(cancel);
                     let code = locule_container_start(container, cancel, err);
                     locule_cancel_unref(cancel);
                     code
                 }
                 OfContainer::Signal { signal, flags } => {
-                    locule_container_signal(container, signal % 70, flags & 3, err)
+                    locule_container_signal(container, signal % 70, (flags & 3).into(), err)
                 }
                 OfContainer::Pause => locule_container_pause(container, err),
                 OfContainer::Resume => locule_container_resume(container, err),
@@ -559,7 +621,9 @@ impl Stage {
                 OfContainer::State => {
                     locule_container_state_json(container, &mut Buffer::new().0, err)
                 }
-                OfContainer::Delete { flags } => locule_container_delete(container, flags & 3, err),
+                OfContainer::Delete { flags } => {
+                    locule_container_delete(container, (flags & 3).into(), err)
+                }
                 OfContainer::GiveBack => {
                     locule_container_unref(handles.containers.take(which));
                     0
@@ -575,7 +639,7 @@ impl Stage {
     unsafe fn of_process(
         &self,
         which: Which,
-        cancel: Which,
+        cancel: &Rarely<Which>,
         call: &OfProcess,
         handles: &Handles,
         err: &mut *mut locule_error,
@@ -590,7 +654,7 @@ impl Stage {
                     0
                 }
                 OfProcess::Wait { timeout, shape } => {
-                    let cancel = handles.cancels.borrow(cancel, locule_cancel_ref);
+                    let cancel = handles.optional_cancel(cancel);
                     let mut exit = shape.give(&locule_exit {
                         size: size_of::<locule_exit>(),
                         kind: 99,
@@ -621,6 +685,10 @@ impl Stage {
 }
 
 impl Handles {
+    fn optional_cancel(&self, which: &Rarely<Which>) -> *mut locule_cancel {
+        which.0.map_or(ptr::null_mut(), |which| self.cancels.borrow(which, locule_cancel_ref))
+    }
+
     /// A failure has an error that tells, a success has none.
     fn check(&self, code: c_int, err: *mut locule_error) {
         if crate::is_shown() {
@@ -758,19 +826,21 @@ struct Given<T> {
     kind: std::marker::PhantomData<T>,
 }
 
-impl Shape {
+impl Rarely<Shape> {
     fn give<T: Copy>(&self, value: &T) -> Given<T> {
         let right = size_of::<T>();
-        let (size, len, tail) = match self {
-            Shape::Null => return Given { words: None, size: 0, kind: std::marker::PhantomData },
-            Shape::Right => (right as u64, right, 0),
-            Shape::Sized { size, tail } => {
+        let (size, len, tail) = match &self.0 {
+            None => (right as u64, right, 0),
+            Some(Shape::Null) => {
+                return Given { words: None, size: 0, kind: std::marker::PhantomData };
+            }
+            Some(Shape::Sized { size, tail }) => {
                 let len = usize::from(size % 64) * 8;
                 (len as u64, len, *tail)
             }
             // Only the first field may be read then.
-            Shape::Impossible(size) if (8..=4096).contains(size) => (8, 8, 0),
-            Shape::Impossible(size) => (*size, 8, 0),
+            Some(Shape::Impossible(size)) if (8..=4096).contains(size) => (8, 8, 0),
+            Some(Shape::Impossible(size)) => (*size, 8, 0),
         };
         let count = len.max(8) / 8;
         let mut words = vec![0u64; count].into_boxed_slice();
@@ -833,16 +903,16 @@ impl Bytes {
     }
 }
 
-impl Pass {
+impl Rarely<Pass> {
     fn give(&self) -> (Vec<c_int>, usize) {
-        match self {
-            Pass::None => (Vec::new(), 0),
-            Pass::These(fds) => {
+        match &self.0 {
+            None => (Vec::new(), 0),
+            Some(Pass::These(fds)) => {
                 let fds: Vec<c_int> = fds.iter().take(4).map(|fd| few(*fd)).collect();
                 let count = fds.len();
                 (fds, count)
             }
-            Pass::Nowhere(count) => (Vec::new(), (*count).into()),
+            Some(Pass::Nowhere(count)) => (Vec::new(), (*count).into()),
         }
     }
 }
@@ -856,13 +926,17 @@ fn few(fd: i16) -> c_int {
     }
 }
 
-fn streams(stdio: &[(u8, i16); 3]) -> [locule_stdio; 3] {
-    stdio.map(|(kind, fd)| {
-        let kind = u32::from(kind % 6);
-        // Most others are refused at once: that has been seen.
-        let fd = if kind == LOCULE_STDIO_FD || fd > 30000 { few(fd) } else { 0 };
-        locule_stdio { kind, fd }
-    })
+fn streams(stdio: &[Stream; 3], odd: &Rarely<(u32, i32)>) -> [locule_stdio; 3] {
+    let mut streams = stdio.map(|stream| match stream {
+        Stream::Null => locule_stdio { kind: LOCULE_STDIO_NULL, fd: 0 },
+        Stream::Inherit => locule_stdio { kind: LOCULE_STDIO_INHERIT, fd: 0 },
+        Stream::Pipe => locule_stdio { kind: LOCULE_STDIO_PIPE, fd: 0 },
+        Stream::Descriptor(fd) => locule_stdio { kind: LOCULE_STDIO_FD, fd: (fd % 3).into() },
+    });
+    if let Some((kind, fd)) = odd.0 {
+        streams[2] = locule_stdio { kind: kind % 6, fd };
+    }
+    streams
 }
 
 impl Create {
@@ -893,17 +967,19 @@ impl Create {
         let has_bundle = !matches!(self.config, Config::None);
         let id = self.id.c();
         let (fds, count) = self.pass.give();
-        let cancel = handles.cancels.borrow(self.cancel, locule_cancel_ref);
+        let cancel = handles.optional_cancel(&self.cancel);
         let opts = self.shape.give(&locule_create_opts {
             size: size_of::<locule_create_opts>(),
-            flags: if self.flags > u64::from(u32::MAX) { self.flags & 2 } else { self.flags & 7 },
+            flags: self.flags.get()
+                | if self.overlay.get() { LOCULE_CREATE_ROOTFS_OVERLAY } else { 0 }
+                | if self.detached { LOCULE_CREATE_DETACH } else { 0 },
             id: pointer(&id),
             bundle: if has_bundle { stage.bundle.as_ptr() } else { ptr::null() },
             spec_json: json.as_ref().map_or(ptr::null(), |json| json.as_ptr().cast()),
             spec_json_len: json.as_ref().map_or(0, Vec::len),
-            stdio: streams(&self.stdio),
-            parentage: if self.parentage > 1 << 24 { 0 } else { self.parentage % 4 },
-            timeout_ms: self.timeout.into(),
+            stdio: streams(&self.stdio, &self.odd_stream),
+            parentage: self.odd_parentage.0.unwrap_or((self.parentage % 3).into()),
+            timeout_ms: self.timeout.get().into(),
             pass_fds: if fds.is_empty() { ptr::null() } else { fds.as_ptr() },
             pass_fd_count: count,
             cancel,
@@ -929,15 +1005,15 @@ impl Exec {
             Process::Garbage(bytes) => Some(bytes),
         };
         let (fds, count) = self.pass.give();
-        let cancel = handles.cancels.borrow(self.cancel, locule_cancel_ref);
+        let cancel = handles.optional_cancel(&self.cancel);
         let opts = self.shape.give(&locule_exec_opts {
             size: size_of::<locule_exec_opts>(),
-            flags: if self.flags < 8 { self.flags } else { 0 },
+            flags: self.flags.get(),
             process_json: json.map_or(ptr::null(), |json| json.as_ptr().cast()),
             process_json_len: json.map_or(0, <[u8]>::len),
-            stdio: streams(&self.stdio),
-            timeout_ms: self.timeout.into(),
-            reserved: if self.reserved < 8 { self.reserved } else { 0 },
+            stdio: streams(&self.stdio, &self.odd_stream),
+            timeout_ms: self.timeout.get().into(),
+            reserved: self.reserved.get(),
             pass_fds: if fds.is_empty() { ptr::null() } else { fds.as_ptr() },
             pass_fd_count: count,
             cancel,
@@ -969,7 +1045,7 @@ impl SpecOptions {
         let (uid, gid, memory_bytes, cpu_milli, pids) = self.numbers;
         let opts = self.shape.give(&locule_spec_opts {
             size: size_of::<locule_spec_opts>(),
-            flags: if self.flags > 64 { self.flags & 15 } else { self.flags },
+            flags: (self.flags % 20).into(),
             args: start(&args),
             env: start(&env),
             cwd: pointer(&cwd),

@@ -19,6 +19,7 @@ use locule_plan::{Builder, Operation, OwnedList, OwnedNumbers, Stream, join, roo
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::orphans;
+use crate::rarely::Rarely;
 
 #[path = "../../../core/keeper/tests/harness/mod.rs"]
 mod harness;
@@ -138,16 +139,16 @@ enum Thing {
 
 #[derive(Debug, Arbitrary)]
 struct Steps {
-    launch: Vec<LaunchStep>,
-    parent: Vec<ParentStep>,
+    launch: Rarely<LaunchStep>,
+    parent: Rarely<Vec<ParentStep>>,
     before: Vec<Step>,
     after: Vec<Step>,
-    gate: bool,
+    gateless: Rarely<bool>,
     program: Program,
     hooks: Vec<(Where, HookStep)>,
     slots: Vec<Thing>,
     /// Other slots than the plan asks for: more, or fewer.
-    wrong: u8,
+    wrong: Rarely<u8>,
 }
 
 #[derive(Debug, Arbitrary)]
@@ -166,6 +167,8 @@ enum ParentStep {
     Mapper(bool),
     Limit(u32, u64, u64),
     Oom(i32),
+    /// A mount that the keeper makes, with mapped ids.
+    Mapped(u8, u32),
 }
 
 #[derive(Debug, Arbitrary)]
@@ -236,29 +239,37 @@ enum Step {
     Device(Path_, u32, bool),
     Readonly(Path_),
     Mask(Path_),
-    Attributes(Path_, u64, u64),
+    Remount(Path_, [u64; 4], u8),
     ReadonlyRoot,
     RootPropagation(u8),
-    Terminal(u32, u32, bool, u32),
     Descriptor(u32, u8),
     Hostname(Vec<u8>),
     Domainname(Vec<u8>),
     Umask(u32),
     NoNewPrivileges,
-    Seccomp(u64, Vec<u8>),
     Bounding(u64),
-    User(u32, u32, Vec<u32>, bool),
-    Capabilities([u64; 4]),
     WorkingDirectory(Path_, bool),
     Personality(u64),
-    Label(u32, Vec<u8>),
-    IoPriority(u32),
-    Affinity(Vec<u32>),
     NewSession,
     Loopback,
     Checkpoint,
+    Odd(OddStep),
+}
+
+/// A step that any value but a few makes fail.
+#[derive(Debug, Arbitrary)]
+enum OddStep {
+    Terminal(u32, u32, bool, u32),
+    Seccomp(u64, Vec<u8>),
+    Capabilities([u64; 4]),
+    Label(u32, Vec<u8>),
+    IoPriority(u32),
+    Affinity(Vec<u32>),
+    MemoryPolicy(u32, Vec<u32>),
     Join(u8),
     EnterCgroup(u8),
+    Attach(Path_, u8, u32),
+    User(u32, u32, Vec<u32>, bool),
 }
 
 #[derive(Debug, Arbitrary)]
@@ -416,10 +427,7 @@ impl Scene {
     /// The descriptors that go with a plan, in most cases as many as it asks for.
     fn slots(&mut self, plan: &Steps) -> Vec<OwnedFd> {
         let mut slots = self.things(&plan.slots[..plan.slots.len().min(4)]);
-        let wanted = match plan.wrong {
-            250.. => usize::from(plan.wrong - 250),
-            _ => SLOTS,
-        };
+        let wanted = plan.wrong.0.map_or(SLOTS, |wrong| usize::from(wrong % 6));
         slots.truncate(wanted);
         while slots.len() < wanted {
             slots.push(fs::File::open("/dev/null").expect("it is there").into());
@@ -725,7 +733,7 @@ impl Steps {
         let mut out = Builder::default();
         let kinds = join::MOUNT | join::PID | join::UTS | join::IPC | join::NETWORK;
         out.push(Stream::Launch, "", &Operation::NewNamespaces { flags: kinds });
-        for step in self.launch.iter().take(1) {
+        if let Some(step) = &self.launch.0 {
             let operation = match *step {
                 LaunchStep::JoinForChild(slot) => {
                     Operation::JoinForChild { kind: join::PID, slot: (slot % 4).into() }
@@ -740,8 +748,8 @@ impl Steps {
             };
             out.push(Stream::Launch, "/launch", &operation);
         }
-        for step in self.parent.iter().take(4) {
-            step.push(&mut out);
+        for step in self.parent.0.iter().flatten().take(4) {
+            step.push(&mut out, bundle);
         }
         out.push(
             Stream::Child,
@@ -769,7 +777,7 @@ impl Steps {
             let name = text(name.as_bytes());
             out.push(Stream::Child, "/args/0", &Operation::Program { name: &name, path });
         }
-        if self.gate && !is_exec {
+        if !self.gateless.get() && !is_exec {
             out.push(Stream::Child, "", &Operation::Gate {});
         }
         for (place, hook) in self.hooks.iter().take(3) {
@@ -784,9 +792,9 @@ impl Steps {
 }
 
 impl ParentStep {
-    fn push(&self, out: &mut Builder) {
+    fn push(&self, out: &mut Builder, bundle: &Bundle) {
         let none = OwnedList::default();
-        let map;
+        let (map, source);
         let operation = match self {
             ParentStep::DenySetgroups => Operation::DenySetgroups {},
             ParentStep::UidMap(bytes) => {
@@ -805,6 +813,23 @@ impl ParentStep {
                 Operation::ResourceLimit { resource: *resource, soft: *soft, hard: *hard }
             }
             ParentStep::Oom(value) => Operation::OomScoreAdj { value: *value },
+            ParentStep::Mapped(choice, flags) => {
+                let map = c"0 100000 65536\n";
+                let propagation = propagation(*choice);
+                let mapped = Operation::IdMap { uid: map, gid: map, propagation };
+                out.push(Stream::Parent, "/parent", &mapped);
+                source = c(bundle.path("shared"));
+                Operation::Bind {
+                    source: &source,
+                    target: c"/tmp",
+                    set: 0,
+                    clear: 0,
+                    recursive_set: 0,
+                    recursive_clear: 0,
+                    propagation: 0,
+                    flags: *flags,
+                }
+            }
         };
         out.push(Stream::Parent, "/parent", &operation);
     }
@@ -896,23 +921,23 @@ impl Step {
             }),
             Step::Readonly(path) => child(&Operation::ReadonlyPath { path: &path.c() }),
             Step::Mask(path) => child(&Operation::MaskPath { path: &path.c() }),
-            Step::Attributes(path, set, clear) => {
-                child(&Operation::MountAttributes {
+            // Without options: the filesystem that holds the root is the machine's.
+            Step::Remount(path, bits, choice) => {
+                let options = OwnedList::default();
+                child(&Operation::Remount {
                     path: &path.c(),
-                    set: attributes(*set),
-                    clear: attributes(*clear),
+                    options: options.as_list(),
+                    set: attributes(bits[0]),
+                    clear: attributes(bits[1]),
+                    recursive_set: attributes(bits[2]),
+                    recursive_clear: attributes(bits[3]),
+                    propagation: propagation(*choice),
                 });
             }
             Step::ReadonlyRoot => child(&Operation::ReadonlyRoot {}),
             Step::RootPropagation(choice) => {
                 child(&Operation::RootPropagation { flags: propagation(*choice) });
             }
-            Step::Terminal(rows, columns, console, uid) => child(&Operation::Terminal {
-                rows: *rows,
-                columns: *columns,
-                console: (*console).into(),
-                uid: *uid,
-            }),
             Step::Descriptor(target, slot) => {
                 child(&Operation::Descriptor { target: target % 10, slot: (slot % 4).into() });
             }
@@ -920,11 +945,65 @@ impl Step {
             Step::Domainname(name) => child(&Operation::Domainname { name: &text(name) }),
             Step::Umask(mask) => child(&Operation::Umask { mask: *mask }),
             Step::NoNewPrivileges => child(&Operation::NoNewPrivileges {}),
-            Step::Seccomp(flags, program) => {
+            Step::Bounding(mask) => child(&Operation::BoundingCapabilities { mask: *mask }),
+            Step::WorkingDirectory(path, create) if inside => {
+                child(&Operation::WorkingDirectory { path: &path.c(), create: (*create).into() });
+            }
+            Step::WorkingDirectory(..) => {}
+            Step::Personality(persona) => child(&Operation::Personality { persona: *persona }),
+            Step::NewSession => child(&Operation::NewSession {}),
+            Step::Loopback => child(&Operation::LoopbackUp {}),
+            Step::Checkpoint => child(&Operation::Checkpoint {}),
+            Step::Odd(step) => step.push(out),
+        }
+    }
+}
+
+impl OddStep {
+    fn push(&self, out: &mut Builder) {
+        let mut child = |operation: &Operation<'_>| out.push(Stream::Child, "/step", operation);
+        match self {
+            OddStep::Terminal(rows, columns, console, uid) => child(&Operation::Terminal {
+                rows: *rows,
+                columns: *columns,
+                console: (*console).into(),
+                uid: *uid,
+            }),
+            OddStep::Seccomp(flags, program) => {
                 child(&Operation::Seccomp { flags: *flags, program });
             }
-            Step::Bounding(mask) => child(&Operation::BoundingCapabilities { mask: *mask }),
-            Step::User(uid, gid, groups, keep) => {
+            OddStep::Capabilities([effective, permitted, inheritable, ambient]) => {
+                child(&Operation::Capabilities {
+                    effective: *effective,
+                    permitted: *permitted,
+                    inheritable: *inheritable,
+                    ambient: *ambient,
+                });
+            }
+            OddStep::Label(kind, label) => {
+                child(&Operation::SecurityLabel { kind: *kind, label: &text(label) });
+            }
+            OddStep::IoPriority(value) => child(&Operation::IoPriority { value: *value }),
+            OddStep::Affinity(mask) => {
+                let mask: OwnedNumbers = mask.iter().copied().collect();
+                child(&Operation::Affinity { mask: mask.as_numbers() });
+            }
+            OddStep::MemoryPolicy(policy, nodes) => {
+                let nodes: OwnedNumbers = nodes.iter().copied().collect();
+                child(&Operation::MemoryPolicy { policy: *policy, nodes: nodes.as_numbers() });
+            }
+            OddStep::Join(slot) => {
+                child(&Operation::JoinNamespace { kind: join::NETWORK, slot: (slot % 4).into() });
+            }
+            OddStep::EnterCgroup(slot) => {
+                child(&Operation::EnterCgroup { slot: (slot % 4).into() })
+            }
+            OddStep::Attach(target, choice, flags) => child(&Operation::Attach {
+                target: &target.c(),
+                propagation: propagation(*choice),
+                flags: *flags,
+            }),
+            OddStep::User(uid, gid, groups, keep) => {
                 let groups: OwnedNumbers = groups.iter().copied().collect();
                 child(&Operation::User {
                     uid: *uid,
@@ -933,34 +1012,6 @@ impl Step {
                     keep_groups: (*keep).into(),
                 });
             }
-            Step::Capabilities([effective, permitted, inheritable, ambient]) => {
-                child(&Operation::Capabilities {
-                    effective: *effective,
-                    permitted: *permitted,
-                    inheritable: *inheritable,
-                    ambient: *ambient,
-                });
-            }
-            Step::WorkingDirectory(path, create) if inside => {
-                child(&Operation::WorkingDirectory { path: &path.c(), create: (*create).into() });
-            }
-            Step::WorkingDirectory(..) => {}
-            Step::Personality(persona) => child(&Operation::Personality { persona: *persona }),
-            Step::Label(kind, label) => {
-                child(&Operation::SecurityLabel { kind: *kind, label: &text(label) });
-            }
-            Step::IoPriority(value) => child(&Operation::IoPriority { value: *value }),
-            Step::Affinity(mask) => {
-                let mask: OwnedNumbers = mask.iter().copied().collect();
-                child(&Operation::Affinity { mask: mask.as_numbers() });
-            }
-            Step::NewSession => child(&Operation::NewSession {}),
-            Step::Loopback => child(&Operation::LoopbackUp {}),
-            Step::Checkpoint => child(&Operation::Checkpoint {}),
-            Step::Join(slot) => {
-                child(&Operation::JoinNamespace { kind: join::NETWORK, slot: (slot % 4).into() });
-            }
-            Step::EnterCgroup(slot) => child(&Operation::EnterCgroup { slot: (slot % 4).into() }),
         }
     }
 }

@@ -8,13 +8,14 @@ use std::sync::LazyLock;
 
 mod abi;
 mod cgroup;
+pub mod change;
 mod config;
-pub mod json;
 mod keeper;
 mod orphans;
 mod plan;
 mod process;
 mod protocol;
+mod rarely;
 mod resources;
 mod seccomp;
 mod state;
@@ -23,24 +24,35 @@ mod state;
 pub struct Target {
     /// Its name, which is that of its folder in `corpus` too.
     pub name: &'static str,
-    /// What it reads is JSON.
-    pub is_json: bool,
+    /// What it reads.
+    pub form: Form,
     /// What feeds it.
     pub run: fn(&[u8]),
 }
 
+/// What the bytes of an input mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// What they are.
+    Bytes,
+    /// A JSON document.
+    Json,
+    /// Calls and their arguments, made of them by `arbitrary`.
+    Program,
+}
+
 /// All targets.
 pub const TARGETS: [Target; 10] = [
-    Target { name: "abi", is_json: false, run: abi::run },
-    Target { name: "cgroup", is_json: false, run: cgroup::run },
-    Target { name: "config", is_json: true, run: config::run },
-    Target { name: "keeper", is_json: false, run: keeper::run },
-    Target { name: "plan", is_json: false, run: plan::run },
-    Target { name: "process", is_json: true, run: process::run },
-    Target { name: "protocol", is_json: false, run: protocol::run },
-    Target { name: "resources", is_json: true, run: resources::run },
-    Target { name: "seccomp", is_json: true, run: seccomp::run },
-    Target { name: "state", is_json: true, run: state::run },
+    Target { name: "abi", form: Form::Program, run: abi::run },
+    Target { name: "cgroup", form: Form::Bytes, run: cgroup::run },
+    Target { name: "config", form: Form::Json, run: config::run },
+    Target { name: "keeper", form: Form::Program, run: keeper::run },
+    Target { name: "plan", form: Form::Bytes, run: plan::run },
+    Target { name: "process", form: Form::Json, run: process::run },
+    Target { name: "protocol", form: Form::Bytes, run: protocol::run },
+    Target { name: "resources", form: Form::Json, run: resources::run },
+    Target { name: "seccomp", form: Form::Json, run: seccomp::run },
+    Target { name: "state", form: Form::Json, run: state::run },
 ];
 
 /// The target of this name.

@@ -3,7 +3,7 @@
 
 use std::sync::OnceLock;
 
-use locule_fuzz::Target;
+use locule_fuzz::{Form, Target};
 
 static TARGET: OnceLock<&Target> = OnceLock::new();
 
@@ -17,12 +17,21 @@ libfuzzer_sys::fuzz_target!(
 );
 
 libfuzzer_sys::fuzz_mutator!(|bytes: &mut [u8], size: usize, max_size: usize, seed: u32| {
+    let form = TARGET.get().map_or(Form::Bytes, |target| target.form);
     // Every fourth time as bytes all the same: parsers of text have to be tried, too.
-    if TARGET.get().is_some_and(|target| target.is_json) && seed % 4 != 0 {
-        if let Some(changed) = locule_fuzz::json::change(&bytes[..size], max_size, seed) {
-            bytes[..changed.len()].copy_from_slice(&changed);
-            return changed.len();
+    match (form, seed % 4) {
+        (Form::Json, 1..) => {
+            if let Some(changed) = locule_fuzz::change::json(&bytes[..size], max_size, seed) {
+                bytes[..changed.len()].copy_from_slice(&changed);
+                return changed.len();
+            }
         }
+        // Small changes alone would take days to make a program of a few calls.
+        (Form::Program, 0) => {
+            locule_fuzz::change::fill(&mut bytes[..max_size], seed);
+            return max_size;
+        }
+        _ => {}
     }
     libfuzzer_sys::fuzzer_mutate(bytes, size, max_size)
 });

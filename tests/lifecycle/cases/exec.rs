@@ -187,6 +187,7 @@ fn an_exec_beside_the_end_of_its_container_is_told_so(t: &Test) {
             let died = failure.to_string().contains("signal 9");
             assert!(failure.category == Category::State || died, "{failure}");
         }
+        ended(&*container.init());
         container.delete(false).expect("delete");
     }
 }

@@ -109,7 +109,7 @@ fn mounts_over_proc_are_refused(t: &Test) {
     assert_eq!(t.run(&spec).success(), "12.00 34.00");
 }
 
-fn a_link_of_the_image_leads_no_mount_over_proc(t: &Test) {
+pub fn a_link_of_the_image_leads_no_mount_over_proc(t: &Test) {
     let root = own_root(t);
     symlink("/proc/sys", root.join("data")).expect("symlink");
     symlink("proc", root.join("more")).expect("symlink");
@@ -176,7 +176,7 @@ fn links_in_the_place_of_proc_and_sys_are_refused(t: &Test) {
     }
 }
 
-fn a_root_that_changes_meanwhile_leads_nothing_outside(t: &Test) {
+pub fn a_root_that_changes_meanwhile_leads_nothing_outside(t: &Test) {
     let root = own_root(t);
     let outside = t.dir.join("outside");
     fs::create_dir(&outside).expect("mkdir");
@@ -225,7 +225,7 @@ fn a_working_directory_among_open_descriptors_is_refused(t: &Test) {
     container.delete(true).expect("delete");
 }
 
-fn masks_and_devices_follow_links_inside_the_root_only(t: &Test) {
+pub fn masks_and_devices_follow_links_inside_the_root_only(t: &Test) {
     let root = own_root(t);
     let outside = t.dir.join("outside");
     fs::create_dir(&outside).expect("mkdir");

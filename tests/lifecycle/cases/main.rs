@@ -8,7 +8,9 @@ mod exec;
 mod hostile;
 mod ids;
 mod life;
+mod mounts;
 mod namespaces;
+mod older;
 mod parentage;
 mod pause;
 mod process;
@@ -36,7 +38,9 @@ fn main() -> ExitCode {
             ("parentage", parentage::CASES),
             ("hostile", hostile::CASES),
             ("process", process::CASES),
+            ("mounts", mounts::CASES),
             ("namespaces", namespaces::CASES),
+            ("older", older::CASES),
             ("rootless", rootless::CASES),
             ("schema", schema::CASES),
         ],

@@ -6,6 +6,8 @@ pub const CASES: &[Case] = cases![
     a_limit_of_four_descriptors_is_the_programs_alone,
     of_two_variables_of_one_name_the_last_one_counts,
     the_personality_is_that_of_every_process,
+    the_memory_policy_is_that_of_every_process,
+    a_memory_policy_of_a_node_that_is_not_there_is_refused,
     an_execed_process_runs_on_its_processors,
 ];
 
@@ -36,6 +38,47 @@ fn the_personality_is_that_of_every_process(t: &Test) {
     let script = "test $(uname -m) != x86_64 && cat /proc/1/personality /proc/self/personality";
     assert_eq!(exec_shell(&*container, script), "00000008\n00000008");
     container.delete(true).expect("delete");
+}
+
+fn the_memory_policy_is_that_of_every_process(t: &Test) {
+    t.need_numa();
+    // What Linux 6.9 brought shows in /sys.
+    let weighted = std::path::Path::new("/sys/kernel/mm/mempolicy").exists();
+    for (mode, nodes, flag, shown) in [
+        ("MPOL_DEFAULT", None, None, "default"),
+        ("MPOL_LOCAL", None, None, "local"),
+        ("MPOL_PREFERRED", None, None, "local"),
+        ("MPOL_PREFERRED", Some("0"), Some("MPOL_F_RELATIVE_NODES"), "prefer=relative:0"),
+        ("MPOL_BIND", Some("0"), Some("MPOL_F_STATIC_NODES"), "bind=static:0"),
+        ("MPOL_BIND", Some("0"), Some("MPOL_F_NUMA_BALANCING"), "bind=balancing:0"),
+        ("MPOL_PREFERRED_MANY", Some("0"), None, "prefer (many):0"),
+        ("MPOL_INTERLEAVE", Some("0"), None, "interleave:0"),
+        ("MPOL_WEIGHTED_INTERLEAVE", Some("0"), None, "weighted interleave:0"),
+    ] {
+        if mode == "MPOL_WEIGHTED_INTERLEAVE" && !weighted {
+            println!("skipped: {mode}: a kernel that has it");
+            continue;
+        }
+        let mut spec = t.spec(&["/bin/sleep", "1000"]);
+        let flags: Vec<_> = flag.into_iter().collect();
+        spec["linux"]["memoryPolicy"] = json!({ "mode": mode, "nodes": nodes, "flags": flags });
+        let container = t.start("a", &spec);
+        for process in ["1", "self"] {
+            let map = exec_shell(&*container, &format!("head -n 1 /proc/{process}/numa_maps"));
+            let policy = map.split_once(' ').expect("an address and a policy").1;
+            assert!(policy.starts_with(shown), "{mode} {flag:?}: {map}");
+        }
+        container.delete(true).expect("delete");
+    }
+}
+
+fn a_memory_policy_of_a_node_that_is_not_there_is_refused(t: &Test) {
+    t.need_numa();
+    let mut spec = t.spec(&["/bin/true"]);
+    spec["linux"]["memoryPolicy"] = json!({ "mode": "MPOL_BIND", "nodes": "1023" });
+    let failure = t.refused(&t.options("a", &spec));
+    assert_eq!((failure.category, &*failure.pointer), (Category::Spec, "/linux/memoryPolicy"));
+    assert!(failure.hint.contains("has_memory"), "{failure:?}");
 }
 
 fn an_execed_process_runs_on_its_processors(t: &Test) {

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -98,6 +98,13 @@ impl Test {
         let v2 = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
         if !v1 && !v2.split_whitespace().any(|controller| controller == name) {
             self.skip(&format!("the cgroup controller {name}"));
+        }
+    }
+
+    /// Ends the case unless the kernel knows of memory nodes.
+    pub fn need_numa(&self) {
+        if !Path::new("/sys/devices/system/node").exists() {
+            self.skip("a kernel with NUMA");
         }
     }
 

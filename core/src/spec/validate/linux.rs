@@ -8,7 +8,7 @@ use crate::spec::oci::{
     Linux, LinuxDevice, LinuxDeviceType, LinuxIdMapping, LinuxMemoryPolicy, LinuxNamespaceType,
     MemoryPolicyFlagType, MemoryPolicyModeType, Spec,
 };
-use crate::spec::vocabulary;
+use crate::spec::vocabulary::{self, MOST_NODES, numbers_of};
 
 pub(super) fn check(spec: &Spec, linux: &Linux, namespaces: Namespaces) -> Result<()> {
     check_namespaces(namespaces)?;
@@ -267,36 +267,46 @@ fn is_interface_name(name: &str) -> bool {
 fn check_memory_policy(policy: &LinuxMemoryPolicy) -> Result<()> {
     use MemoryPolicyFlagType::*;
     use MemoryPolicyModeType::*;
-    let at = "/linux/memoryPolicy";
     let mode = policy.mode();
-    match policy.nodes() {
-        Some(nodes) if matches!(mode, MpolDefault | MpolLocal) => {
-            Err(refuse(format!("{at}/nodes"), format!("{mode} takes no nodes, but has {nodes:?}")))
+    let refuse = |field: &str, why: String| {
+        Err(refuse(format!("/linux/memoryPolicy/{field}"), format!("invalid memory policy {why}")))
+    };
+    let ranges = match policy.nodes().as_deref().map(|nodes| (nodes, numbers_of(nodes))) {
+        None => Vec::new(),
+        Some((_, Some(ranges))) if ranges.iter().all(|range| *range.end() < MOST_NODES) => ranges,
+        Some((nodes, _)) => {
+            let why =
+                format!("nodes {nodes:?}: not a list such as 0-1,3 of nodes below {MOST_NODES}");
+            return refuse("nodes", why);
+        }
+    };
+    let count: usize = ranges.into_iter().map(Iterator::count).sum();
+    match mode {
+        MpolDefault | MpolLocal if count > 0 => {
+            let why =
+                format!("nodes: {mode} as memory policy mode requires 0 nodes but got {count}");
+            return refuse("nodes", why);
         }
         // An empty set with MPOL_PREFERRED is the kernel's old way to say MPOL_LOCAL.
-        None if !matches!(mode, MpolDefault | MpolLocal | MpolPreferred) => {
-            Err(refuse(format!("{at}/nodes"), format!("{mode} needs nodes")))
+        MpolDefault | MpolLocal | MpolPreferred => {}
+        _ if count == 0 => {
+            let why = format!("nodes: {mode} as memory policy mode requires at least one node");
+            return refuse("nodes", why);
         }
-        Some(nodes) if !super::process::is_cpu_list(nodes) => {
-            Err(refuse(format!("{at}/nodes"), format!("{nodes:?} is not a list such as 0-1,3")))
-        }
-        _ => {
-            let flags = policy.flags().as_deref().unwrap_or_default();
-            if flags.contains(&MpolFStaticNodes) && flags.contains(&MpolFRelativeNodes) {
-                return Err(refuse(
-                    format!("{at}/flags"),
-                    "MPOL_F_STATIC_NODES and MPOL_F_RELATIVE_NODES exclude each other",
-                ));
-            }
-            if flags.contains(&MpolFNumaBalancing) && mode != MpolBind {
-                return Err(refuse(
-                    format!("{at}/flags"),
-                    format!("MPOL_F_NUMA_BALANCING needs MPOL_BIND, not {mode}"),
-                ));
-            }
-            Ok(())
-        }
+        _ => {}
     }
+    let flags = policy.flags().as_deref().unwrap_or_default();
+    if flags.contains(&MpolFStaticNodes) && flags.contains(&MpolFRelativeNodes) {
+        let why = "flags: MPOL_F_STATIC_NODES and MPOL_F_RELATIVE_NODES exclude each other";
+        return refuse("flags", why.into());
+    }
+    if flags.contains(&MpolFNumaBalancing) && !matches!(mode, MpolBind | MpolPreferredMany) {
+        let why = format!(
+            "flags: MPOL_F_NUMA_BALANCING needs MPOL_BIND or MPOL_PREFERRED_MANY, not {mode}"
+        );
+        return refuse("flags", why);
+    }
+    Ok(())
 }
 
 fn check_intel_rdt(linux: &Linux) -> Result<()> {

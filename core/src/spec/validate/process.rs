@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::spec::oci::{
     LinuxIdMapping, LinuxNamespaceType, LinuxSchedulerPolicy, Process, Scheduler, Spec,
 };
+use crate::spec::vocabulary::{MOST_PROCESSORS, numbers_of};
 
 /// The id that `setuid(2)` and its kin read as "leave it".
 const NO_ID: u32 = u32::MAX;
@@ -55,10 +56,14 @@ pub(super) fn check(process: &Process, at: &str) -> Result<()> {
         for (name, list) in
             [("initial", affinity.initial()), ("final", affinity.cpu_affinity_final())]
         {
-            if let Some(list) = list.as_deref().filter(|list| !is_cpu_list(list)) {
+            let Some(list) = list.as_deref() else { continue };
+            let ranges = numbers_of(list);
+            if !ranges.is_some_and(|all| all.iter().all(|range| *range.end() < MOST_PROCESSORS)) {
                 return Err(refuse(
                     format!("{at}/execCPUAffinity/{name}"),
-                    format!("{list:?} is not a list of CPUs such as 0-3,7"),
+                    format!(
+                        "{list:?} is not a list of CPUs such as 0-3,7, below {MOST_PROCESSORS}"
+                    ),
                 ));
             }
         }
@@ -240,13 +245,4 @@ fn check_deadline(scheduler: &Scheduler, at: &str) -> Result<()> {
         ));
     }
     Ok(())
-}
-
-/// A list such as `0-3,7`, each range in order.
-pub(super) fn is_cpu_list(list: &str) -> bool {
-    list.split(',').all(|range| {
-        let (first, last) = range.trim().split_once('-').unwrap_or((range.trim(), range.trim()));
-        matches!((first.parse::<u32>(), last.parse::<u32>()), (Ok(a), Ok(b)) if a <= b)
-            && !range.contains('+')
-    })
 }

@@ -2,9 +2,10 @@
 //!
 //! Zero often means "not set": engines written in Go send it so.
 
-use super::{member, process, refuse};
+use super::{member, refuse};
 use crate::error::Result;
 use crate::spec::oci::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources};
+use crate::spec::vocabulary;
 
 /// Checks a `resources` document, as `update` takes it. Pointers begin at the object.
 pub fn validate_resources(resources: &LinuxResources) -> Result<()> {
@@ -126,7 +127,9 @@ fn check_cpu(cpu: &LinuxCpu, at: &str) -> Result<()> {
         ));
     }
     for (name, list) in [("cpus", cpu.cpus()), ("mems", cpu.mems())] {
-        if let Some(list) = list.as_deref().filter(|list| !process::is_cpu_list(list.trim())) {
+        if let Some(list) =
+            list.as_deref().filter(|list| vocabulary::numbers_of(list.trim()).is_none())
+        {
             return Err(refuse(
                 format!("{at}/{name}"),
                 format!("{list:?} is not a list such as 0-3,7"),

@@ -218,6 +218,16 @@ fn wrong_linux_settings_are_refused() {
         (r#""personality":{"domain":"LINUX","flags":["X"]}"#, "/linux/personality/flags/0"),
         (r#""memoryPolicy":{"mode":"MPOL_LOCAL","nodes":"0"}"#, "/linux/memoryPolicy/nodes"),
         (r#""memoryPolicy":{"mode":"MPOL_BIND"}"#, "/linux/memoryPolicy/nodes"),
+        (r#""memoryPolicy":{"mode":"MPOL_BIND","nodes":"1024"}"#, "/linux/memoryPolicy/nodes"),
+        (
+            r#""memoryPolicy":{"mode":"MPOL_LOCAL","flags":["MPOL_F_NUMA_BALANCING"]}"#,
+            "/linux/memoryPolicy/flags",
+        ),
+        (
+            r#""memoryPolicy":{"mode":"MPOL_BIND","nodes":"0",
+               "flags":["MPOL_F_STATIC_NODES","MPOL_F_RELATIVE_NODES"]}"#,
+            "/linux/memoryPolicy/flags",
+        ),
         (r#""intelRdt":{"closID":"a/b"}"#, "/linux/intelRdt/closID"),
         (r#""netDevices":{"a/b":{}}"#, "/linux/netDevices/a~1b"),
         (r#""netDevices":{"eth0":{"name":"averylonginterface"}}"#, "/linux/netDevices/eth0/name"),

@@ -1,4 +1,4 @@
-//! Changes JSON as JSON. A flipped byte breaks a document more often than it says something new;
+//! How inputs are changed. JSON is changed as JSON: a flipped byte breaks a document more often than it says something new;
 //! a member that is gone, doubled, or has another's value gets past the parser.
 
 use serde_json::{Map, Value, json};
@@ -15,8 +15,14 @@ impl Dice {
     }
 }
 
+/// Fills an input with anything.
+pub fn fill(bytes: &mut [u8], seed: u32) {
+    let mut dice = Dice(u64::from(seed) << 1 | 1);
+    bytes.fill_with(|| dice.below(256) as u8);
+}
+
 /// A changed document, or nothing if the bytes are no JSON or all has become too long.
-pub fn change(bytes: &[u8], longest: usize, seed: u32) -> Option<Vec<u8>> {
+pub fn json(bytes: &[u8], longest: usize, seed: u32) -> Option<Vec<u8>> {
     let mut document: Value = serde_json::from_slice(bytes).ok()?;
     let mut dice = Dice(u64::from(seed) << 1 | 1);
     for _ in 0..=dice.below(3) {
