@@ -20,7 +20,8 @@ pub fn serve(keeper: &mut Keeper, socket: Raw, born: bool) -> bool {
     let mut bytes = [0; Request::SIZE + 1];
     let mut descriptors = Descriptors::none();
     let len = match socket::receive(socket, &mut bytes, &mut descriptors, MSG_DONTWAIT) {
-        Ok(0) => return false,
+        // An empty datagram looks the same, and is only another that says nothing.
+        Ok(0) if hung_up(socket) => return false,
         Ok(len) => len,
         Err(Errno::EAGAIN) => return true,
         Err(Errno::EINVAL) => {
@@ -278,7 +279,11 @@ fn escort(
 
 /// Whether the asker has given up, and told its caller so, before the request was read.
 fn withdrawn(reply: Option<&Fd>) -> bool {
-    let mut entry = [PollFd::hangup(reply.map_or(-1, Fd::raw))];
+    hung_up(reply.map_or(-1, Fd::raw))
+}
+
+fn hung_up(socket: Raw) -> bool {
+    let mut entry = [PollFd::hangup(socket)];
     system::poll(&mut entry, Some(TimeSpec::ZERO)) == Ok(1)
 }
 

@@ -246,3 +246,15 @@ fn nobody_is_remembered_who_cannot_be_told_anything() {
     assert_eq!(open(), before);
     keeper.shut_down();
 }
+
+#[test]
+fn an_empty_datagram_is_not_taken_for_the_end_of_the_host() {
+    let Some(bundle) = Bundle::new() else { return };
+    let keeper = Keeper::new(As::Root);
+    let (_out, output) = pipe();
+    let created = keeper.create(&bundle, &script(&bundle, "sleep 100"), 0, &[output.as_raw_fd()]);
+    created.created();
+    send(&keeper.socket, b"", &[]);
+    assert!(matches!(keeper.start().reply(), Reply::Started { .. }));
+    keeper.shut_down();
+}
