@@ -6,10 +6,11 @@ use super::vocabulary;
 
 /// Prepares a whole `config.json`.
 pub(super) fn fill_spec(spec: &mut Node) {
-    // Sections of other platforms are none of our business, right or wrong; and two members
+    // Sections of other platforms, and of virtual machines, are none of our business, right or
+    // wrong; and two members
     // that oci-spec reads at the top have never been in the specification.
     spec.remove(|key, _| {
-        matches!(key, "windows" | "solaris" | "zos" | "uidMappings" | "gidMappings")
+        matches!(key, "windows" | "solaris" | "zos" | "vm" | "uidMappings" | "gidMappings")
     });
     remove_empty(spec, &["hostname", "domainname"]);
     if let Some(process) = spec.get_mut("process") {

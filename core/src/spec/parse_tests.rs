@@ -114,7 +114,10 @@ fn unknown_members_are_ignored() {
 
 #[test]
 fn sections_of_other_platforms_are_not_even_looked_at() {
-    parse(spec(r#","windows":7,"solaris":[],"zos":"","uidMappings":3"#).as_bytes()).unwrap();
+    parse(
+        spec(r#","windows":7,"solaris":[],"zos":"","vm":{"kernel":1},"uidMappings":3"#).as_bytes(),
+    )
+    .unwrap();
 }
 
 #[test]
