@@ -231,6 +231,9 @@ operations! {
     /// `set_mempolicy`: `policy` is a mode and its flags, `nodes` a bit mask, 32 nodes a number.
     70 MemoryPolicy { policy: u32, nodes: Numbers<'a> }
 
+    /// Write "0" to the `tasks` file of a resctrl group in `slot`.
+    66 EnterResctrlGroup { slot: u32 }
+
     // ---- Stream::Start ---------------------------------------------------------------------
 
     /// Execute the program that [`Operation::Program`] found. `HOME` is taken from the
@@ -253,6 +256,8 @@ operations! {
     100 KillCgroup { path: &'a CStr }
     /// Remove the cgroup directory `path` and those below; nothing if it is missing.
     101 RemoveCgroup { path: &'a CStr }
+    /// Remove the resctrl group `path`; nothing if it is missing.
+    103 RemoveResctrlGroup { path: &'a CStr }
     /// Remove the container's state directory `path` with the files in it.
     102 RemoveState { path: &'a CStr }
 }
