@@ -5,6 +5,7 @@ use std::path::Path;
 use super::*;
 use crate::cgroup::Hierarchy;
 use crate::container::Rootfs;
+use crate::resctrl::Group;
 use crate::spec;
 
 /// Who compiles.
@@ -23,6 +24,7 @@ fn facts(caller: Caller) -> HostFacts {
         privileged: true,
         in_user_namespace: false,
         setgroups_denied: false,
+        selinux: true,
         last_capability: 40,
         id_mappers: Some(IdMappers {
             newuidmap: "/usr/bin/newuidmap".into(),
@@ -58,6 +60,11 @@ fn program(_: &oci::LinuxSeccomp) -> Result<Arc<seccomp::Program>> {
     Ok(Arc::new(seccomp::Program { bpf: vec![0; 16], flags: 0 }))
 }
 
+fn resctrl(spec: &spec::Spec) -> Result<Option<Group>> {
+    let rdt = spec.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref());
+    rdt.map(|rdt| Group::of(rdt, "box", Some(Path::new("/sys/fs/resctrl")))).transpose()
+}
+
 /// The plan that creates a container.
 pub fn compile_container(spec: &spec::Spec, caller: Caller) -> Result<Plan> {
     let facts = facts(caller);
@@ -71,6 +78,7 @@ pub fn compile_container(spec: &spec::Spec, caller: Caller) -> Result<Plan> {
         rootfs: if caller == Caller::User { Rootfs::Overlay } else { Rootfs::Direct },
         facts: &facts,
         location: &location,
+        resctrl: resctrl(spec)?.as_ref(),
         descriptors: Descriptors { stdio: [true; 3], pass: 2 },
         seccomp: &program,
     })
@@ -85,6 +93,7 @@ pub fn compile_exec(spec: &spec::Spec, process: &spec::Process, caller: Caller) 
         process,
         facts: &facts,
         location: &location,
+        resctrl: resctrl(spec)?.as_ref(),
         descriptors: Descriptors { stdio: [true, false, true], pass: 1 },
         keep_groups: caller == Caller::User,
         gate: true,
