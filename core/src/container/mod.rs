@@ -13,6 +13,7 @@ mod handle;
 mod joined;
 mod options;
 mod pidfd;
+mod poststop;
 mod process;
 mod record;
 mod runtime;
