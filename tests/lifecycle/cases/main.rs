@@ -17,6 +17,7 @@ mod parentage;
 mod pause;
 mod process;
 mod rootless;
+mod schema;
 mod signals;
 mod stdio;
 mod systemd;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
             ("older", older::CASES),
             ("rootless", rootless::CASES),
             ("systemd", systemd::CASES),
+            ("schema", schema::CASES),
         ],
         &[
             stdio::HELPERS,

@@ -31,7 +31,7 @@ pub fn with_systemd() -> bool {
     std::env::var_os("LOCULE_CGROUPS").is_some_and(|choice| choice == "systemd")
 }
 
-pub use c_abi::CAbi;
+pub use c_abi::{CAbi, generated_spec};
 pub use engine::{Container, Create, Engine, Exec, Failure, Process, Stream, Token};
 pub use rust_api::RustApi;
 pub use test::Test;
