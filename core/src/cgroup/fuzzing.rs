@@ -22,6 +22,7 @@ fn location(directory: &Path, unified: bool) -> Location {
         false => vec!["blkio", "cpuacct", "devices", "net_cls", "net_prio"],
     });
     Location {
+        unit: None,
         places: vec![Place {
             controllers: controllers.into_iter().map(str::to_owned).collect(),
             unified,
