@@ -29,6 +29,7 @@ pub const CASES: &[Case] = cases![
     a_container_without_a_keeper_is_a_scope_too,
     another_program_runs_in_the_scope,
     a_paused_container_is_deleted_with_its_unit,
+    the_host_gets_no_thread_no_child_and_no_signal,
 ];
 
 pub const HELPERS: &[Case] = cases![systemd_host];
@@ -457,4 +458,33 @@ fn a_paused_container_is_deleted_with_its_unit(t: &Test) {
     assert_eq!(container.status(), "paused");
     container.delete(true).expect("delete");
     assert_eq!(property(&unit_of(&*container), "LoadState"), "not-found");
+}
+
+/// Asks nobody but the library: `systemctl` would be a child, too.
+fn the_host_gets_no_thread_no_child_and_no_signal(t: &Test) {
+    need_systemd(t);
+    let threads = || fs::read_dir("/proc/self/task").unwrap().count();
+    let before = threads();
+    // SAFETY: the set is initialised by the first call and lives through the others.
+    let sigchld = unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGCHLD);
+        assert_eq!(libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()), 0);
+        set
+    };
+    let container = t.start("a", &spec(t, "sleep 1000"));
+    container.update(&json!({ "pids": { "limit": 30 } })).expect("update");
+    assert_eq!(leftovers::children(std::process::id() as i32), [0i32; 0]);
+    container.delete(true).expect("delete");
+    assert_eq!(threads(), before);
+    let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: as above; nothing is stored.
+    unsafe {
+        assert_eq!(
+            libc::sigtimedwait(&raw const sigchld, std::ptr::null_mut(), &raw const now),
+            -1
+        );
+        assert_eq!(libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG), -1);
+    }
 }
