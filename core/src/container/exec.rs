@@ -44,8 +44,8 @@ pub(super) fn exec(container: &Container, options: &ExecOptions<'_>) -> Result<P
     })
 }
 
-/// How long a dying process may take to be dead.
-const DYING: Duration = Duration::from_millis(200);
+/// How long a dying process may take to be dead, on a machine however busy.
+const DYING: Duration = Duration::from_secs(2);
 
 fn begin(container: &Container, options: &ExecOptions<'_>) -> Result<Process> {
     container.check_exists()?;
