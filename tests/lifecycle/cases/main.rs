@@ -8,6 +8,7 @@ mod exec;
 mod hostile;
 mod ids;
 mod life;
+mod limits;
 mod mounts;
 mod namespaces;
 mod older;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
             ("signals", signals::CASES),
             ("exec", exec::CASES),
             ("pause", pause::CASES),
+            ("limits", limits::CASES),
             ("stdio", stdio::CASES),
             ("waiting", waiting::CASES),
             ("attach", attach::CASES),
