@@ -84,8 +84,7 @@ timeout --foreground "${LOCULE_VM_TIMEOUT:-1800}" qemu-system-x86_64 \
     -drive "$(disk "$out/root-$kernel.ext4")" -drive "$(disk "$work/programs.ext4")" \
     -device isa-debug-exit,iobase=0x501,iosize=2 \
     -serial "file:$log" -serial stdio </dev/null \
-    | awk -v marker="$work/marker" '
-        /^@@EXIT / { print $2 >marker; next } { print; fflush() }'
+    | sed -u -e "/^@@EXIT /{ s///; w $work/marker" -e 'd; }'
 status=${PIPESTATUS[0]}
 set -e
 
