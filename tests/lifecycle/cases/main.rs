@@ -10,6 +10,7 @@ mod hooks;
 mod hostile;
 mod ids;
 mod life;
+mod limits;
 mod mounts;
 mod namespaces;
 mod older;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
             ("exec", exec::CASES),
             ("events", events::CASES),
             ("pause", pause::CASES),
+            ("limits", limits::CASES),
             ("stdio", stdio::CASES),
             ("waiting", waiting::CASES),
             ("attach", attach::CASES),
