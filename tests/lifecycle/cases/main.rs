@@ -5,8 +5,10 @@
 
 mod attach;
 mod exec;
+mod forgeries;
 mod hostile;
 mod ids;
+mod insiders;
 mod life;
 mod mounts;
 mod namespaces;
@@ -36,12 +38,21 @@ fn main() -> ExitCode {
             ("attach", attach::CASES),
             ("parentage", parentage::CASES),
             ("hostile", hostile::CASES),
+            ("forgeries", forgeries::CASES),
+            ("insiders", insiders::CASES),
             ("process", process::CASES),
             ("mounts", mounts::CASES),
             ("namespaces", namespaces::CASES),
             ("older", older::CASES),
             ("rootless", rootless::CASES),
         ],
-        &[stdio::HELPERS, attach::HELPERS, parentage::HELPERS, rootless::HELPERS].concat(),
+        &[
+            stdio::HELPERS,
+            attach::HELPERS,
+            parentage::HELPERS,
+            rootless::HELPERS,
+            insiders::HELPERS,
+        ]
+        .concat(),
     )
 }
