@@ -515,6 +515,7 @@ pub fn clean_up(document: &Document<'static>, state: Option<&Fd>, pid: i32) {
         let _ = match step.operation {
             Operation::KillCgroup { path } => cleanup::kill_cgroup(path),
             Operation::RemoveCgroup { path } => cleanup::remove_cgroup(path),
+            Operation::RemoveResctrlGroup { path } => cleanup::remove_resctrl_group(path),
             Operation::RemoveState { path } => cleanup::remove_state(path),
             Operation::Hook { .. } => hook::run(&step.operation, pid, 1, &Interrupts::NONE),
             _ => Ok(()),
@@ -549,7 +550,9 @@ pub fn read_plan(file: Raw) -> Result<Plan, Reply> {
     };
     let bytes = map().map_err(|errno| refusal(detail::MALFORMED_PLAN, errno))?;
     let document = Document::parse(bytes).and_then(|document| document.check().map(|()| document));
-    document
-        .map(|document| Plan { bytes, document })
-        .map_err(|_| refusal(detail::MALFORMED_PLAN, Errno::EINVAL))
+    document.map(|document| Plan { bytes, document }).map_err(|_| {
+        // SAFETY: the document that refers to it has come to nothing.
+        unsafe { system::unmap(bytes) };
+        refusal(detail::MALFORMED_PLAN, Errno::EINVAL)
+    })
 }

@@ -231,6 +231,9 @@ operations! {
     /// `set_mempolicy`: `policy` is a mode and its flags, `nodes` a bit mask, 32 nodes a number.
     70 MemoryPolicy { policy: u32, nodes: Numbers<'a> }
 
+    /// Write "0" to the `tasks` file of a resctrl group in `slot`.
+    66 EnterResctrlGroup { slot: u32 }
+
     // ---- Stream::Start ---------------------------------------------------------------------
 
     /// Execute the program that [`Operation::Program`] found. `HOME` is taken from the
@@ -239,9 +242,9 @@ operations! {
 
     // ---- Hooks, in several streams ------------------------------------------------------------
 
-    /// Run a hook and wait. Its standard input is `state_head`, the container's pid in
-    /// decimal (the pid the acting process knows it by), `state_tail`. `timeout` is in
-    /// milliseconds, 0 for none. It must exit 0.
+    /// Run a hook and wait. Its standard input is `state_head` and, unless `state_tail` is
+    /// empty, the container's pid in decimal (the pid the acting process knows it by) and
+    /// `state_tail`. `timeout` is in milliseconds, 0 for none. It must exit 0.
     90 Hook {
         path: &'a CStr, args: List<'a>, env: List<'a>, timeout: u64,
         state_head: &'a CStr, state_tail: &'a CStr,
@@ -253,6 +256,8 @@ operations! {
     100 KillCgroup { path: &'a CStr }
     /// Remove the cgroup directory `path` and those below; nothing if it is missing.
     101 RemoveCgroup { path: &'a CStr }
+    /// Remove the resctrl group `path`; nothing if it is missing.
+    103 RemoveResctrlGroup { path: &'a CStr }
     /// Remove the container's state directory `path` with the files in it.
     102 RemoveState { path: &'a CStr }
 }

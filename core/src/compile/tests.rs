@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::cgroup::{Hierarchies, Hierarchy, Location};
 use crate::container::Rootfs;
+use crate::resctrl::Group;
 use crate::spec;
 
 fn hierarchies() -> Hierarchies {
@@ -28,6 +29,7 @@ fn root_facts() -> HostFacts {
         privileged: true,
         in_user_namespace: false,
         setgroups_denied: false,
+        selinux: false,
         last_capability: 40,
         id_mappers: None,
         root_entries: Vec::new(),
@@ -60,6 +62,12 @@ fn program(_: &oci::LinuxSeccomp) -> Result<Arc<seccomp::Program>> {
     Ok(Arc::new(seccomp::Program { bpf: vec![0; 16], flags: 0 }))
 }
 
+/// As where it is mounted at the usual place.
+fn resctrl(spec: &spec::Spec) -> Option<Group> {
+    let rdt = spec.linux().as_ref()?.intel_rdt().as_ref()?;
+    Some(Group::of(rdt, "box", Some(Path::new("/sys/fs/resctrl"))).unwrap())
+}
+
 fn compile_with(config: &Value, facts: &HostFacts, rootfs: Rootfs) -> Result<Plan> {
     let spec = spec::parse(config.to_string().as_bytes())?;
     spec::validate(&spec)?;
@@ -73,6 +81,7 @@ fn compile_with(config: &Value, facts: &HostFacts, rootfs: Rootfs) -> Result<Pla
         rootfs,
         facts,
         location: &location,
+        resctrl: resctrl(&spec).as_ref(),
         descriptors: Descriptors { stdio: [true; 3], pass: 1 },
         seccomp: &program,
     })
@@ -139,6 +148,7 @@ fn full() -> Value {
             ],
             "sysctl": { "net.ipv4.ip_unprivileged_port_start": "0" },
             "resources": { "pids": { "limit": 64 } },
+            "intelRdt": { "closID": "shared", "enableMonitoring": true },
             "seccomp": { "defaultAction": "SCMP_ACT_ALLOW" },
             "rootfsPropagation": "slave",
             "memoryPolicy": { "mode": "MPOL_BIND", "nodes": "0-1,33",
@@ -196,6 +206,7 @@ fn plans_of_another_process_in_the_container() {
         process: &process,
         facts: &facts,
         location: &location,
+        resctrl: resctrl(&spec).as_ref(),
         descriptors: Descriptors::default(),
         keep_groups: false,
         gate: false,
@@ -233,15 +244,28 @@ fn maps_that_need_a_helper_are_refused_where_there_is_none() {
 
 #[test]
 fn a_field_that_is_not_carried_out_is_refused_and_not_ignored() {
-    for (path, value) in [
-        ("/linux/intelRdt", json!({ "closID": "a" })),
-        ("/linux/netDevices", json!({ "eth0": {} })),
-    ] {
-        let mut config = full();
-        config["linux"][path.rsplit('/').next().unwrap()] = value;
-        let error = compile_with(&config, &root_facts(), Rootfs::Direct).unwrap_err();
-        assert_eq!((error.category(), error.pointer()), (Category::Unsupported, Some(path)));
-    }
+    let mut config = full();
+    config["linux"]["netDevices"] = json!({ "eth0": {} });
+    let error = compile_with(&config, &root_facts(), Rootfs::Direct).unwrap_err();
+    assert_eq!(error.category(), Category::Unsupported);
+    assert_eq!(error.pointer(), Some("/linux/netDevices"));
+}
+
+#[test]
+fn new_filesystems_have_the_mount_label() {
+    let mut config = full();
+    config["linux"]["mountLabel"] = json!("system_u:object_r:container_file_t:s0:c1,c2");
+    let error = compile_with(&config, &root_facts(), Rootfs::Direct).unwrap_err();
+    assert_eq!(error.category(), Category::Unsupported);
+    assert_eq!(error.pointer(), Some("/linux/mountLabel"));
+    let facts = HostFacts { selinux: true, ..root_facts() };
+    let text = compile_with(&config, &facts, Rootfs::Direct).unwrap().to_text();
+    let labelled: Vec<&str> = text
+        .lines()
+        .filter(|line| line.contains("context=system_u:object_r:container_file_t:s0:c1,c2"))
+        .map(|line| line.split(' ').nth(3).unwrap())
+        .collect();
+    assert_eq!(labelled, ["fstype=\"tmpfs\"", "fstype=\"devpts\""], "{text}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -13,16 +13,18 @@ use super::failure::{blame_memory, error_of};
 use super::handle::{self, Container};
 use super::joined;
 use super::pidfd::Identity;
+use super::poststop;
 use super::process::{self, ExitSource, Process};
 use super::record::Record;
 use super::state_dir::{StateDir, check_id};
 use super::stdio::Streams;
 use super::{CreateOptions, OnHostExit, Parentage, Runtime};
 use crate::cgroup::{self, Cgroup, Entry, Location};
-use crate::compile::{ContainerInput, Plan, Slot, cgroup_owner, compile_container};
+use crate::compile::{About, ContainerInput, Plan, Slot, cgroup_owner, compile_container};
 use crate::launch::{
     Channel, Deadline, Execution, Message, Relation, memory_file, reap, reap_if_ended, request,
 };
+use crate::resctrl::{self, Group};
 use crate::spec::{oci, vocabulary};
 use crate::{Category, Error, Result, Stage};
 
@@ -35,6 +37,18 @@ fn locate(runtime: &Runtime, spec: &oci::Spec, id: &str) -> Result<Location> {
     facts.cgroups.locate(path, id, facts.euid)
 }
 
+/// The resctrl groups that the configuration asks for. The machine is looked at only then.
+fn resctrl_group(spec: &oci::Spec, id: &str) -> Result<Option<Group>> {
+    let Some(rdt) = spec.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref()) else {
+        return Ok(None);
+    };
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").map_err(|error| {
+        Error::io(Stage::Settings, &error, "read /proc/self/mountinfo".to_owned())
+    })?;
+    Group::of(rdt, id, resctrl::mount_point(&mounts).as_deref()).map(Some)
+}
+
+#[allow(clippy::too_many_arguments, reason = "all that a creation knows by then")]
 fn compile(
     runtime: &Runtime,
     spec: &oci::Spec,
@@ -42,6 +56,7 @@ fn compile(
     options: &CreateOptions<'_>,
     id: &str,
     location: &Location,
+    resctrl: Option<&Group>,
     streams: &Streams,
 ) -> Result<Plan> {
     compile_container(&ContainerInput {
@@ -52,6 +67,7 @@ fn compile(
         rootfs: options.rootfs,
         facts: &runtime.0.facts,
         location,
+        resctrl,
         descriptors: streams.descriptors(options.pass_fds.len()),
         seccomp: &|profile| runtime.0.seccomp.get(profile),
     })
@@ -64,8 +80,9 @@ pub(super) fn explain(runtime: &Runtime, options: &CreateOptions<'_>) -> Result<
     let spec = &configuration.spec;
     joined::check(spec)?;
     let location = locate(runtime, spec, id)?;
+    let resctrl = resctrl_group(spec, id)?;
     let streams = Streams::open(&options.stdio)?;
-    compile(runtime, spec, &bundle, options, id, &location, &streams)
+    compile(runtime, spec, &bundle, options, id, &location, resctrl.as_ref(), &streams)
 }
 
 pub(super) fn create(runtime: &Runtime, options: &CreateOptions<'_>) -> Result<Container> {
@@ -88,10 +105,21 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
     let spec = &configuration.spec;
     joined::check(spec)?;
     let location = locate(runtime, spec, id)?;
+    let resctrl = resctrl_group(spec, id)?;
+    if let Some(group) = &resctrl {
+        group.check_free()?;
+    }
     let mut streams = Streams::open(&options.stdio)?;
 
     let (dir, _lock) = reserve(runtime, id)?;
-    let mut begun = Begun { dir: Some(dir), cgroup: None, keeper: None, leaving: None };
+    let mut begun = Begun {
+        dir: Some(dir),
+        cgroup: None,
+        resctrl: None,
+        keeper: None,
+        leaving: None,
+        poststop: None,
+    };
     // First of all, so that it gets ready while this thread does its part.
     let relation =
         if options.parentage == Parentage::Child { Relation::Child } else { Relation::Silent };
@@ -109,6 +137,7 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
         keeper: keeper_stays,
         init: None,
         cgroup: location.clone(),
+        resctrl: resctrl.clone(),
         config: configuration.json.clone(),
     };
     let record_file = begun.dir().write(&record)?;
@@ -120,10 +149,24 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
     if let Some(owner) = cgroup_owner(spec).filter(|&owner| owner != runtime.0.facts.euid) {
         cgroup.delegate(owner)?;
     }
+    let rdt = spec.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref());
+    if let (Some(group), Some(rdt)) = (&resctrl, rdt) {
+        begun.resctrl = Some(group.make(rdt)?);
+    }
+    let tasks = open_tasks(resctrl.as_ref())?;
     let entries = cgroup.entries()?;
     // Without privilege there may be fewer cgroups now than there were to be.
     record.cgroup = cgroup.location().clone();
-    let plan = compile(runtime, spec, &bundle, options, id, cgroup.location(), &streams)?;
+    let plan = compile(
+        runtime,
+        spec,
+        &bundle,
+        options,
+        id,
+        cgroup.location(),
+        resctrl.as_ref(),
+        &streams,
+    )?;
 
     let descriptors = Opened::open(&plan, |slot| match slot {
         Slot::Stdio(number) => streams.raw(*number),
@@ -131,6 +174,7 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
         Slot::CgroupEntry(index) => entries.get(*index).map(|entry| match entry {
             Entry::IntoV2(fd) | Entry::Procs(fd) => fd.as_raw_fd(),
         }),
+        Slot::ResctrlTasks(index) => tasks.get(*index).map(AsRawFd::as_raw_fd),
         Slot::Namespace { .. } | Slot::Init => None,
     })?;
     let flags = match options.parentage {
@@ -139,6 +183,8 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
         Parentage::Child => protocol::create::CHILD,
     } | if record.detached { protocol::create::DETACHED } else { 0 };
     let (Some(dir), Some(keeper)) = (&begun.dir, &begun.keeper) else { unreachable!("made above") };
+    // From here on hooks may have run, which the last ones are to undo.
+    begun.poststop = Some((runtime, About { spec, id, bundle: &bundle }));
     let replies = keeper.create(runtime, flags, &plan, dir, &descriptors)?;
     let (created, terminal) = await_creation(&replies, &deadline, Stage::Spawn)
         .map_err(|error| blame_memory(error, cgroup))?;
@@ -167,7 +213,18 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
         _companion: None,
     }));
     runtime.0.events.watch(&process)?;
-    Ok(handle::created(runtime, record, configuration, begun.finish(), process))
+    let parts = begun.finish();
+    Ok(handle::created(runtime, record, configuration, parts, process))
+}
+
+/// The files through which processes get into resctrl groups.
+pub(super) fn open_tasks(group: Option<&Group>) -> Result<Vec<OwnedFd>> {
+    let open = |path: PathBuf| {
+        let file = std::fs::File::options().write(true).open(&path);
+        file.map(OwnedFd::from)
+            .map_err(|error| Error::io(Stage::Settings, &error, format!("open {path:?}")))
+    };
+    group.map_or_else(Vec::new, Group::tasks).into_iter().map(open).collect()
 }
 
 /// Takes the id. A directory of that name which a crash has left is cleaned up first.
@@ -186,12 +243,14 @@ fn reserve(runtime: &Runtime, id: &str) -> Result<(StateDir, super::state_dir::L
 
 /// What there is of a container that is being created. Dropped before it is finished, it is
 /// taken back, in the order that lets each part go.
-struct Begun {
+struct Begun<'a> {
     dir: Option<StateDir>,
     cgroup: Option<Cgroup>,
+    resctrl: Option<resctrl::Made>,
     keeper: Option<Keeper>,
     /// A keeper that is a child of this process, to be reaped.
     leaving: Option<OwnedFd>,
+    poststop: Option<(&'a Runtime, About<'a>)>,
 }
 
 /// What a finished container consists of.
@@ -201,13 +260,17 @@ pub(super) struct Parts {
     pub(super) keeper: Keeper,
 }
 
-impl Begun {
+impl Begun<'_> {
     fn dir(&self) -> &StateDir {
         self.dir.as_ref().expect("there from the beginning to the end")
     }
 
     fn finish(mut self) -> Parts {
+        if let Some(made) = self.resctrl.take() {
+            made.keep();
+        }
         let parts = (self.dir.take(), self.cgroup.take(), self.keeper.take());
+        self.poststop = None;
         let (Some(dir), Some(cgroup), Some(keeper)) = parts else {
             unreachable!("finished with every part made")
         };
@@ -215,7 +278,7 @@ impl Begun {
     }
 }
 
-impl Drop for Begun {
+impl Drop for Begun<'_> {
     fn drop(&mut self) {
         if let Some(keeper) = &self.keeper {
             keeper.dismiss();
@@ -231,8 +294,13 @@ impl Drop for Begun {
                 tracing::warn!(%error, "a failed creation left a cgroup");
             }
         }
+        // Before the directory that remembers it.
+        self.resctrl = None;
         if let Some(Err(error)) = self.dir.as_ref().map(StateDir::remove) {
             tracing::warn!(%error, "a failed creation left a state directory");
+        }
+        if let Some((runtime, about)) = &self.poststop {
+            poststop::run(runtime, about);
         }
     }
 }
@@ -304,7 +372,7 @@ impl Keeper {
     }
 
     /// Waits until one that is leaving, and is this process's to collect, has left.
-    fn see_off(&self) {
+    pub(super) fn see_off(&self) {
         if let Some(adopted) = &self.1 {
             let deadline = Deadline::within(Some(Duration::from_secs(1)), None);
             let _ = deadline.wait(adopted.as_fd(), Stage::Delete);

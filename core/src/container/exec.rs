@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use locule_plan::protocol::{Request, RequestKind, WITHDRAW};
 
-use super::create::{Keeper, Opened, PATIENCE, await_creation, plan_file, raw_of};
+use super::create::{Keeper, Opened, PATIENCE, await_creation, open_tasks, plan_file, raw_of};
 use super::handle::Container;
 use super::process::{self, ExitSource, Process};
 use super::state_dir::{StateDir, make_directory};
@@ -35,17 +35,19 @@ impl Drop for OwnKeeper {
 
 pub(super) fn exec(container: &Container, options: &ExecOptions<'_>) -> Result<Process> {
     begin(container, options).map_err(|error| {
-        // What the kernel says of namespaces whose first process is dying.
-        let dying = matches!(error.errno(), Some(libc::ENOMEM | libc::ESRCH));
-        match dying.then(|| container.init().wait(Some(DYING), None)) {
-            Some(Ok(Some(_))) => not_running(Status::Stopped.name()),
+        // What the kernel says of namespaces whose first process is dying; the one has another
+        // meaning, too, and the other has none. On a busy machine dying takes its time.
+        let patience = match error.errno() {
+            Some(libc::ENOMEM) => Duration::from_millis(200),
+            Some(libc::ESRCH) => Duration::from_secs(5),
+            _ => return error,
+        };
+        match container.init().wait(Some(patience), None) {
+            Ok(Some(_)) => not_running(Status::Stopped.name()),
             _ => error,
         }
     })
 }
-
-/// How long a dying process may take to be dead.
-const DYING: Duration = Duration::from_millis(200);
 
 fn begin(container: &Container, options: &ExecOptions<'_>) -> Result<Process> {
     container.check_exists()?;
@@ -65,12 +67,14 @@ fn begin(container: &Container, options: &ExecOptions<'_>) -> Result<Process> {
 
     let mut streams = Streams::open(&options.stdio)?;
     let entries = shared.cgroup.entries()?;
+    let tasks = open_tasks(shared.resctrl())?;
     let facts = &shared.runtime.0.facts;
     let plan = compile_exec(&ExecInput {
         spec,
         process: &process,
         facts,
         location: shared.cgroup.location(),
+        resctrl: shared.resctrl(),
         descriptors: streams.descriptors(options.pass_fds.len()),
         keep_groups: denies_setgroups(spec, facts),
         gate: shared.keeper.is_none(),
@@ -82,6 +86,7 @@ fn begin(container: &Container, options: &ExecOptions<'_>) -> Result<Process> {
         Slot::CgroupEntry(index) => entries.get(*index).map(|entry| match entry {
             Entry::IntoV2(fd) | Entry::Procs(fd) => fd.as_raw_fd(),
         }),
+        Slot::ResctrlTasks(index) => tasks.get(*index).map(AsRawFd::as_raw_fd),
         Slot::Init => Some(init.as_raw_fd()),
         Slot::Namespace { .. } => None,
     })?;

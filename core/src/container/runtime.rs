@@ -119,13 +119,21 @@ impl Runtime {
             last_capability: Some(self.0.facts.last_capability),
             namespaces: ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"]
                 .to_vec(),
-            hooks: ["prestart", "createRuntime", "createContainer", "startContainer", "poststart"]
-                .to_vec(),
+            hooks: [
+                "prestart",
+                "createRuntime",
+                "createContainer",
+                "startContainer",
+                "poststart",
+                "poststop",
+            ]
+            .to_vec(),
             cgroup: spec::features::Cgroup { v1: true, v2: true, ..Default::default() },
             seccomp: true,
             apparmor: true,
             selinux: true,
             idmapped_mounts: true,
+            intel_rdt: true,
             memory_policy: true,
             ..Default::default()
         })

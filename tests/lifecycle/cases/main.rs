@@ -6,6 +6,7 @@
 mod attach;
 mod exec;
 mod forgeries;
+mod hooks;
 mod hostile;
 mod ids;
 mod insiders;
@@ -17,6 +18,7 @@ mod parentage;
 mod pause;
 mod process;
 mod rootless;
+mod schema;
 mod signals;
 mod stdio;
 mod waiting;
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
             ("waiting", waiting::CASES),
             ("attach", attach::CASES),
             ("parentage", parentage::CASES),
+            ("hooks", hooks::CASES),
             ("hostile", hostile::CASES),
             ("forgeries", forgeries::CASES),
             ("insiders", insiders::CASES),
@@ -45,10 +48,12 @@ fn main() -> ExitCode {
             ("namespaces", namespaces::CASES),
             ("older", older::CASES),
             ("rootless", rootless::CASES),
+            ("schema", schema::CASES),
         ],
         &[
             stdio::HELPERS,
             attach::HELPERS,
+            hooks::HELPERS,
             parentage::HELPERS,
             rootless::HELPERS,
             insiders::HELPERS,
