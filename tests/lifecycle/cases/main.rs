@@ -11,6 +11,7 @@ mod hostile;
 mod ids;
 mod insiders;
 mod life;
+mod limits;
 mod mounts;
 mod namespaces;
 mod older;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
             ("signals", signals::CASES),
             ("exec", exec::CASES),
             ("pause", pause::CASES),
+            ("limits", limits::CASES),
             ("stdio", stdio::CASES),
             ("waiting", waiting::CASES),
             ("attach", attach::CASES),
