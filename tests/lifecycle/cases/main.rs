@@ -6,9 +6,11 @@
 mod attach;
 mod events;
 mod exec;
+mod forgeries;
 mod hooks;
 mod hostile;
 mod ids;
+mod insiders;
 mod life;
 mod limits;
 mod mounts;
@@ -44,6 +46,8 @@ fn main() -> ExitCode {
             ("parentage", parentage::CASES),
             ("hooks", hooks::CASES),
             ("hostile", hostile::CASES),
+            ("forgeries", forgeries::CASES),
+            ("insiders", insiders::CASES),
             ("process", process::CASES),
             ("mounts", mounts::CASES),
             ("namespaces", namespaces::CASES),
@@ -59,6 +63,7 @@ fn main() -> ExitCode {
             parentage::HELPERS,
             rootless::HELPERS,
             systemd::HELPERS,
+            insiders::HELPERS,
         ]
         .concat(),
     )
