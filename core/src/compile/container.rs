@@ -9,13 +9,13 @@ use std::path::Path;
 use locule_plan::{Operation, OwnedList, Stream, join, root};
 
 use super::filesystem::{self, Place};
-use super::process::{self, Descriptors, ProcessInput};
+use super::process::{self, Descriptors, ListenerInput, ProcessInput};
 use super::{
-    HostFacts, Plan, SeccompCompiler, Slot, Writer, c_path, c_string, mask_of, unsupported,
+    HostFacts, Named, Plan, SeccompCompiler, Slot, Writer, c_path, c_string, mask_of, unsupported,
 };
 use crate::cgroup::Location;
 use crate::container::Rootfs;
-use crate::spec::{self, oci, vocabulary};
+use crate::spec::{oci, vocabulary};
 use crate::{Category, Error, Result, Stage};
 
 /// Everything that decides what a container's creation is.
@@ -31,6 +31,14 @@ pub(crate) struct ContainerInput<'a> {
     pub location: &'a Location,
     pub descriptors: Descriptors,
     pub seccomp: SeccompCompiler<'a>,
+    /// Whether the caller wants the listener of the seccomp filter.
+    pub takes_listener: bool,
+}
+
+impl<'a> ContainerInput<'a> {
+    fn named(&self) -> Named<'a> {
+        Named { id: self.id, bundle: self.bundle, spec: self.spec }
+    }
 }
 
 /// The namespaces of a spec, sorted out.
@@ -110,6 +118,11 @@ pub(crate) fn compile_container(input: &ContainerInput<'_>) -> Result<Plan> {
         pointer: "/process",
         seccomp_profile: linux.and_then(|linux| linux.seccomp().as_ref()),
         seccomp: input.seccomp,
+        listener: ListenerInput {
+            container: input.named(),
+            init: None,
+            is_callers: input.takes_listener,
+        },
         facts: input.facts,
         keep_groups: denies_setgroups(spec, input.facts),
     };
@@ -534,7 +547,7 @@ fn push_hooks(
 ) -> Result<()> {
     for (index, hook) in hooks.into_iter().flatten().enumerate() {
         let pointer = format!("/hooks/{name}/{index}");
-        let (head, tail) = state_around_pid(input, status);
+        let (head, tail) = input.named().around_pid(status);
         let texts = |texts: &Option<Vec<String>>| -> Result<OwnedList> {
             let texts = texts.iter().flatten().map(|text| c_string(text.as_str(), &pointer));
             Ok(texts.collect::<Result<Vec<_>>>()?.into_iter().collect())
@@ -558,25 +571,6 @@ fn push_hooks(
         );
     }
     Ok(())
-}
-
-/// The state document for a hook, cut where the pid goes.
-fn state_around_pid(input: &ContainerInput<'_>, status: &str) -> (String, String) {
-    let text = |value: &str| serde_json::Value::from(value).to_string();
-    let head = format!(
-        "{{\"ociVersion\":{},\"id\":{},\"status\":{},\"pid\":",
-        text(spec::OCI_VERSION),
-        text(input.id),
-        text(status),
-    );
-    let mut tail = format!(",\"bundle\":{}", text(&input.bundle.to_string_lossy()));
-    if let Some(annotations) = input.spec.annotations() {
-        let annotations: std::collections::BTreeMap<_, _> = annotations.iter().collect();
-        let annotations = serde_json::to_string(&annotations).unwrap_or_default();
-        tail.push_str(&format!(",\"annotations\":{annotations}"));
-    }
-    tail.push('}');
-    (head, tail)
 }
 
 /// What the keeper does when the host dies: at any time, or of a detached container only while

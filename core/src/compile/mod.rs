@@ -9,6 +9,7 @@ mod exec;
 mod filesystem;
 mod print;
 mod process;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +22,7 @@ use locule_plan::{Builder, Operation, OwnedNumbers, Stream};
 pub(crate) use container::{ContainerInput, cgroup_owner, compile_container, denies_setgroups};
 pub(crate) use exec::{ExecInput, compile_exec};
 pub(crate) use process::Descriptors;
+pub(crate) use state::Named;
 
 use crate::cgroup::Hierarchies;
 use crate::seccomp;
@@ -89,6 +91,8 @@ pub(crate) enum Slot {
     CgroupEntry(usize),
     /// A pidfd of the container's first process.
     Init,
+    /// The socket over which the caller wants the listener of the seccomp filter.
+    Listener,
 }
 
 /// What happens when a container or a process starts, as data: an encoded plan and the

@@ -17,6 +17,7 @@ use super::record::{Record, State, Status};
 use super::state_dir::{StateDir, not_found};
 use super::{Cancel, ExecOptions, Runtime};
 use crate::cgroup::{self, Cgroup, Stats};
+use crate::compile::Named;
 use crate::launch::{Channel, Deadline, Message, poll_readable, request};
 use crate::spec::{self, oci};
 use crate::{Category, Error, Result, Stage};
@@ -104,6 +105,12 @@ impl Container {
     /// The container's id.
     pub fn id(&self) -> &str {
         &self.0.record.id
+    }
+
+    /// As documents for others name it.
+    pub(super) fn named(&self) -> Named<'_> {
+        let record = &self.0.record;
+        Named { id: &record.id, bundle: &record.bundle, spec: &self.0.configuration.spec }
     }
 
     /// Its first process.

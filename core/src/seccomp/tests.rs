@@ -182,11 +182,6 @@ fn wrong_profiles_are_refused_with_the_pointer() {
             "/linux/seccomp/syscalls/1/errnoRet",
         ),
         (
-            r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["read"],"action":"SCMP_ACT_NOTIFY"}]}"#,
-            Category::Unsupported,
-            "/linux/seccomp/syscalls/0/action",
-        ),
-        (
             r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["read"],"action":"SCMP_ACT_KILL",
                 "args":[{"index":6,"value":1,"op":"SCMP_CMP_EQ"}]}]}"#,
             Category::Spec,

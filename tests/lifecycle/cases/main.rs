@@ -10,6 +10,7 @@ mod ids;
 mod life;
 mod mounts;
 mod namespaces;
+mod notify;
 mod older;
 mod parentage;
 mod pause;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
             ("process", process::CASES),
             ("mounts", mounts::CASES),
             ("namespaces", namespaces::CASES),
+            ("notify", notify::CASES),
             ("older", older::CASES),
             ("rootless", rootless::CASES),
         ],
