@@ -16,7 +16,7 @@ SYMBOLS := ffi/symbols.txt
 LIBS    := $(OUT)/lib/$(SONAME) $(OUT)/lib/liblocule.so $(OUT)/lib/liblocule.a
 KEEPER  := $(OUT)/libexec/locule-keeper
 
-.PHONY: help build lib stage demo test test-rust test-python test-go test-refusals test-invariants test-soak soak bench deps header test-abi install uninstall fmt lint clean FORCE
+.PHONY: help build lib stage demo test test-rust test-python test-go test-refusals test-invariants test-soak test-vm vm-deps soak bench deps header test-abi install uninstall fmt lint clean FORCE
 .DELETE_ON_ERROR:
 
 help:
@@ -170,6 +170,13 @@ test-refusals: stage
 	    $$(pkg-config --cflags --libs locule)'
 	@cd tests && $(WITH) go build -o $(abspath $(OUT))/refusals-go ./refusals/go
 	@python3 tests/refusals/run.py $(OUT) $(if $(SHOW),--show) $(ONLY)
+
+# On other kernels and below systemd, in virtual machines.
+test-vm: vm-deps
+	tests/vm/run.sh A
+
+vm-deps: PACKAGES += qemu-system-x86 debootstrap cpio kmod xz-utils e2fsprogs
+vm-deps: deps
 
 # --- Working on Locule ---------------------------------------------------------------------
 

@@ -124,6 +124,19 @@ pub fn run(order: &Order<'_>, gate: Fd, cgroup: Option<Raw>, line: Option<Line>)
     child.fail(&Error::from(Errno::EINVAL).bare_frame(Stream::Start))
 }
 
+/// The slot that an operation of the process names.
+fn slot_of(operation: &Operation<'_>) -> Option<u32> {
+    match *operation {
+        Operation::Descriptor { slot, .. }
+        | Operation::EnterCgroup { slot }
+        | Operation::EnterResctrlGroup { slot }
+        | Operation::JoinNamespace { slot, .. }
+        | Operation::Listener { slot, .. }
+        | Operation::JoinProcess { slot, .. } => Some(slot),
+        _ => None,
+    }
+}
+
 impl Child {
     /// The root the operations work in: the container's, or that of the namespace joined.
     pub fn root(&mut self) -> Result<Raw> {
@@ -217,12 +230,10 @@ impl Child {
             }
         };
         for step in operations() {
+            if let Some(slot) = slot_of(&step.operation) {
+                need(slot);
+            }
             match step.operation {
-                Operation::Descriptor { slot, .. }
-                | Operation::Listener { slot, .. }
-                | Operation::EnterCgroup { slot }
-                | Operation::JoinNamespace { slot, .. }
-                | Operation::JoinProcess { slot, .. } => need(slot),
                 Operation::Hook { .. } => hooks = true,
                 Operation::SecurityLabel { .. } => self.label_follows = true,
                 _ => {}
@@ -287,14 +298,8 @@ impl Child {
         let start =
             if stream == Stream::Child { Some(self.plan.stream(Stream::Start)) } else { None };
         for slot in 0..self.slot_count {
-            let needed = rest.chain(start.into_iter().flatten()).flatten().any(|step| {
-                matches!(step.operation,
-                    Operation::Descriptor { slot: named, .. }
-                    | Operation::Listener { slot: named, .. }
-                    | Operation::EnterCgroup { slot: named }
-                    | Operation::JoinNamespace { slot: named, .. }
-                    | Operation::JoinProcess { slot: named, .. } if named as usize == slot)
-            });
+            let mut rest = rest.chain(start.into_iter().flatten()).flatten();
+            let needed = rest.any(|step| slot_of(&step.operation) == Some(slot as u32));
             if !needed {
                 drop(Fd::new(core::mem::replace(&mut self.slots[slot], -1)));
             }
@@ -402,7 +407,7 @@ impl Child {
             self.parent = None;
         }
         match step.operation {
-            Operation::EnterCgroup { slot } => {
+            Operation::EnterCgroup { slot } | Operation::EnterResctrlGroup { slot } => {
                 system::write(self.slot(slot)?, b"0")?;
                 drop(Fd::new(core::mem::replace(&mut self.slots[slot as usize], -1)));
             }

@@ -96,6 +96,15 @@ pub fn remove_cgroup(path: &CStr) -> Result {
     Err(Errno::EBUSY.into())
 }
 
+/// Removes a resctrl group. Tasks that are still in it fall to the default group.
+pub fn remove_resctrl_group(path: &CStr) -> Result {
+    sane(path)?;
+    match system::unlinkat(AT_FDCWD, path, AT_REMOVEDIR) {
+        Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 /// Takes the lock of the state directory and says whether it still is the one at `path`. Who
 /// has the lock is cleaning up already, and may make a new container of the same name next.
 pub fn may_clean(state: Raw, path: &CStr) -> bool {

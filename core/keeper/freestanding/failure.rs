@@ -121,6 +121,7 @@ fn subject<'a>(operation: &Operation<'a>) -> &'a [u8] {
         Operation::Hook { path, .. } => path,
         Operation::KillCgroup { path }
         | Operation::RemoveCgroup { path }
+        | Operation::RemoveResctrlGroup { path }
         | Operation::RemoveState { path } => path,
         _ => c"",
     };

@@ -525,6 +525,7 @@ pub fn clean_up(document: &Document<'static>, state: Option<&Fd>, pid: i32) {
         let _ = match step.operation {
             Operation::KillCgroup { path } => cleanup::kill_cgroup(path),
             Operation::RemoveCgroup { path } => cleanup::remove_cgroup(path),
+            Operation::RemoveResctrlGroup { path } => cleanup::remove_resctrl_group(path),
             Operation::RemoveState { path } => cleanup::remove_state(path),
             Operation::Hook { .. } => hook::run(&step.operation, pid, 1, &Interrupts::NONE),
             _ => Ok(()),

@@ -236,6 +236,9 @@ operations! {
     /// keeper knows it by) between each two of them.
     71 Listener { slot: u32, path: &'a CStr, state: List<'a> }
 
+    /// Write "0" to the `tasks` file of a resctrl group in `slot`.
+    66 EnterResctrlGroup { slot: u32 }
+
     // ---- Stream::Start ---------------------------------------------------------------------
 
     /// Execute the program that [`Operation::Program`] found. `HOME` is taken from the
@@ -258,6 +261,8 @@ operations! {
     100 KillCgroup { path: &'a CStr }
     /// Remove the cgroup directory `path` and those below; nothing if it is missing.
     101 RemoveCgroup { path: &'a CStr }
+    /// Remove the resctrl group `path`; nothing if it is missing.
+    103 RemoveResctrlGroup { path: &'a CStr }
     /// Remove the container's state directory `path` with the files in it.
     102 RemoveState { path: &'a CStr }
 }

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::cgroup::Location;
 use crate::container::Rootfs;
+use crate::resctrl::Group;
 use crate::spec::{oci, vocabulary};
 use crate::{Category, Error, Result, Stage};
 
@@ -29,6 +30,7 @@ pub(crate) struct ContainerInput<'a> {
     pub rootfs: Rootfs,
     pub facts: &'a HostFacts,
     pub location: &'a Location,
+    pub resctrl: Option<&'a Group>,
     pub descriptors: Descriptors,
     pub seccomp: SeccompCompiler<'a>,
     /// Whether the caller wants the listener of the seccomp filter.
@@ -152,12 +154,6 @@ fn refuse_what_is_not_supported(spec: &oci::Spec) -> Result<()> {
     if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
         return Err(unsupported("/linux/netDevices", "moving network devices"));
     }
-    if linux.intel_rdt().is_some() {
-        return Err(unsupported("/linux/intelRdt", "Intel RDT"));
-    }
-    if linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()) {
-        return Err(unsupported("/linux/mountLabel", "a mount label"));
-    }
     Ok(())
 }
 
@@ -189,6 +185,7 @@ fn enter_namespaces(
         &Operation::NewNamespaces { flags: new & !separately },
     );
     cgroup_entries(out, input.location);
+    resctrl_entries(out, input.resctrl);
 
     let joins_user = namespaces.has(join::USER) && !namespaces.is_new(join::USER);
     // A new user namespace has no power over a namespace that is older than it, and one that is
@@ -244,6 +241,14 @@ pub(super) fn cgroup_entries(out: &mut Writer, location: &Location) {
         } else {
             out.child("/linux/cgroupsPath", &Operation::EnterCgroup { slot });
         }
+    }
+}
+
+/// How the process gets into its resctrl groups, numbered as [`Group::tasks`] is.
+pub(super) fn resctrl_entries(out: &mut Writer, group: Option<&Group>) {
+    for index in 0..group.map_or(0, |group| group.tasks().len()) {
+        let slot = out.slot(Slot::ResctrlTasks(index));
+        out.child("/linux/intelRdt", &Operation::EnterResctrlGroup { slot });
     }
 }
 
@@ -418,6 +423,7 @@ fn prepare_root(
             in_user_namespace: namespaces.has(join::USER),
             propagation,
             privileged: input.facts.privileged,
+            label: mount_label(spec, input.facts)?,
         },
     )?;
 
@@ -450,6 +456,15 @@ fn prepare_root(
     let process = spec.process().as_ref();
     process::streams(out, process, "/process", &input.descriptors, terminal, true);
     Ok(())
+}
+
+/// The SELinux label of new filesystems.
+fn mount_label<'a>(spec: &'a oci::Spec, facts: &HostFacts) -> Result<Option<&'a str>> {
+    let label = spec.linux().as_ref().and_then(|linux| linux.mount_label().as_deref());
+    if label.is_some() && !facts.selinux {
+        return Err(unsupported("/linux/mountLabel", "a mount label on a machine without SELinux"));
+    }
+    Ok(label)
 }
 
 #[allow(deprecated)] // the specification keeps prestart for its users
@@ -584,6 +599,11 @@ fn cleanup(out: &mut Writer, input: &ContainerInput<'_>) -> Result<()> {
     for place in input.location.places().iter().filter(|place| !place.existed) {
         let path = c_path(&place.directory(), "")?;
         out.push(Stream::Cleanup, "/linux/cgroupsPath", &Operation::RemoveCgroup { path: &path });
+    }
+    for directory in input.resctrl.into_iter().flat_map(Group::removable) {
+        let path = c_path(directory, "")?;
+        let operation = Operation::RemoveResctrlGroup { path: &path };
+        out.push(Stream::Cleanup, "/linux/intelRdt", &operation);
     }
     let path = c_path(input.state_dir, "")?;
     out.push(Stream::Cleanup, "", &Operation::RemoveState { path: &path });

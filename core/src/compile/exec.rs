@@ -2,11 +2,14 @@
 
 use locule_plan::{Operation, Stream, join};
 
-use super::container::{Namespaces, cgroup_entries, maps_root, memory_policy, personality};
+use super::container::{
+    Namespaces, cgroup_entries, maps_root, memory_policy, personality, resctrl_entries,
+};
 use super::process::{self, Descriptors, ListenerInput, ProcessInput};
 use super::{HostFacts, Named, Plan, SeccompCompiler, Slot, Writer, mask_of};
 use crate::Result;
 use crate::cgroup::Location;
+use crate::resctrl::Group;
 use crate::spec::oci;
 
 /// Everything that decides how a process is run in a container.
@@ -20,6 +23,8 @@ pub(crate) struct ExecInput<'a> {
     pub facts: &'a HostFacts,
     /// The container's cgroups.
     pub location: &'a Location,
+    /// Its resctrl groups.
+    pub resctrl: Option<&'a Group>,
     pub descriptors: Descriptors,
     /// Whether the container's user namespace forbids `setgroups`.
     pub keep_groups: bool,
@@ -39,6 +44,7 @@ pub(crate) fn compile_exec(input: &ExecInput<'_>) -> Result<Plan> {
     // While it moves into the cgroups, and from then on.
     affinity_to(&mut out, "initial", affinity.and_then(|a| a.initial().as_deref()));
     cgroup_entries(&mut out, input.location);
+    resctrl_entries(&mut out, input.resctrl);
     affinity_to(&mut out, "final", affinity.and_then(|a| a.cpu_affinity_final().as_deref()));
 
     // Before the user namespace takes the power to raise them.

@@ -43,6 +43,8 @@ pub struct HostFacts {
     pub in_user_namespace: bool,
     /// Whether no process here may change its groups, nor in user namespaces below.
     pub setgroups_denied: bool,
+    /// Whether SELinux is at work, so that labels mean something.
+    pub selinux: bool,
     /// The kernel's last capability.
     pub last_capability: u32,
     /// The setuid helpers for id maps, where both are installed.
@@ -89,6 +91,8 @@ pub(crate) enum Slot {
     Namespace { path: PathBuf, kind: u64, pointer: String },
     /// What [`crate::cgroup::Cgroup::entries`] has at this index.
     CgroupEntry(usize),
+    /// The `tasks` file of this index in [`crate::resctrl::Group::tasks`].
+    ResctrlTasks(usize),
     /// A pidfd of the container's first process.
     Init,
     /// The socket over which the caller wants the listener of the seccomp filter.

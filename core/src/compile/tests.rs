@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::cgroup::{Hierarchies, Hierarchy, Location};
 use crate::container::Rootfs;
+use crate::resctrl::Group;
 use crate::spec;
 
 fn hierarchies() -> Hierarchies {
@@ -28,6 +29,7 @@ fn root_facts() -> HostFacts {
         privileged: true,
         in_user_namespace: false,
         setgroups_denied: false,
+        selinux: false,
         last_capability: 40,
         id_mappers: None,
         root_entries: Vec::new(),
@@ -61,6 +63,12 @@ fn program(_: &oci::LinuxSeccomp) -> Result<Arc<seccomp::Program>> {
     Ok(Arc::new(seccomp::Program { bpf: vec![0; 16], flags }))
 }
 
+/// As where it is mounted at the usual place.
+fn resctrl(spec: &spec::Spec) -> Option<Group> {
+    let rdt = spec.linux().as_ref()?.intel_rdt().as_ref()?;
+    Some(Group::of(rdt, "box", Some(Path::new("/sys/fs/resctrl"))).unwrap())
+}
+
 fn compile_with(config: &Value, facts: &HostFacts, rootfs: Rootfs) -> Result<Plan> {
     let spec = spec::parse(config.to_string().as_bytes())?;
     spec::validate(&spec)?;
@@ -74,6 +82,7 @@ fn compile_with(config: &Value, facts: &HostFacts, rootfs: Rootfs) -> Result<Pla
         rootfs,
         facts,
         location: &location,
+        resctrl: resctrl(&spec).as_ref(),
         descriptors: Descriptors { stdio: [true; 3], pass: 1 },
         seccomp: &program,
         takes_listener: false,
@@ -147,6 +156,7 @@ fn full() -> Value {
                 "listenerMetadata": "team blue",
                 "syscalls": [{ "names": ["mkdir"], "action": "SCMP_ACT_NOTIFY" }],
             },
+            "intelRdt": { "closID": "shared", "enableMonitoring": true },
             "rootfsPropagation": "slave",
             "memoryPolicy": { "mode": "MPOL_BIND", "nodes": "0-1,33",
                               "flags": ["MPOL_F_STATIC_NODES", "MPOL_F_NUMA_BALANCING"] },
@@ -204,6 +214,7 @@ fn plans_of_another_process_in_the_container() {
         process: &process,
         facts: &facts,
         location: &location,
+        resctrl: resctrl(&spec).as_ref(),
         descriptors: Descriptors::default(),
         keep_groups: false,
         gate: false,
@@ -242,15 +253,28 @@ fn maps_that_need_a_helper_are_refused_where_there_is_none() {
 
 #[test]
 fn a_field_that_is_not_carried_out_is_refused_and_not_ignored() {
-    for (path, value) in [
-        ("/linux/intelRdt", json!({ "closID": "a" })),
-        ("/linux/netDevices", json!({ "eth0": {} })),
-    ] {
-        let mut config = full();
-        config["linux"][path.rsplit('/').next().unwrap()] = value;
-        let error = compile_with(&config, &root_facts(), Rootfs::Direct).unwrap_err();
-        assert_eq!((error.category(), error.pointer()), (Category::Unsupported, Some(path)));
-    }
+    let mut config = full();
+    config["linux"]["netDevices"] = json!({ "eth0": {} });
+    let error = compile_with(&config, &root_facts(), Rootfs::Direct).unwrap_err();
+    assert_eq!(error.category(), Category::Unsupported);
+    assert_eq!(error.pointer(), Some("/linux/netDevices"));
+}
+
+#[test]
+fn new_filesystems_have_the_mount_label() {
+    let mut config = full();
+    config["linux"]["mountLabel"] = json!("system_u:object_r:container_file_t:s0:c1,c2");
+    let error = compile_with(&config, &root_facts(), Rootfs::Direct).unwrap_err();
+    assert_eq!(error.category(), Category::Unsupported);
+    assert_eq!(error.pointer(), Some("/linux/mountLabel"));
+    let facts = HostFacts { selinux: true, ..root_facts() };
+    let text = compile_with(&config, &facts, Rootfs::Direct).unwrap().to_text();
+    let labelled: Vec<&str> = text
+        .lines()
+        .filter(|line| line.contains("context=system_u:object_r:container_file_t:s0:c1,c2"))
+        .map(|line| line.split(' ').nth(3).unwrap())
+        .collect();
+    assert_eq!(labelled, ["fstype=\"tmpfs\"", "fstype=\"devpts\""], "{text}");
 }
 
 #[test]

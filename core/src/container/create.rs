@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -23,6 +23,7 @@ use crate::compile::{ContainerInput, Plan, Slot, cgroup_owner, compile_container
 use crate::launch::{
     Channel, Deadline, Execution, Message, Relation, memory_file, reap, reap_if_ended, request,
 };
+use crate::resctrl::{self, Group};
 use crate::spec::{oci, vocabulary};
 use crate::{Category, Error, Result, Stage};
 
@@ -35,6 +36,18 @@ fn locate(runtime: &Runtime, spec: &oci::Spec, id: &str) -> Result<Location> {
     facts.cgroups.locate(path, id, facts.euid)
 }
 
+/// The resctrl groups that the configuration asks for. The machine is looked at only then.
+fn resctrl_group(spec: &oci::Spec, id: &str) -> Result<Option<Group>> {
+    let Some(rdt) = spec.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref()) else {
+        return Ok(None);
+    };
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").map_err(|error| {
+        Error::io(Stage::Settings, &error, "read /proc/self/mountinfo".to_owned())
+    })?;
+    Group::of(rdt, id, resctrl::mount_point(&mounts).as_deref()).map(Some)
+}
+
+#[allow(clippy::too_many_arguments, reason = "all that a creation knows by then")]
 fn compile(
     runtime: &Runtime,
     spec: &oci::Spec,
@@ -42,6 +55,7 @@ fn compile(
     options: &CreateOptions<'_>,
     id: &str,
     location: &Location,
+    resctrl: Option<&Group>,
     streams: &Streams,
 ) -> Result<Plan> {
     compile_container(&ContainerInput {
@@ -52,6 +66,7 @@ fn compile(
         rootfs: options.rootfs,
         facts: &runtime.0.facts,
         location,
+        resctrl,
         descriptors: streams.descriptors(options.pass_fds.len()),
         seccomp: &|profile| runtime.0.seccomp.get(profile),
         takes_listener: options.seccomp_listener.is_some(),
@@ -80,8 +95,9 @@ pub(super) fn explain(runtime: &Runtime, options: &CreateOptions<'_>) -> Result<
     let spec = &configuration.spec;
     joined::check(spec)?;
     let location = locate(runtime, spec, id)?;
+    let resctrl = resctrl_group(spec, id)?;
     let streams = Streams::open(&options.stdio)?;
-    compile(runtime, spec, &bundle, options, id, &location, &streams)
+    compile(runtime, spec, &bundle, options, id, &location, resctrl.as_ref(), &streams)
 }
 
 pub(super) fn create(runtime: &Runtime, options: &CreateOptions<'_>) -> Result<Container> {
@@ -105,10 +121,15 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
     joined::check(spec)?;
     check_parentage(options, spec)?;
     let location = locate(runtime, spec, id)?;
+    let resctrl = resctrl_group(spec, id)?;
+    if let Some(group) = &resctrl {
+        group.check_free()?;
+    }
     let mut streams = Streams::open(&options.stdio)?;
 
     let (dir, _lock) = reserve(runtime, id)?;
-    let mut begun = Begun { dir: Some(dir), cgroup: None, keeper: None, leaving: None };
+    let mut begun =
+        Begun { dir: Some(dir), cgroup: None, resctrl: None, keeper: None, leaving: None };
     // First of all, so that it gets ready while this thread does its part.
     let relation =
         if options.parentage == Parentage::Child { Relation::Child } else { Relation::Silent };
@@ -126,6 +147,7 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
         keeper: keeper_stays,
         init: None,
         cgroup: location.clone(),
+        resctrl: resctrl.clone(),
         config: configuration.json.clone(),
     };
     let record_file = begun.dir().write(&record)?;
@@ -137,10 +159,24 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
     if let Some(owner) = cgroup_owner(spec).filter(|&owner| owner != runtime.0.facts.euid) {
         cgroup.delegate(owner)?;
     }
+    let rdt = spec.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref());
+    if let (Some(group), Some(rdt)) = (&resctrl, rdt) {
+        begun.resctrl = Some(group.make(rdt)?);
+    }
+    let tasks = open_tasks(resctrl.as_ref())?;
     let entries = cgroup.entries()?;
     // Without privilege there may be fewer cgroups now than there were to be.
     record.cgroup = cgroup.location().clone();
-    let plan = compile(runtime, spec, &bundle, options, id, cgroup.location(), &streams)?;
+    let plan = compile(
+        runtime,
+        spec,
+        &bundle,
+        options,
+        id,
+        cgroup.location(),
+        resctrl.as_ref(),
+        &streams,
+    )?;
 
     let descriptors = Opened::open(&plan, |slot| match slot {
         Slot::Stdio(number) => streams.raw(*number),
@@ -149,6 +185,7 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
             Entry::IntoV2(fd) | Entry::Procs(fd) => fd.as_raw_fd(),
         }),
         Slot::Listener => options.seccomp_listener.map(|socket| socket.as_raw_fd()),
+        Slot::ResctrlTasks(index) => tasks.get(*index).map(AsRawFd::as_raw_fd),
         Slot::Namespace { .. } | Slot::Init => None,
     })?;
     let flags = match options.parentage {
@@ -188,6 +225,16 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
     Ok(handle::created(runtime, record, configuration, begun.finish(), process))
 }
 
+/// The files through which processes get into resctrl groups.
+pub(super) fn open_tasks(group: Option<&Group>) -> Result<Vec<OwnedFd>> {
+    let open = |path: PathBuf| {
+        let file = std::fs::File::options().write(true).open(&path);
+        file.map(OwnedFd::from)
+            .map_err(|error| Error::io(Stage::Settings, &error, format!("open {path:?}")))
+    };
+    group.map_or_else(Vec::new, Group::tasks).into_iter().map(open).collect()
+}
+
 /// Takes the id. A directory of that name which a crash has left is cleaned up first.
 fn reserve(runtime: &Runtime, id: &str) -> Result<(StateDir, super::state_dir::Lock)> {
     for _ in 0..3 {
@@ -207,6 +254,7 @@ fn reserve(runtime: &Runtime, id: &str) -> Result<(StateDir, super::state_dir::L
 struct Begun {
     dir: Option<StateDir>,
     cgroup: Option<Cgroup>,
+    resctrl: Option<resctrl::Made>,
     keeper: Option<Keeper>,
     /// A keeper that is a child of this process, to be reaped.
     leaving: Option<OwnedFd>,
@@ -225,6 +273,9 @@ impl Begun {
     }
 
     fn finish(mut self) -> Parts {
+        if let Some(made) = self.resctrl.take() {
+            made.keep();
+        }
         let parts = (self.dir.take(), self.cgroup.take(), self.keeper.take());
         let (Some(dir), Some(cgroup), Some(keeper)) = parts else {
             unreachable!("finished with every part made")
@@ -249,6 +300,8 @@ impl Drop for Begun {
                 tracing::warn!(%error, "a failed creation left a cgroup");
             }
         }
+        // Before the directory that remembers it.
+        self.resctrl = None;
         if let Some(Err(error)) = self.dir.as_ref().map(StateDir::remove) {
             tracing::warn!(%error, "a failed creation left a state directory");
         }

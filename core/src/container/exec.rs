@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use locule_plan::protocol::{Request, RequestKind, WITHDRAW};
 
-use super::create::{Keeper, Opened, PATIENCE, await_creation, plan_file, raw_of};
+use super::create::{Keeper, Opened, PATIENCE, await_creation, open_tasks, plan_file, raw_of};
 use super::handle::Container;
 use super::process::{self, ExitSource, Process};
 use super::state_dir::{StateDir, make_directory};
@@ -65,6 +65,7 @@ fn begin(container: &Container, options: &ExecOptions<'_>) -> Result<Process> {
 
     let mut streams = Streams::open(&options.stdio)?;
     let entries = shared.cgroup.entries()?;
+    let tasks = open_tasks(shared.resctrl())?;
     let facts = &shared.runtime.0.facts;
     let plan = compile_exec(&ExecInput {
         container: container.named(),
@@ -72,6 +73,7 @@ fn begin(container: &Container, options: &ExecOptions<'_>) -> Result<Process> {
         process: &process,
         facts,
         location: shared.cgroup.location(),
+        resctrl: shared.resctrl(),
         descriptors: streams.descriptors(options.pass_fds.len()),
         keep_groups: denies_setgroups(spec, facts),
         gate: shared.keeper.is_none(),
@@ -85,6 +87,7 @@ fn begin(container: &Container, options: &ExecOptions<'_>) -> Result<Process> {
             Entry::IntoV2(fd) | Entry::Procs(fd) => fd.as_raw_fd(),
         }),
         Slot::Listener => options.seccomp_listener.map(|socket| socket.as_raw_fd()),
+        Slot::ResctrlTasks(index) => tasks.get(*index).map(AsRawFd::as_raw_fd),
         Slot::Init => Some(init.as_raw_fd()),
         Slot::Namespace { .. } => None,
     })?;

@@ -27,6 +27,7 @@ impl HostFacts {
             privileged,
             in_user_namespace,
             setgroups_denied: privileged && setgroups.trim() == "deny",
+            selinux: Path::new("/sys/fs/selinux/enforce").exists(),
             last_capability,
             id_mappers: id_mappers(),
             root_entries: root_entries(),

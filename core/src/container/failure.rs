@@ -168,6 +168,7 @@ fn what(name: &str, about: &str) -> String {
         "JoinForChild" | "JoinNamespace" => "join a namespace",
         "ThroughUserNamespace" | "JoinProcess" => "join the container's namespaces",
         "IntoCgroup" | "EnterCgroup" => "enter the cgroup",
+        "EnterResctrlGroup" => "enter the resctrl group",
         "DenySetgroups" => "deny setgroups in the user namespace",
         "UidMap" => "write the user id map",
         "GidMap" => "write the group id map",
@@ -240,7 +241,9 @@ fn stage_of(stream: u32, name: &str) -> Stage {
         "Directory" | "Symlink" | "IdMap" | "Mount" | "Bind" | "Attach" | "ReadonlyPath"
         | "MaskPath" | "Remount" => Stage::Mounts,
         "MakeDevice" => Stage::Devices,
-        "Hostname" | "Domainname" | "Sysctl" | "LoopbackUp" => Stage::Settings,
+        "Hostname" | "Domainname" | "Sysctl" | "LoopbackUp" | "EnterResctrlGroup" => {
+            Stage::Settings
+        }
         "Terminal" | "Descriptor" => Stage::Stdio,
         "Seccomp" | "Listener" => Stage::Seccomp,
         "Hook" => Stage::Hook,
@@ -297,6 +300,10 @@ fn hint(name: &str, failure: &Failure) -> Option<&'static str> {
         ("Mount", libc::ENODEV) => {
             Some("the kernel does not have this filesystem: see /proc/filesystems")
         }
+        ("Scheduler", libc::EPERM) => Some(
+            "a real-time policy takes CAP_SYS_NICE, and on kernels that share real time out among \
+             cgroups some for this one: linux.resources.cpu.realtimeRuntime",
+        ),
         ("ResourceLimit", libc::EPERM) => Some(
             "raising a hard limit takes CAP_SYS_RESOURCE, and no process may have more \
              descriptors than /proc/sys/fs/nr_open",

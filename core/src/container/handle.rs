@@ -19,6 +19,7 @@ use super::{Cancel, ExecOptions, Runtime};
 use crate::cgroup::{self, Cgroup, Stats};
 use crate::compile::Named;
 use crate::launch::{Channel, Deadline, Message, poll_readable, request};
+use crate::resctrl::Group;
 use crate::spec::{self, oci};
 use crate::{Category, Error, Result, Stage};
 
@@ -40,6 +41,12 @@ pub(super) struct Shared {
     /// The keeper, if one stays with the container and was alive when the handle was made.
     pub(super) keeper: Option<Keeper>,
     pub(super) init: Process,
+}
+
+impl Shared {
+    pub(super) fn resctrl(&self) -> Option<&Group> {
+        self.record.resctrl.as_ref()
+    }
 }
 
 impl std::fmt::Debug for Shared {
@@ -312,7 +319,7 @@ impl Container {
             // Nobody else waits for it here, so see it dead before its cgroup is removed.
             let _ = self.0.init.wait(Some(PATIENCE), None);
         }
-        clean(&self.0.cgroup, &self.0.dir)
+        clean(&self.0.cgroup, self.0.resctrl(), &self.0.dir)
     }
 
     fn need_cgroups(&self) -> Result<()> {
@@ -480,9 +487,10 @@ fn ready() -> Result<std::os::fd::OwnedFd> {
 }
 
 /// Removes what is left once every process is dead or dying.
-fn clean(cgroup: &Cgroup, dir: &StateDir) -> Result<()> {
+fn clean(cgroup: &Cgroup, resctrl: Option<&Group>, dir: &StateDir) -> Result<()> {
     cgroup.kill(PATIENCE)?;
     cgroup.remove()?;
+    resctrl.map_or(Ok(()), Group::remove)?;
     dir.remove()
 }
 
@@ -529,6 +537,6 @@ pub(super) fn reclaim(runtime: &Runtime, id: &str) -> Result<bool> {
     if let Some(pidfd) = record.init.and_then(|init| init.open()) {
         let _ = send_signal(&pidfd, libc::SIGKILL);
     }
-    clean(&Cgroup::open(record.cgroup)?, &dir)?;
+    clean(&Cgroup::open(record.cgroup)?, record.resctrl.as_ref(), &dir)?;
     Ok(true)
 }

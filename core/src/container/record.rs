@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::pidfd::Identity;
 use crate::Category;
 use crate::cgroup::Location;
+use crate::resctrl::Group;
 use crate::spec::{self, oci};
 
 /// The status of a container (runtime-spec, runtime.md; `Paused` is runc's fifth).
@@ -79,6 +80,8 @@ pub(super) struct Record {
     #[serde(skip)]
     pub init: Option<Identity>,
     pub cgroup: Location,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resctrl: Option<Group>,
     /// The configuration as it was given: later changes to config.json do not matter.
     pub config: Box<RawValue>,
 }

@@ -126,6 +126,7 @@ impl Runtime {
             apparmor: true,
             selinux: true,
             idmapped_mounts: true,
+            intel_rdt: true,
             memory_policy: true,
             ..Default::default()
         })

@@ -15,6 +15,11 @@ def at_compile(pointer, says, category="spec", stage="compile"):
     return Refused(category, stage, None, pointer, says)
 
 
+def no_resctrl():
+    mounted = " - resctrl " in open("/proc/self/mountinfo").read()
+    return "a machine without a mounted resctrl" if mounted else None
+
+
 def not_yet(pointer, says):
     """What the specification has and this version has not."""
     return Refused("unsupported", "compile", None, pointer, says)
@@ -231,8 +236,16 @@ CASES = [
               "/linux/timeOffsets": {"boottime": {"secs": -99999999999}}}),
     Case("network devices are refused, not ignored",
          not_yet("/linux/netDevices", "network devices"), put={"/linux/netDevices": {"eth9": {}}}),
-    Case("Intel RDT is refused, not ignored",
-         not_yet("/linux/intelRdt", "Intel RDT"), put={"/linux/intelRdt": {"closID": "a"}}),
+    Case("a resctrl group on a machine without resctrl is refused",
+         Refused("unsupported", "compile", None, "/linux/intelRdt", "no resctrl filesystem",
+                 "mount -t resctrl"),
+         put={"/linux/intelRdt": {"closID": "a"}}, needs=[no_resctrl]),
+    Case("a resctrl group that no directory can be is refused",
+         spec_error("/linux/intelRdt/closID", "not the name of a directory"),
+         put={"/linux/intelRdt": {"closID": "../a"}}),
+    Case("a memory bandwidth that does not say so is refused",
+         spec_error("/linux/intelRdt/memBwSchema", "MB:"),
+         put={"/linux/intelRdt": {"memBwSchema": "0=10"}}),
     Case("a memory policy without a mode is refused",
          spec_error("/linux/memoryPolicy/mode", "invalid memory policy mode"),
          put={"/linux/memoryPolicy": {"nodes": "0-7"}}),

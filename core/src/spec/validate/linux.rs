@@ -309,12 +309,30 @@ fn check_memory_policy(policy: &LinuxMemoryPolicy) -> Result<()> {
     Ok(())
 }
 
+/// Names that no control group of resctrl can have.
+const KERNELS_OWN: [&str; 6] = ["", ".", "..", "info", "mon_groups", "mon_data"];
+
 fn check_intel_rdt(linux: &Linux) -> Result<()> {
-    let Some(id) = linux.intel_rdt().as_ref().and_then(|rdt| rdt.clos_id().as_deref()) else {
-        return Ok(());
-    };
+    let Some(rdt) = linux.intel_rdt() else { return Ok(()) };
+    if let Some(schema) = rdt.mem_bw_schema() {
+        if !schema.starts_with("MB:") || schema.contains('\n') {
+            return Err(refuse(
+                "/linux/intelRdt/memBwSchema",
+                format!("{schema:?} is not one line that begins with \"MB:\""),
+            ));
+        }
+    }
+    for (index, line) in rdt.schemata().iter().flatten().enumerate() {
+        if line.contains('\n') || !line.contains(':') {
+            return Err(refuse(
+                format!("/linux/intelRdt/schemata/{index}"),
+                format!("{line:?} is not one line of a schemata file, such as \"L3:0=7f\""),
+            ));
+        }
+    }
+    let Some(id) = rdt.clos_id().as_deref() else { return Ok(()) };
     // "/" alone stands for the root group; anything else is the name of one directory.
-    if id != "/" && (id.is_empty() || id == "." || id == ".." || id.contains(['/', '\n'])) {
+    if id != "/" && (KERNELS_OWN.contains(&id) || id.contains(['/', '\n'])) {
         return Err(refuse(
             "/linux/intelRdt/closID",
             format!("closID {id:?} is not the name of a directory"),
