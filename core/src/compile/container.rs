@@ -9,9 +9,11 @@ use std::path::Path;
 use locule_plan::{Operation, OwnedList, Stream, join, root};
 
 use super::filesystem::{self, Place};
-use super::process::{self, Descriptors, ListenerInput, ProcessInput};
+use super::hooks::{self, About};
+use super::listener::ListenerInput;
+use super::process::{self, Descriptors, ProcessInput};
 use super::{
-    HostFacts, Named, Plan, SeccompCompiler, Slot, Writer, c_path, c_string, mask_of, unsupported,
+    HostFacts, Plan, SeccompCompiler, Slot, Writer, c_path, c_string, mask_of, unsupported,
 };
 use crate::cgroup::Location;
 use crate::container::Rootfs;
@@ -35,12 +37,6 @@ pub(crate) struct ContainerInput<'a> {
     pub seccomp: SeccompCompiler<'a>,
     /// Whether the caller wants the listener of the seccomp filter.
     pub takes_listener: bool,
-}
-
-impl<'a> ContainerInput<'a> {
-    fn named(&self) -> Named<'a> {
-        Named { id: self.id, bundle: self.bundle, spec: self.spec }
-    }
 }
 
 /// The namespaces of a spec, sorted out.
@@ -121,7 +117,7 @@ pub(crate) fn compile_container(input: &ContainerInput<'_>) -> Result<Plan> {
         seccomp_profile: linux.and_then(|linux| linux.seccomp().as_ref()),
         seccomp: input.seccomp,
         listener: ListenerInput {
-            container: input.named(),
+            container: About::of(input),
             init: None,
             is_callers: input.takes_listener,
         },
@@ -132,10 +128,11 @@ pub(crate) fn compile_container(input: &ContainerInput<'_>) -> Result<Plan> {
     out.child("", &Operation::Gate {});
 
     if let Some(hooks) = spec.hooks() {
+        let about = About::of(input);
         let list = hooks.start_container().as_ref();
-        push_hooks(&mut out, Stream::Start, "startContainer", list, input, "created")?;
+        hooks::push(&mut out, Stream::Start, "startContainer", list, &about, "created")?;
         let list = hooks.poststart().as_ref();
-        push_hooks(&mut out, Stream::Poststart, "poststart", list, input, "running")?;
+        hooks::push(&mut out, Stream::Poststart, "poststart", list, &about, "running")?;
     }
     process::execute(&mut out, &becoming)?;
     cleanup(&mut out, input)?;
@@ -143,13 +140,6 @@ pub(crate) fn compile_container(input: &ContainerInput<'_>) -> Result<Plan> {
 }
 
 fn refuse_what_is_not_supported(spec: &oci::Spec) -> Result<()> {
-    if spec
-        .hooks()
-        .as_ref()
-        .is_some_and(|hooks| hooks.poststop().as_ref().is_some_and(|list| !list.is_empty()))
-    {
-        return Err(unsupported("/hooks/poststop", "a poststop hook"));
-    }
     let Some(linux) = spec.linux() else { return Ok(()) };
     if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
         return Err(unsupported("/linux/netDevices", "moving network devices"));
@@ -430,16 +420,17 @@ fn prepare_root(
     if let Some(hooks) = spec.hooks() {
         let lists =
             [("prestart", prestart(hooks)), ("createRuntime", hooks.create_runtime().as_ref())];
+        let about = About::of(input);
         let mut any = false;
         for (name, list) in lists {
             any |= list.is_some_and(|list| !list.is_empty());
-            push_hooks(out, Stream::Hooks, name, list, input, "creating")?;
+            hooks::push(out, Stream::Hooks, name, list, &about, "creating")?;
         }
         if any {
             out.child("/hooks", &Operation::Checkpoint {});
         }
         let list = hooks.create_container().as_ref();
-        push_hooks(out, Stream::Child, "createContainer", list, input, "creating")?;
+        hooks::push(out, Stream::Child, "createContainer", list, &about, "creating")?;
     }
 
     let cwd = spec.process().as_ref().map(oci::Process::cwd);
@@ -552,42 +543,6 @@ pub(super) fn memory_policy(out: &mut Writer, spec: &oci::Spec) {
     out.child("/linux/memoryPolicy", &operation);
 }
 
-fn push_hooks(
-    out: &mut Writer,
-    stream: Stream,
-    name: &str,
-    hooks: Option<&Vec<oci::Hook>>,
-    input: &ContainerInput<'_>,
-    status: &str,
-) -> Result<()> {
-    for (index, hook) in hooks.into_iter().flatten().enumerate() {
-        let pointer = format!("/hooks/{name}/{index}");
-        let (head, tail) = input.named().around_pid(status);
-        let texts = |texts: &Option<Vec<String>>| -> Result<OwnedList> {
-            let texts = texts.iter().flatten().map(|text| c_string(text.as_str(), &pointer));
-            Ok(texts.collect::<Result<Vec<_>>>()?.into_iter().collect())
-        };
-        let path = c_path(hook.path(), &pointer)?;
-        let mut args = texts(hook.args())?;
-        if args.as_list().is_empty() {
-            args.push(&path);
-        }
-        out.push(
-            stream,
-            &pointer,
-            &Operation::Hook {
-                path: &path,
-                args: args.as_list(),
-                env: texts(hook.env())?.as_list(),
-                timeout: hook.timeout().map_or(0, |seconds| seconds.max(0) as u64 * 1000),
-                state_head: &c_string(head, &pointer)?,
-                state_tail: &c_string(tail, &pointer)?,
-            },
-        );
-    }
-    Ok(())
-}
-
 /// What the keeper does when the host dies: at any time, or of a detached container only while
 /// it is being created.
 fn cleanup(out: &mut Writer, input: &ContainerInput<'_>) -> Result<()> {
@@ -607,5 +562,5 @@ fn cleanup(out: &mut Writer, input: &ContainerInput<'_>) -> Result<()> {
     }
     let path = c_path(input.state_dir, "")?;
     out.push(Stream::Cleanup, "", &Operation::RemoveState { path: &path });
-    Ok(())
+    hooks::push_poststop(out, Stream::Cleanup, &About::of(input))
 }

@@ -5,8 +5,10 @@ use locule_plan::{Operation, Stream, join};
 use super::container::{
     Namespaces, cgroup_entries, maps_root, memory_policy, personality, resctrl_entries,
 };
-use super::process::{self, Descriptors, ListenerInput, ProcessInput};
-use super::{HostFacts, Named, Plan, SeccompCompiler, Slot, Writer, mask_of};
+use super::hooks::About;
+use super::listener::ListenerInput;
+use super::process::{self, Descriptors, ProcessInput};
+use super::{HostFacts, Plan, SeccompCompiler, Slot, Writer, mask_of};
 use crate::Result;
 use crate::cgroup::Location;
 use crate::resctrl::Group;
@@ -15,7 +17,7 @@ use crate::spec::oci;
 /// Everything that decides how a process is run in a container.
 pub(crate) struct ExecInput<'a> {
     /// The container, with its own configuration as it was created.
-    pub container: Named<'a>,
+    pub container: About<'a>,
     /// The pid of its first process.
     pub init: i32,
     /// The process, completed from the container's where it said nothing.

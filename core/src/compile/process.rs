@@ -6,7 +6,8 @@ use std::ffi::CString;
 
 use locule_plan::{Operation, OwnedList, OwnedNumbers, Stream};
 
-use super::{HostFacts, Named, SeccompCompiler, Slot, Writer, c_path, c_string};
+use super::listener::{self, ListenerInput};
+use super::{HostFacts, SeccompCompiler, Slot, Writer, c_path, c_string};
 use crate::spec::{oci, vocabulary};
 use crate::{Category, Error, Result, Stage};
 
@@ -29,14 +30,6 @@ pub(super) struct ProcessInput<'a> {
     pub facts: &'a HostFacts,
     /// The user namespace forbids `setgroups`.
     pub keep_groups: bool,
-}
-
-/// Who gets the listener of a filter that has one, and what is said about the process.
-pub(super) struct ListenerInput<'a> {
-    pub container: Named<'a>,
-    /// The container's first process, if this is another one.
-    pub init: Option<i32>,
-    pub is_callers: bool,
 }
 
 /// Resource limits and the OOM score, in a stream whose actor may still raise them. `at` is
@@ -225,40 +218,13 @@ fn seccomp(out: &mut Writer, stream: Stream, input: &ProcessInput<'_>) -> Result
     let Some(profile) = input.seccomp_profile else { return Ok(()) };
     let program = (input.seccomp)(profile)?;
     if program.has_listener() {
-        listener(out, stream, &input.listener, profile)?;
+        listener::push(out, stream, &input.listener, profile)?;
     }
     out.push(
         stream,
         "/linux/seccomp",
         &Operation::Seccomp { flags: program.flags, program: &program.bpf },
     );
-    Ok(())
-}
-
-fn listener(
-    out: &mut Writer,
-    stream: Stream,
-    input: &ListenerInput<'_>,
-    profile: &oci::LinuxSeccomp,
-) -> Result<()> {
-    let pointer = "/linux/seccomp/listenerPath";
-    let path = match profile.listener_path() {
-        _ if input.is_callers => CString::default(),
-        Some(path) => c_path(path, pointer)?,
-        None => {
-            let message = "SCMP_ACT_NOTIFY needs listenerPath: nobody would answer";
-            return Err(Error::new(Category::Spec, Stage::Compile, message)
-                .at(pointer)
-                .hint("or the caller takes the listener itself, with the option for it"));
-        }
-    };
-    let slot = if input.is_callers { out.slot(Slot::Listener) } else { u32::MAX };
-    let metadata = profile.listener_metadata().as_deref();
-    let texts = input.container.around_listener(metadata, input.init);
-    let texts = texts.into_iter().map(|text| c_string(text, pointer));
-    let state: OwnedList = texts.collect::<Result<Vec<_>>>()?.into_iter().collect();
-    let operation = Operation::Listener { slot, path: &path, state: state.as_list() };
-    out.push(stream, pointer, &operation);
     Ok(())
 }
 

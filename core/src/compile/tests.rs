@@ -209,7 +209,7 @@ fn plans_of_another_process_in_the_container() {
     let facts = root_facts();
     let location = facts.cgroups.locate(None, "box", 0).unwrap();
     let plan = compile_exec(&ExecInput {
-        container: Named { id: "box", bundle: Path::new("/bundle"), spec: &spec },
+        container: About { id: "box", bundle: Path::new("/bundle"), spec: &spec },
         init: 4711,
         process: &process,
         facts: &facts,

@@ -68,7 +68,7 @@ fn begin(container: &Container, options: &ExecOptions<'_>) -> Result<Process> {
     let tasks = open_tasks(shared.resctrl())?;
     let facts = &shared.runtime.0.facts;
     let plan = compile_exec(&ExecInput {
-        container: container.named(),
+        container: container.about(),
         init: shared.init.pid(),
         process: &process,
         facts,

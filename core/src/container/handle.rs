@@ -12,12 +12,13 @@ use super::create::{self, Keeper, Parts, keeper_gone};
 use super::exec;
 use super::failure::error_of;
 use super::pidfd::{check_signal, send_signal};
+use super::poststop;
 use super::process::{self, ExitSource, Process};
 use super::record::{Record, State, Status};
 use super::state_dir::{StateDir, not_found};
 use super::{Cancel, ExecOptions, Runtime};
 use crate::cgroup::{self, Cgroup, Stats};
-use crate::compile::Named;
+use crate::compile::About;
 use crate::launch::{Channel, Deadline, Message, poll_readable, request};
 use crate::resctrl::Group;
 use crate::spec::{self, oci};
@@ -115,9 +116,9 @@ impl Container {
     }
 
     /// As documents for others name it.
-    pub(super) fn named(&self) -> Named<'_> {
+    pub(super) fn about(&self) -> About<'_> {
         let record = &self.0.record;
-        Named { id: &record.id, bundle: &record.bundle, spec: &self.0.configuration.spec }
+        About { id: &record.id, bundle: &record.bundle, spec: &self.0.configuration.spec }
     }
 
     /// Its first process.
@@ -319,7 +320,9 @@ impl Container {
             // Nobody else waits for it here, so see it dead before its cgroup is removed.
             let _ = self.0.init.wait(Some(PATIENCE), None);
         }
-        clean(&self.0.cgroup, self.0.resctrl(), &self.0.dir)
+        clean(&self.0.cgroup, self.0.resctrl(), &self.0.dir)?;
+        poststop::run(&self.0.runtime, &self.about());
+        Ok(())
     }
 
     fn need_cgroups(&self) -> Result<()> {
@@ -538,5 +541,8 @@ pub(super) fn reclaim(runtime: &Runtime, id: &str) -> Result<bool> {
         let _ = send_signal(&pidfd, libc::SIGKILL);
     }
     clean(&Cgroup::open(record.cgroup)?, record.resctrl.as_ref(), &dir)?;
+    if let Ok(spec) = spec::parse(record.config.get().as_bytes()) {
+        poststop::run(runtime, &About { spec: &spec, id, bundle: &record.bundle });
+    }
     Ok(true)
 }
