@@ -17,6 +17,7 @@ mod parentage;
 mod pause;
 mod process;
 mod rootless;
+mod schema;
 mod signals;
 mod stdio;
 mod waiting;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
             ("notify", notify::CASES),
             ("older", older::CASES),
             ("rootless", rootless::CASES),
+            ("schema", schema::CASES),
         ],
         &[stdio::HELPERS, attach::HELPERS, hooks::HELPERS, parentage::HELPERS, rootless::HELPERS]
             .concat(),
