@@ -287,6 +287,15 @@ fn by_way_of_another(
         system::close(keepers.raw());
         let stepped = (|| -> core::result::Result<(), (u16, Errno)> {
             let plain = |errno| (detail::PLAIN, errno);
+            let mut cgroup = recipe.cgroup;
+            let joined = recipe.before.iter().flatten().fold(0, |kinds, (_, kind)| kinds | kind);
+            if joined & CLONE_NEWCGROUP != 0 {
+                // With `nsdelegate`, as systemd mounts it, nobody can enter a cgroup that is not
+                // below the root of the own cgroup namespace.
+                if let Some(directory) = cgroup.take() {
+                    child::enter_cgroup(directory).map_err(|errno| (detail::CLONE, errno))?;
+                }
+            }
             for (namespace, kind) in recipe.before.iter().flatten() {
                 system::setns(*namespace, *kind).map_err(plain)?;
             }
@@ -306,9 +315,9 @@ fn by_way_of_another(
             let shared = if recipe.has_agent { CLONE_FILES } else { 0 };
             let flags = recipe.flags | CLONE_PARENT | shared;
             let (pid, pidfd, by_hand) =
-                spawn(flags, recipe.cgroup).map_err(|errno| (detail::CLONE, errno))?;
+                spawn(flags, cgroup).map_err(|errno| (detail::CLONE, errno))?;
             let Some(pidfd) = pidfd else {
-                let cgroup = recipe.cgroup.filter(|_| by_hand);
+                let cgroup = cgroup.filter(|_| by_hand);
                 child::run(order, gate_of(&gate, line), cgroup, line);
             };
             let Some(line) = line else {
