@@ -75,6 +75,7 @@ fn layouts() -> Vec<Layout> {
             pass_fds,
             pass_fd_count,
             cancel,
+            seccomp_listener,
         }),
         layout!(locule_exec_opts {
             size,
@@ -87,6 +88,7 @@ fn layouts() -> Vec<Layout> {
             pass_fds,
             pass_fd_count,
             cancel,
+            seccomp_listener,
         }),
     ]
 }

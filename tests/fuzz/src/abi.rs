@@ -987,6 +987,7 @@ impl Create {
             pass_fds: if fds.is_empty() { ptr::null() } else { fds.as_ptr() },
             pass_fd_count: count,
             cancel,
+            seccomp_listener: if fds.is_empty() { ptr::null() } else { fds.as_ptr() },
         });
         let code = call(opts.get());
         // SAFETY: the reference from above, or NULL.
@@ -1021,6 +1022,7 @@ impl Exec {
             pass_fds: if fds.is_empty() { ptr::null() } else { fds.as_ptr() },
             pass_fd_count: count,
             cancel,
+            seccomp_listener: if fds.is_empty() { ptr::null() } else { fds.as_ptr() },
         });
         let code = call(opts.get());
         // SAFETY: the reference from above, or NULL.

@@ -15,6 +15,7 @@ mod life;
 mod limits;
 mod mounts;
 mod namespaces;
+mod notify;
 mod older;
 mod parentage;
 mod pause;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
             ("process", process::CASES),
             ("mounts", mounts::CASES),
             ("namespaces", namespaces::CASES),
+            ("notify", notify::CASES),
             ("older", older::CASES),
             ("rootless", rootless::CASES),
             ("systemd", systemd::CASES),
