@@ -191,6 +191,9 @@ fn guard(face: &str, name: &str) -> ExitCode {
         .spawn()
         .expect("start a case")
         .id() as i32;
+    // SAFETY: plain integers.
+    let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, case, 0) } as i32;
+    assert!(pidfd >= 0, "pidfd_open: {}", std::io::Error::last_os_error());
     let until = Instant::now() + LIMIT;
     let mut code = None;
     while code.is_none() {
@@ -202,7 +205,11 @@ fn guard(face: &str, name: &str) -> ExitCode {
         match reap() {
             Some((pid, status)) if pid == case => code = Some(status),
             Some(_) => {}
-            None => std::thread::sleep(Duration::from_millis(1)),
+            None => {
+                let mut ended = libc::pollfd { fd: pidfd, events: libc::POLLIN, revents: 0 };
+                // SAFETY: one structure, which lives through the call.
+                unsafe { libc::poll(&raw mut ended, 1, 50) };
+            }
         }
     }
     let status = code.unwrap_or(0);
