@@ -6,6 +6,7 @@
 use std::ops::BitOr;
 use std::path::Path;
 
+use locule_plan::protocol::MAX_INTERFACES;
 use locule_plan::{Operation, OwnedList, Stream, join, root};
 
 use super::filesystem::{self, Place};
@@ -138,9 +139,6 @@ fn refuse_what_is_not_supported(spec: &oci::Spec) -> Result<()> {
         return Err(unsupported("/hooks/poststop", "a poststop hook"));
     }
     let Some(linux) = spec.linux() else { return Ok(()) };
-    if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
-        return Err(unsupported("/linux/netDevices", "moving network devices"));
-    }
     if linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()) {
         return Err(unsupported("/linux/mountLabel", "a mount label"));
     }
@@ -416,17 +414,23 @@ fn prepare_root(
         },
     )?;
 
+    // As late as the hooks allow, which may want them: an interface that has to go back because
+    // a mount fails has lost the routes that it had.
+    let moves = move_interfaces(out, input)?;
+    let mut hooked = false;
     if let Some(hooks) = spec.hooks() {
         let lists =
             [("prestart", prestart(hooks)), ("createRuntime", hooks.create_runtime().as_ref())];
-        let mut any = false;
         for (name, list) in lists {
-            any |= list.is_some_and(|list| !list.is_empty());
+            hooked |= list.is_some_and(|list| !list.is_empty());
             push_hooks(out, Stream::Hooks, name, list, input, "creating")?;
         }
-        if any {
-            out.child("/hooks", &Operation::Checkpoint {});
-        }
+    }
+    if moves || hooked {
+        let pointer = if hooked { "/hooks" } else { "/linux/netDevices" };
+        out.child(pointer, &Operation::Checkpoint { network: moves.into() });
+    }
+    if let Some(hooks) = spec.hooks() {
         let list = hooks.create_container().as_ref();
         push_hooks(out, Stream::Child, "createContainer", list, input, "creating")?;
     }
@@ -445,6 +449,38 @@ fn prepare_root(
     let process = spec.process().as_ref();
     process::streams(out, process, "/process", &input.descriptors, terminal, true);
     Ok(())
+}
+
+/// The interfaces that the container takes from the host's network namespace; whether there
+/// are any.
+fn move_interfaces(out: &mut Writer, input: &ContainerInput<'_>) -> Result<bool> {
+    let linux = input.spec.linux().as_ref();
+    let devices = linux.and_then(|linux| linux.net_devices().as_ref());
+    let mut devices: Vec<_> = devices.into_iter().flatten().collect();
+    devices.sort_by_key(|(name, _)| *name); // the map has no order, the plan must have one
+    if devices.is_empty() {
+        return Ok(false);
+    }
+    let all = "/linux/netDevices";
+    if !input.facts.privileged || !input.facts.network_admin {
+        let message = "moving network interfaces of the host takes privilege over its network";
+        return Err(Error::new(Category::Permission, Stage::Compile, message).at(all).hint(
+            "run as root: it takes CAP_NET_ADMIN in the host's network namespace, and \
+             CAP_SYS_ADMIN",
+        ));
+    }
+    if devices.len() > MAX_INTERFACES {
+        let what = format!("moving more than {MAX_INTERFACES} network interfaces");
+        return Err(unsupported(all, &what));
+    }
+    for (name, device) in devices {
+        let pointer = format!("{all}/{}", name.replace('~', "~0").replace('/', "~1"));
+        let name = c_string(name.as_str(), &pointer)?;
+        let new_name = c_string(device.name().as_deref().unwrap_or_default(), &pointer)?;
+        let operation = Operation::MoveInterface { name: &name, new_name: &new_name };
+        out.push(Stream::Hooks, &pointer, &operation);
+    }
+    Ok(true)
 }
 
 #[allow(deprecated)] // the specification keeps prestart for its users

@@ -10,6 +10,7 @@ mod ids;
 mod life;
 mod mounts;
 mod namespaces;
+mod network;
 mod older;
 mod parentage;
 mod pause;
@@ -39,9 +40,11 @@ fn main() -> ExitCode {
             ("process", process::CASES),
             ("mounts", mounts::CASES),
             ("namespaces", namespaces::CASES),
+            ("network", network::CASES),
             ("older", older::CASES),
             ("rootless", rootless::CASES),
         ],
-        &[stdio::HELPERS, attach::HELPERS, parentage::HELPERS, rootless::HELPERS].concat(),
+        &[stdio::HELPERS, attach::HELPERS, parentage::HELPERS, rootless::HELPERS, network::HELPERS]
+            .concat(),
     )
 }
