@@ -9,6 +9,7 @@ use locule_plan::{Operation, Stream, VERSION};
 
 use crate::abi::*;
 use crate::failure::Error;
+use crate::hook;
 use crate::keeper::{
     Keeper, Plan, Process, clean_up, died_before_exec, read_plan, refusal, run_hook,
 };
@@ -46,6 +47,11 @@ pub fn serve(keeper: &mut Keeper, socket: Raw, born: bool) -> bool {
         RequestKind::Create if born && keeper.phase().is_none() => {
             create(keeper, request.flags, reply, &mut descriptors);
         }
+        RequestKind::Hooks if born && keeper.phase().is_none() => {
+            let plan = descriptors.take(1);
+            hooks(reply.as_ref(), plan);
+            system::exit(0);
+        }
         RequestKind::Start if keeper.phase().is_some() => start(keeper, reply),
         RequestKind::Exec if keeper.phase().is_some() => exec(keeper, reply, &mut descriptors),
         RequestKind::Watch if keeper.phase().is_some() => watch(keeper, request.flags, reply),
@@ -68,6 +74,26 @@ fn send(to: Option<&Fd>, reply: &Reply, descriptor: Option<Raw>) {
 
 fn hello(to: Option<&Fd>) {
     send(to, &Reply::Hello { version: VERSION, pid: system::getpid() }, None);
+}
+
+/// Runs hooks of a container that is no more. One that fails keeps no other from running.
+fn hooks(reply: Option<&Fd>, file: Option<Fd>) {
+    let plan = file
+        .ok_or(refusal(detail::MISSING_DESCRIPTOR, Errno::EBADF))
+        .and_then(|file| read_plan(file.raw()));
+    match plan {
+        Err(failure) => send(reply, &failure, None),
+        Ok(plan) => {
+            for step in plan.document.stream(Stream::Hooks).flatten() {
+                if let Operation::Hook { .. } = step.operation
+                    && let Err(error) = hook::run(&step.operation, 0, 1, &Interrupts::NONE)
+                {
+                    send(reply, &Reply::Failed(error.frame(Stream::Hooks, &step)), None);
+                }
+            }
+        }
+    }
+    send(reply, &Reply::Done, None);
 }
 
 /// Why a container could not be created, and who is to blame.

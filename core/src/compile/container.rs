@@ -6,10 +6,11 @@
 use std::ops::BitOr;
 use std::path::Path;
 
-use locule_plan::protocol::MAX_INTERFACES;
 use locule_plan::{Operation, OwnedList, Stream, join, root};
 
 use super::filesystem::{self, Place};
+use super::hooks::{self, About};
+use super::interfaces;
 use super::process::{self, Descriptors, ProcessInput};
 use super::{
     HostFacts, Plan, SeccompCompiler, Slot, Writer, c_path, c_string, mask_of, unsupported,
@@ -17,7 +18,7 @@ use super::{
 use crate::cgroup::Location;
 use crate::container::Rootfs;
 use crate::resctrl::Group;
-use crate::spec::{self, oci, vocabulary};
+use crate::spec::{oci, vocabulary};
 use crate::{Category, Error, Result, Stage};
 
 /// Everything that decides what a container's creation is.
@@ -83,7 +84,6 @@ pub(crate) fn compile_container(input: &ContainerInput<'_>) -> Result<Plan> {
     let process = spec.process().as_ref().ok_or_else(|| {
         Error::new(Category::Spec, Stage::Compile, "process is missing").at("/process")
     })?;
-    refuse_what_is_not_supported(spec)?;
     need_own_mounts(&namespaces)?;
     let mut out = Writer::default();
 
@@ -120,29 +120,15 @@ pub(crate) fn compile_container(input: &ContainerInput<'_>) -> Result<Plan> {
     out.child("", &Operation::Gate {});
 
     if let Some(hooks) = spec.hooks() {
+        let about = About::of(input);
         let list = hooks.start_container().as_ref();
-        push_hooks(&mut out, Stream::Start, "startContainer", list, input, "created")?;
+        hooks::push(&mut out, Stream::Start, "startContainer", list, &about, "created")?;
         let list = hooks.poststart().as_ref();
-        push_hooks(&mut out, Stream::Poststart, "poststart", list, input, "running")?;
+        hooks::push(&mut out, Stream::Poststart, "poststart", list, &about, "running")?;
     }
     process::execute(&mut out, &becoming)?;
     cleanup(&mut out, input)?;
     Ok(out.finish())
-}
-
-fn refuse_what_is_not_supported(spec: &oci::Spec) -> Result<()> {
-    if spec
-        .hooks()
-        .as_ref()
-        .is_some_and(|hooks| hooks.poststop().as_ref().is_some_and(|list| !list.is_empty()))
-    {
-        return Err(unsupported("/hooks/poststop", "a poststop hook"));
-    }
-    let Some(linux) = spec.linux() else { return Ok(()) };
-    if linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()) {
-        return Err(unsupported("/linux/mountLabel", "a mount label"));
-    }
-    Ok(())
 }
 
 /// Setting up the root changes the mounts of everybody in the mount namespace, down to taking
@@ -411,19 +397,21 @@ fn prepare_root(
             in_user_namespace: namespaces.has(join::USER),
             propagation,
             privileged: input.facts.privileged,
+            label: mount_label(spec, input.facts)?,
         },
     )?;
 
     // As late as the hooks allow, which may want them: an interface that has to go back because
     // a mount fails has lost the routes that it had.
-    let moves = move_interfaces(out, input)?;
+    let moves = interfaces::push(out, spec, input.facts)?;
+    let about = About::of(input);
     let mut hooked = false;
     if let Some(hooks) = spec.hooks() {
         let lists =
             [("prestart", prestart(hooks)), ("createRuntime", hooks.create_runtime().as_ref())];
         for (name, list) in lists {
             hooked |= list.is_some_and(|list| !list.is_empty());
-            push_hooks(out, Stream::Hooks, name, list, input, "creating")?;
+            hooks::push(out, Stream::Hooks, name, list, &about, "creating")?;
         }
     }
     if moves || hooked {
@@ -432,7 +420,7 @@ fn prepare_root(
     }
     if let Some(hooks) = spec.hooks() {
         let list = hooks.create_container().as_ref();
-        push_hooks(out, Stream::Child, "createContainer", list, input, "creating")?;
+        hooks::push(out, Stream::Child, "createContainer", list, &about, "creating")?;
     }
 
     let cwd = spec.process().as_ref().map(oci::Process::cwd);
@@ -451,36 +439,13 @@ fn prepare_root(
     Ok(())
 }
 
-/// The interfaces that the container takes from the host's network namespace; whether there
-/// are any.
-fn move_interfaces(out: &mut Writer, input: &ContainerInput<'_>) -> Result<bool> {
-    let linux = input.spec.linux().as_ref();
-    let devices = linux.and_then(|linux| linux.net_devices().as_ref());
-    let mut devices: Vec<_> = devices.into_iter().flatten().collect();
-    devices.sort_by_key(|(name, _)| *name); // the map has no order, the plan must have one
-    if devices.is_empty() {
-        return Ok(false);
+/// The SELinux label of new filesystems.
+fn mount_label<'a>(spec: &'a oci::Spec, facts: &HostFacts) -> Result<Option<&'a str>> {
+    let label = spec.linux().as_ref().and_then(|linux| linux.mount_label().as_deref());
+    if label.is_some() && !facts.selinux {
+        return Err(unsupported("/linux/mountLabel", "a mount label on a machine without SELinux"));
     }
-    let all = "/linux/netDevices";
-    if !input.facts.privileged || !input.facts.network_admin {
-        let message = "moving network interfaces of the host takes privilege over its network";
-        return Err(Error::new(Category::Permission, Stage::Compile, message).at(all).hint(
-            "run as root: it takes CAP_NET_ADMIN in the host's network namespace, and \
-             CAP_SYS_ADMIN",
-        ));
-    }
-    if devices.len() > MAX_INTERFACES {
-        let what = format!("moving more than {MAX_INTERFACES} network interfaces");
-        return Err(unsupported(all, &what));
-    }
-    for (name, device) in devices {
-        let pointer = format!("{all}/{}", name.replace('~', "~0").replace('/', "~1"));
-        let name = c_string(name.as_str(), &pointer)?;
-        let new_name = c_string(device.name().as_deref().unwrap_or_default(), &pointer)?;
-        let operation = Operation::MoveInterface { name: &name, new_name: &new_name };
-        out.push(Stream::Hooks, &pointer, &operation);
-    }
-    Ok(true)
+    Ok(label)
 }
 
 #[allow(deprecated)] // the specification keeps prestart for its users
@@ -568,61 +533,6 @@ pub(super) fn memory_policy(out: &mut Writer, spec: &oci::Spec) {
     out.child("/linux/memoryPolicy", &operation);
 }
 
-fn push_hooks(
-    out: &mut Writer,
-    stream: Stream,
-    name: &str,
-    hooks: Option<&Vec<oci::Hook>>,
-    input: &ContainerInput<'_>,
-    status: &str,
-) -> Result<()> {
-    for (index, hook) in hooks.into_iter().flatten().enumerate() {
-        let pointer = format!("/hooks/{name}/{index}");
-        let (head, tail) = state_around_pid(input, status);
-        let texts = |texts: &Option<Vec<String>>| -> Result<OwnedList> {
-            let texts = texts.iter().flatten().map(|text| c_string(text.as_str(), &pointer));
-            Ok(texts.collect::<Result<Vec<_>>>()?.into_iter().collect())
-        };
-        let path = c_path(hook.path(), &pointer)?;
-        let mut args = texts(hook.args())?;
-        if args.as_list().is_empty() {
-            args.push(&path);
-        }
-        out.push(
-            stream,
-            &pointer,
-            &Operation::Hook {
-                path: &path,
-                args: args.as_list(),
-                env: texts(hook.env())?.as_list(),
-                timeout: hook.timeout().map_or(0, |seconds| seconds.max(0) as u64 * 1000),
-                state_head: &c_string(head, &pointer)?,
-                state_tail: &c_string(tail, &pointer)?,
-            },
-        );
-    }
-    Ok(())
-}
-
-/// The state document for a hook, cut where the pid goes.
-fn state_around_pid(input: &ContainerInput<'_>, status: &str) -> (String, String) {
-    let text = |value: &str| serde_json::Value::from(value).to_string();
-    let head = format!(
-        "{{\"ociVersion\":{},\"id\":{},\"status\":{},\"pid\":",
-        text(spec::OCI_VERSION),
-        text(input.id),
-        text(status),
-    );
-    let mut tail = format!(",\"bundle\":{}", text(&input.bundle.to_string_lossy()));
-    if let Some(annotations) = input.spec.annotations() {
-        let annotations: std::collections::BTreeMap<_, _> = annotations.iter().collect();
-        let annotations = serde_json::to_string(&annotations).unwrap_or_default();
-        tail.push_str(&format!(",\"annotations\":{annotations}"));
-    }
-    tail.push('}');
-    (head, tail)
-}
-
 /// What the keeper does when the host dies: at any time, or of a detached container only while
 /// it is being created.
 fn cleanup(out: &mut Writer, input: &ContainerInput<'_>) -> Result<()> {
@@ -642,5 +552,5 @@ fn cleanup(out: &mut Writer, input: &ContainerInput<'_>) -> Result<()> {
     }
     let path = c_path(input.state_dir, "")?;
     out.push(Stream::Cleanup, "", &Operation::RemoveState { path: &path });
-    Ok(())
+    hooks::push_poststop(out, Stream::Cleanup, &About::of(input))
 }

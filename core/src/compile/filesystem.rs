@@ -46,6 +46,8 @@ pub(super) struct Place<'a> {
     pub propagation: u64,
     /// Whether the keeper may map the ids of mounts.
     pub privileged: bool,
+    /// The SELinux label of new filesystems.
+    pub label: Option<&'a str>,
 }
 
 /// Mounts in their order, then devices and links.
@@ -292,6 +294,12 @@ fn new_mount(
     if fstype == "tmpfs" && !options.options.iter().any(|option| option.starts_with("mode=")) {
         flags |= mount::TARGET_MODE;
     }
+    let mut data = options.options.clone();
+    // The kernel labels these itself, each file by what it stands for.
+    let labelled = !matches!(fstype, "proc" | "sysfs" | "mqueue");
+    if let Some(label) = place.label.filter(|_| labelled) {
+        data.push(format!("context={label}"));
+    }
     let source = mount.source().as_ref().map_or(Path::new(fstype), |path| path.as_path());
     maps.mount(
         out,
@@ -300,7 +308,7 @@ fn new_mount(
             fstype: &c_string(fstype, pointer)?,
             source: &c_path(source, pointer)?,
             target: &c_path(target, pointer)?,
-            options: texts(&options.options, pointer)?.as_list(),
+            options: texts(&data, pointer)?.as_list(),
             set: options.set,
             clear: options.clear,
             recursive_set: options.recursive_set,

@@ -2,11 +2,13 @@
 //!
 //! The compiler holds all policy: which steps there are, in which order, by whom. The keeper
 //! holds the mechanism. [`container`] compiles the creation of a container, [`exec`] another
-//! process in it; [`process`] is what both share, [`filesystem`] the mounts.
+//! process in it; [`process`] is what both share, [`filesystem`] the mounts, [`hooks`] the hooks.
 
 mod container;
 mod exec;
 mod filesystem;
+mod hooks;
+mod interfaces;
 mod print;
 mod process;
 #[cfg(test)]
@@ -20,6 +22,7 @@ use locule_plan::{Builder, Operation, OwnedNumbers, Stream};
 
 pub(crate) use container::{ContainerInput, cgroup_owner, compile_container, denies_setgroups};
 pub(crate) use exec::{ExecInput, compile_exec};
+pub(crate) use hooks::{About, compile_poststop};
 pub(crate) use process::Descriptors;
 
 use crate::cgroup::Hierarchies;
@@ -43,6 +46,8 @@ pub struct HostFacts {
     pub in_user_namespace: bool,
     /// Whether no process here may change its groups, nor in user namespaces below.
     pub setgroups_denied: bool,
+    /// Whether SELinux is at work, so that labels mean something.
+    pub selinux: bool,
     /// The kernel's last capability.
     pub last_capability: u32,
     /// The setuid helpers for id maps, where both are installed.

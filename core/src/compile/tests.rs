@@ -30,6 +30,7 @@ fn root_facts() -> HostFacts {
         network_admin: true,
         in_user_namespace: false,
         setgroups_denied: false,
+        selinux: false,
         last_capability: 40,
         id_mappers: None,
         root_entries: Vec::new(),
@@ -245,15 +246,6 @@ fn maps_that_need_a_helper_are_refused_where_there_is_none() {
 }
 
 #[test]
-fn a_field_that_is_not_carried_out_is_refused_and_not_ignored() {
-    let mut config = full();
-    config["linux"]["mountLabel"] = json!("system_u:object_r:container_file_t:s0");
-    let error = compile_with(&config, &root_facts(), Rootfs::Direct).unwrap_err();
-    assert_eq!(error.category(), Category::Unsupported);
-    assert_eq!(error.pointer(), Some("/linux/mountLabel"));
-}
-
-#[test]
 fn network_devices_take_power_over_the_network_of_the_host() {
     for (privileged, network_admin) in [(false, false), (true, false), (false, true)] {
         let facts = HostFacts { privileged, network_admin, ..root_facts() };
@@ -281,6 +273,23 @@ fn more_network_devices_than_the_keeper_moves_are_refused() {
     let error = compile_with(&config, &root_facts(), Rootfs::Direct).unwrap_err();
     assert_eq!(error.category(), Category::Unsupported);
     assert_eq!(error.pointer(), Some("/linux/netDevices"));
+}
+
+#[test]
+fn new_filesystems_have_the_mount_label() {
+    let mut config = full();
+    config["linux"]["mountLabel"] = json!("system_u:object_r:container_file_t:s0:c1,c2");
+    let error = compile_with(&config, &root_facts(), Rootfs::Direct).unwrap_err();
+    assert_eq!(error.category(), Category::Unsupported);
+    assert_eq!(error.pointer(), Some("/linux/mountLabel"));
+    let facts = HostFacts { selinux: true, ..root_facts() };
+    let text = compile_with(&config, &facts, Rootfs::Direct).unwrap().to_text();
+    let labelled: Vec<&str> = text
+        .lines()
+        .filter(|line| line.contains("context=system_u:object_r:container_file_t:s0:c1,c2"))
+        .map(|line| line.split(' ').nth(3).unwrap())
+        .collect();
+    assert_eq!(labelled, ["fstype=\"tmpfs\"", "fstype=\"devpts\""], "{text}");
 }
 
 #[test]

@@ -30,6 +30,7 @@ impl HostFacts {
             network_admin: capabilities & (1 << CAP_NET_ADMIN) != 0,
             in_user_namespace,
             setgroups_denied: privileged && setgroups.trim() == "deny",
+            selinux: Path::new("/sys/fs/selinux/enforce").exists(),
             last_capability,
             id_mappers: id_mappers(),
             root_entries: root_entries(),

@@ -307,6 +307,10 @@ fn hint(name: &str, failure: &Failure) -> Option<&'static str> {
         ("Mount", libc::ENODEV) => {
             Some("the kernel does not have this filesystem: see /proc/filesystems")
         }
+        ("Scheduler", libc::EPERM) => Some(
+            "a real-time policy takes CAP_SYS_NICE, and on kernels that share real time out among \
+             cgroups some for this one: linux.resources.cpu.realtimeRuntime",
+        ),
         ("ResourceLimit", libc::EPERM) => Some(
             "raising a hard limit takes CAP_SYS_RESOURCE, and no process may have more \
              descriptors than /proc/sys/fs/nr_open",

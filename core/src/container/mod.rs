@@ -11,6 +11,7 @@ mod handle;
 mod joined;
 mod options;
 mod pidfd;
+mod poststop;
 mod process;
 mod record;
 mod runtime;

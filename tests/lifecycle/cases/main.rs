@@ -5,6 +5,7 @@
 
 mod attach;
 mod exec;
+mod hooks;
 mod hostile;
 mod ids;
 mod life;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
             ("waiting", waiting::CASES),
             ("attach", attach::CASES),
             ("parentage", parentage::CASES),
+            ("hooks", hooks::CASES),
             ("hostile", hostile::CASES),
             ("process", process::CASES),
             ("mounts", mounts::CASES),
@@ -44,7 +46,14 @@ fn main() -> ExitCode {
             ("older", older::CASES),
             ("rootless", rootless::CASES),
         ],
-        &[stdio::HELPERS, attach::HELPERS, parentage::HELPERS, rootless::HELPERS, network::HELPERS]
-            .concat(),
+        &[
+            stdio::HELPERS,
+            attach::HELPERS,
+            hooks::HELPERS,
+            parentage::HELPERS,
+            rootless::HELPERS,
+            network::HELPERS,
+        ]
+        .concat(),
     )
 }

@@ -9,6 +9,12 @@ pub const CASES: &[Case] = cases![
     the_memory_policy_is_that_of_every_process,
     a_memory_policy_of_a_node_that_is_not_there_is_refused,
     an_execed_process_runs_on_its_processors,
+    a_process_has_the_schedule_it_was_given,
+    a_schedule_that_is_reset_on_fork_is_not_inherited,
+    a_process_has_the_io_priority_it_was_given,
+    every_resource_limit_reads_back_as_it_was_given,
+    the_out_of_memory_score_is_touched_only_if_it_is_given,
+    a_user_has_its_groups_its_home_and_its_umask,
 ];
 
 fn a_limit_of_four_descriptors_is_the_programs_alone(t: &Test) {
@@ -93,4 +99,163 @@ fn an_execed_process_runs_on_its_processors(t: &Test) {
     let both = json!({ "initial": "0", "final": last });
     assert_eq!(allowed(both), format!("Cpus_allowed_list:\t{last}"));
     container.delete(true).expect("delete");
+}
+
+/// Policy, real-time priority and nice value of a process, by the numbers of `/proc/PID/stat`.
+const SCHEDULE: &str = "cut -d ' ' -f 19,40,41 /proc/self/stat";
+
+/// Whether a cgroup has no real-time processes unless it was given time for them.
+fn real_time_is_shared_out() -> bool {
+    std::path::Path::new("/sys/fs/cgroup/cpu/cpu.rt_runtime_us").exists()
+}
+
+fn a_process_has_the_schedule_it_was_given(t: &Test) {
+    t.need_root();
+    // Nice, priority, policy.
+    for (scheduler, shown) in [
+        (json!({ "policy": "SCHED_OTHER", "nice": 7 }), "7 0 0"),
+        (json!({ "policy": "SCHED_BATCH", "nice": -3 }), "-3 0 3"),
+        (json!({ "policy": "SCHED_IDLE" }), "0 0 5"),
+        (json!({ "policy": "SCHED_FIFO", "priority": 11 }), "0 11 1"),
+        (json!({ "policy": "SCHED_RR", "priority": 99 }), "0 99 2"),
+        (
+            json!({ "policy": "SCHED_DEADLINE", "runtime": 1_000_000, "deadline": 20_000_000,
+                    "period": 30_000_000 }),
+            "0 0 6",
+        ),
+    ] {
+        let policy = scheduler["policy"].as_str().expect("a policy");
+        if matches!(policy, "SCHED_FIFO" | "SCHED_RR") && real_time_is_shared_out() {
+            println!("skipped: {policy}: a kernel without CONFIG_RT_GROUP_SCHED");
+            continue;
+        }
+        let mut spec = t.spec(&["/bin/cut", "-d", " ", "-f", "19,40,41", "/proc/self/stat"]);
+        spec["process"]["scheduler"] = scheduler.clone();
+        assert_eq!(t.run(&spec).success(), shown, "{scheduler}");
+        let container = t.sleeper("a");
+        let process = json!({ "args": spec["process"]["args"], "scheduler": scheduler });
+        let output = exec(&*container, &Exec { process, ..Exec::of(&[]) });
+        assert_eq!(output.success(), shown, "{scheduler}");
+        container.delete(true).expect("delete");
+    }
+    // What is not given is the default, not the host's.
+    // SAFETY: an integer argument; this process has no other thread that could mind.
+    assert_eq!(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 3) }, 0);
+    assert_eq!(t.inside(SCHEDULE), "0 0 0");
+}
+
+fn a_schedule_that_is_reset_on_fork_is_not_inherited(t: &Test) {
+    t.need_root();
+    if real_time_is_shared_out() {
+        t.skip("a kernel without CONFIG_RT_GROUP_SCHED");
+    }
+    let mut spec = t.shell(&format!("{SCHEDULE}; true"));
+    spec["process"]["scheduler"] = json!({
+        "policy": "SCHED_FIFO", "priority": 5, "flags": ["SCHED_FLAG_RESET_ON_FORK"]
+    });
+    assert_eq!(t.run(&spec).success(), "0 0 0");
+    spec["process"]["scheduler"]["flags"] = json!([]);
+    assert_eq!(t.run(&spec).success(), "0 5 1");
+}
+
+fn a_process_has_the_io_priority_it_was_given(t: &Test) {
+    t.need_root();
+    for (class, level, shown) in [
+        ("IOPRIO_CLASS_RT", 2, "realtime: prio 2"),
+        ("IOPRIO_CLASS_BE", 6, "best-effort: prio 6"),
+        ("IOPRIO_CLASS_IDLE", 0, "idle"),
+    ] {
+        // Asked about the shell, which the program itself is.
+        let mut spec = t.shell("busybox ionice -p $$");
+        let priority = json!({ "class": class, "priority": level });
+        spec["process"]["ioPriority"] = priority.clone();
+        assert_eq!(t.run(&spec).success(), shown);
+        let container = t.sleeper("a");
+        let args = &spec["process"]["args"];
+        let process = json!({ "args": args, "ioPriority": priority });
+        assert_eq!(exec(&*container, &Exec { process, ..Exec::of(&[]) }).success(), shown);
+        container.delete(true).expect("delete");
+    }
+}
+
+fn every_resource_limit_reads_back_as_it_was_given(t: &Test) {
+    const LIMITS: [(&str, &str); 16] = [
+        ("RLIMIT_AS", "Max address space"),
+        ("RLIMIT_CORE", "Max core file size"),
+        ("RLIMIT_CPU", "Max cpu time"),
+        ("RLIMIT_DATA", "Max data size"),
+        ("RLIMIT_FSIZE", "Max file size"),
+        ("RLIMIT_LOCKS", "Max file locks"),
+        ("RLIMIT_MEMLOCK", "Max locked memory"),
+        ("RLIMIT_MSGQUEUE", "Max msgqueue size"),
+        ("RLIMIT_NICE", "Max nice priority"),
+        ("RLIMIT_NOFILE", "Max open files"),
+        ("RLIMIT_NPROC", "Max processes"),
+        ("RLIMIT_RSS", "Max resident set"),
+        ("RLIMIT_RTPRIO", "Max realtime priority"),
+        ("RLIMIT_RTTIME", "Max realtime timeout"),
+        ("RLIMIT_SIGPENDING", "Max pending signals"),
+        ("RLIMIT_STACK", "Max stack size"),
+    ];
+    // Below what the machine may have set already, so that nothing is raised.
+    let now = std::fs::read_to_string("/proc/self/limits").expect("limits");
+    let hard = |title: &str| -> u64 {
+        let line = now.lines().find(|line| line.starts_with(title)).expect(title);
+        let word = line[26..].split_whitespace().nth(1).expect("a hard limit");
+        word.parse().unwrap_or(1 << 40)
+    };
+    let limits: Vec<(&str, u64, u64)> = LIMITS
+        .iter()
+        .map(|(_, title)| {
+            (*title, hard(title) / 2, hard(title).saturating_sub(1).max(hard(title) / 2))
+        })
+        .collect();
+    let mut spec = t.spec(&["/bin/cat", "/proc/self/limits"]);
+    spec["process"]["rlimits"] = LIMITS
+        .iter()
+        .zip(&limits)
+        .map(|((kind, _), (_, soft, hard))| json!({ "type": kind, "soft": soft, "hard": hard }))
+        .collect();
+    let shown = t.run(&spec).success();
+    for (title, soft, hard) in limits {
+        let line = shown.lines().find(|line| line.starts_with(title)).expect(title);
+        let values: Vec<&str> = line[26..].split_whitespace().take(2).collect();
+        assert_eq!(values, [soft.to_string(), hard.to_string()], "{title}");
+    }
+}
+
+fn the_out_of_memory_score_is_touched_only_if_it_is_given(t: &Test) {
+    let own = std::fs::read_to_string("/proc/self/oom_score_adj").expect("a score");
+    let script = "cat /proc/self/oom_score_adj";
+    assert_eq!(t.inside(script), own.trim());
+    for score in [0, 250, 1000] {
+        if score < own.trim().parse().unwrap_or(0) {
+            continue;
+        }
+        let mut spec = t.shell(script);
+        spec["process"]["oomScoreAdj"] = json!(score);
+        assert_eq!(t.run(&spec).success(), score.to_string());
+    }
+}
+
+fn a_user_has_its_groups_its_home_and_its_umask(t: &Test) {
+    let mut spec = t.shell("id -u; id -g; id -G; umask; echo $HOME");
+    // Not the supplementary groups of the host, and not its umask.
+    let groups = [7, 8];
+    // SAFETY: an array with its length; this process has no other thread that could mind.
+    unsafe {
+        assert_eq!(libc::setgroups(groups.len(), groups.as_ptr()), 0);
+        libc::umask(0o077);
+    }
+    spec["process"]["env"] = json!(["PATH=/bin"]);
+    spec["process"]["user"] = json!({ "uid": 0, "gid": 3, "additionalGids": [] });
+    assert_eq!(t.run(&spec).success(), "0\n3\n3\n0022\n/root");
+    // The container's passwd knows this one, with an empty HOME given it counts, too.
+    spec["process"]["env"] = json!(["PATH=/bin", "HOME="]);
+    spec["process"]["user"] =
+        json!({ "uid": 1000, "gid": 1000, "additionalGids": [3000000000u32], "umask": 0o27 });
+    assert_eq!(t.run(&spec).success(), "1000\n1000\n1000 3000000000\n0027\n/");
+    // And not this one.
+    spec["process"]["user"] = json!({ "uid": 77, "gid": 77 });
+    assert_eq!(t.run(&spec).success(), "77\n77\n77\n0022\n/");
 }
