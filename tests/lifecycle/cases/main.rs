@@ -12,6 +12,7 @@ mod life;
 mod limits;
 mod mounts;
 mod namespaces;
+mod network;
 mod older;
 mod parentage;
 mod pause;
@@ -44,11 +45,19 @@ fn main() -> ExitCode {
             ("process", process::CASES),
             ("mounts", mounts::CASES),
             ("namespaces", namespaces::CASES),
+            ("network", network::CASES),
             ("older", older::CASES),
             ("rootless", rootless::CASES),
             ("schema", schema::CASES),
         ],
-        &[stdio::HELPERS, attach::HELPERS, hooks::HELPERS, parentage::HELPERS, rootless::HELPERS]
-            .concat(),
+        &[
+            stdio::HELPERS,
+            attach::HELPERS,
+            hooks::HELPERS,
+            parentage::HELPERS,
+            rootless::HELPERS,
+            network::HELPERS,
+        ]
+        .concat(),
     )
 }

@@ -248,7 +248,7 @@ fn check_net_devices(linux: &Linux, namespaces: Namespaces) -> Result<()> {
             return Err(refuse(pointer, format!("{host:?} is not the name of an interface")));
         }
         let name = device.name().as_deref().filter(|name| !name.is_empty()).unwrap_or(host);
-        if !is_interface_name(&name.replace("%d", "0")) {
+        if !is_interface_name(&name.replacen("%d", "0", 1)) {
             let message = format!("{name:?} is not the name of an interface");
             return Err(refuse(format!("{pointer}/name"), message));
         }

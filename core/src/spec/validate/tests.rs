@@ -233,6 +233,13 @@ fn wrong_linux_settings_are_refused() {
         (r#""intelRdt":{"memBwSchema":"0=10"}"#, "/linux/intelRdt/memBwSchema"),
         (r#""intelRdt":{"schemata":["L3:0=1","MB:0=1\nL3:0=1"]}"#, "/linux/intelRdt/schemata/1"),
         (r#""netDevices":{"a/b":{}}"#, "/linux/netDevices/a~1b"),
+        (r#""netDevices":{"a:b":{}}"#, "/linux/netDevices/a:b"),
+        (r#""netDevices":{"a b":{}}"#, "/linux/netDevices/a b"),
+        (r#""netDevices":{"":{}}"#, "/linux/netDevices/"),
+        (r#""netDevices":{"..":{}}"#, "/linux/netDevices/.."),
+        (r#""netDevices":{"eth%d":{}}"#, "/linux/netDevices/eth%d"),
+        (r#""netDevices":{"eth0":{"name":"a%db%d"}}"#, "/linux/netDevices/eth0/name"),
+        (r#""netDevices":{"eth0":{"name":"a%s"}}"#, "/linux/netDevices/eth0/name"),
         (r#""netDevices":{"eth0":{"name":"averylonginterface"}}"#, "/linux/netDevices/eth0/name"),
         (r#""namespaces":[{"type":"pid"}],"netDevices":{"eth0":{}}"#, "/linux/netDevices"),
     ] {
