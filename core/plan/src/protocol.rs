@@ -218,6 +218,8 @@ pub mod detail {
     pub const ADDRESSES: u16 = 20;
     /// The interface could not be brought up in the new namespace.
     pub const BRING_UP: u16 = 21;
+    /// Nobody could be reached at the path of a listening socket.
+    pub const CONNECT: u16 = 22;
 }
 
 /// A short text in a datagram, cut to fit.

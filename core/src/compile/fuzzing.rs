@@ -24,6 +24,7 @@ fn facts(caller: Caller) -> HostFacts {
         privileged: true,
         in_user_namespace: false,
         setgroups_denied: false,
+        network_admin: true,
         selinux: true,
         last_capability: 40,
         id_mappers: Some(IdMappers {
@@ -45,6 +46,7 @@ fn facts(caller: Caller) -> HostFacts {
             euid: 1000,
             egid: 100,
             privileged: false,
+            network_admin: false,
             root_entries: vec![
                 RootEntry { name: "bin".into(), link: Some("usr/bin".into()) },
                 RootEntry { name: "usr".into(), link: None },
@@ -81,6 +83,7 @@ pub fn compile_container(spec: &spec::Spec, caller: Caller) -> Result<Plan> {
         resctrl: resctrl(spec)?.as_ref(),
         descriptors: Descriptors { stdio: [true; 3], pass: 2 },
         seccomp: &program,
+        takes_listener: caller == Caller::User,
     })
 }
 
@@ -89,7 +92,8 @@ pub fn compile_exec(spec: &spec::Spec, process: &spec::Process, caller: Caller) 
     let facts = facts(caller);
     let location = facts.cgroups.locate(None, "box", facts.euid)?;
     exec::compile_exec(&ExecInput {
-        spec,
+        container: About { spec, id: "box", bundle: Path::new("/bundle") },
+        init: 7,
         process,
         facts: &facts,
         location: &location,
@@ -98,6 +102,7 @@ pub fn compile_exec(spec: &spec::Spec, process: &spec::Process, caller: Caller) 
         keep_groups: caller == Caller::User,
         gate: true,
         seccomp: &program,
+        takes_listener: caller == Caller::User,
     })
 }
 

@@ -13,6 +13,7 @@ mod limits;
 mod mounts;
 mod namespaces;
 mod network;
+mod notify;
 mod older;
 mod parentage;
 mod pause;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
             ("mounts", mounts::CASES),
             ("namespaces", namespaces::CASES),
             ("network", network::CASES),
+            ("notify", notify::CASES),
             ("older", older::CASES),
             ("rootless", rootless::CASES),
             ("schema", schema::CASES),
