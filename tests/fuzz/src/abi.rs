@@ -352,6 +352,8 @@ impl Stage {
             flags: 0,
             state_dir: self.state_dir.as_ptr(),
             keeper_path: ptr::null(),
+            cgroup_manager: 0,
+            reserved: 0,
         };
         let (mut out, mut err) = (ptr::null_mut(), ptr::null_mut());
         // SAFETY: all of it is there.
@@ -411,6 +413,8 @@ impl Stage {
                         flags: flags.get() & 3,
                         state_dir: self.state_dir.as_ptr(),
                         keeper_path: pointer(&keeper),
+                        cgroup_manager: 0,
+                        reserved: 0,
                     });
                     // NULL would open this machine's own directory.
                     if opts.is_null() || opts.size() < 24 {
@@ -983,6 +987,8 @@ impl Create {
             pass_fds: if fds.is_empty() { ptr::null() } else { fds.as_ptr() },
             pass_fd_count: count,
             cancel,
+            // A profile that notifies waits for an answer, which nobody here gives.
+            seccomp_listener: ptr::null(),
         });
         let code = call(opts.get());
         // SAFETY: the reference from above, or NULL.
@@ -1017,6 +1023,8 @@ impl Exec {
             pass_fds: if fds.is_empty() { ptr::null() } else { fds.as_ptr() },
             pass_fd_count: count,
             cancel,
+            // A profile that notifies waits for an answer, which nobody here gives.
+            seccomp_listener: ptr::null(),
         });
         let code = call(opts.get());
         // SAFETY: the reference from above, or NULL.
