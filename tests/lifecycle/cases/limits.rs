@@ -46,13 +46,12 @@ fn who_takes_more_memory_than_the_limit_is_killed(t: &Test) {
 }
 
 fn a_memory_limit_that_is_too_small_to_start_with_is_named(t: &Test) {
-    for limit in [4096, 65536] {
-        let spec =
-            limited(t, "memory", json!({ "memory": { "limit": limit, "swap": limit } }), "true");
-        let failure = t.refused(&t.options("a", &spec));
-        assert_eq!(failure.pointer, "/linux/resources/memory/limit", "{limit}: {failure}");
-        failure.must_be(Category::Resource, Stage::Spawn).says("too small");
-    }
+    // One page. What several are enough for differs between kernels.
+    let limits = json!({ "memory": { "limit": 4096, "swap": 4096 } });
+    let spec = limited(t, "memory", limits, "true");
+    let failure = t.refused(&t.options("a", &spec));
+    failure.must_be(Category::Resource, Stage::Spawn).at("/linux/resources/memory/limit");
+    failure.says("too small");
 }
 
 fn no_more_processes_than_the_limit_come_to_be(t: &Test) {

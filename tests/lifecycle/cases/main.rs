@@ -6,9 +6,11 @@
 mod attach;
 mod events;
 mod exec;
+mod forgeries;
 mod hooks;
 mod hostile;
 mod ids;
+mod insiders;
 mod life;
 mod limits;
 mod mounts;
@@ -46,6 +48,8 @@ fn main() -> ExitCode {
             ("parentage", parentage::CASES),
             ("hooks", hooks::CASES),
             ("hostile", hostile::CASES),
+            ("forgeries", forgeries::CASES),
+            ("insiders", insiders::CASES),
             ("process", process::CASES),
             ("mounts", mounts::CASES),
             ("namespaces", namespaces::CASES),
@@ -64,6 +68,7 @@ fn main() -> ExitCode {
             rootless::HELPERS,
             network::HELPERS,
             systemd::HELPERS,
+            insiders::HELPERS,
         ]
         .concat(),
     )

@@ -14,8 +14,12 @@ use crate::{Test, bundle, leftovers};
 
 /// The exit code of a case that could not run.
 pub const SKIPPED: i32 = 77;
+
 /// A case that takes longer hangs.
-const LIMIT: Duration = Duration::from_secs(120);
+fn limit() -> Duration {
+    let given = std::env::var("LOCULE_TEST_LIMIT").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(given.unwrap_or(120))
+}
 
 /// A case, or a function that a case runs in a process of its own.
 pub type Case = (&'static str, fn(&Test));
@@ -194,7 +198,7 @@ fn guard(face: &str, name: &str) -> ExitCode {
     // SAFETY: plain integers.
     let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, case, 0) } as i32;
     assert!(pidfd >= 0, "pidfd_open: {}", std::io::Error::last_os_error());
-    let until = Instant::now() + LIMIT;
+    let until = Instant::now() + limit();
     let mut code = None;
     while code.is_none() {
         if Instant::now() > until {
