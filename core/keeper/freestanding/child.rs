@@ -61,12 +61,6 @@ pub struct Child {
     pub program: Found,
 }
 
-/// Moves the calling process into a cgroup of version 2.
-pub fn enter_cgroup(directory: Raw) -> Sys {
-    let file = system::openat(directory, c"cgroup.procs", O_WRONLY, 0)?;
-    system::write(file.raw(), b"0").map(drop)
-}
-
 /// The highest descriptor that the program of a plan gets.
 pub fn highest_of(plan: &Document<'_>) -> Raw {
     let steps = plan.stream(Stream::Child).chain(plan.stream(Stream::Start)).flatten();
@@ -74,6 +68,12 @@ pub fn highest_of(plan: &Document<'_>) -> Raw {
         Operation::Descriptor { target, .. } => highest.max(target.min(1 << 20) as Raw),
         _ => highest,
     })
+}
+
+/// Moves the calling process into a cgroup of version 2.
+pub fn enter_cgroup(directory: Raw) -> Sys {
+    let file = system::openat(directory, c"cgroup.procs", O_WRONLY, 0)?;
+    system::write(file.raw(), b"0").map(drop)
 }
 
 /// Goes through the plan; `cgroup` is a cgroup to enter first.

@@ -59,7 +59,8 @@ fn facts(caller: Caller) -> HostFacts {
 
 /// Profiles are compiled by a target of their own.
 fn program(_: &oci::LinuxSeccomp) -> Result<Arc<seccomp::Program>> {
-    Ok(Arc::new(seccomp::Program { bpf: vec![0; 16], flags: 0 }))
+    let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+    Ok(Arc::new(seccomp::Program { bpf: vec![0; 16], flags }))
 }
 
 fn resctrl(spec: &spec::Spec) -> Result<Option<Group>> {
@@ -93,7 +94,7 @@ pub fn compile_exec(spec: &spec::Spec, process: &spec::Process, caller: Caller) 
     let location = facts.cgroups.locate(None, "box", facts.euid)?;
     exec::compile_exec(&ExecInput {
         container: About { spec, id: "box", bundle: Path::new("/bundle") },
-        init: 7,
+        init: 4711,
         process,
         facts: &facts,
         location: &location,
@@ -102,7 +103,7 @@ pub fn compile_exec(spec: &spec::Spec, process: &spec::Process, caller: Caller) 
         keep_groups: caller == Caller::User,
         gate: true,
         seccomp: &program,
-        takes_listener: caller == Caller::User,
+        takes_listener: caller == Caller::Root,
     })
 }
 

@@ -987,8 +987,7 @@ impl Create {
             pass_fds: if fds.is_empty() { ptr::null() } else { fds.as_ptr() },
             pass_fd_count: count,
             cancel,
-            // A profile that notifies waits for an answer, which nobody here gives.
-            seccomp_listener: ptr::null(),
+            seccomp_listener: if fds.is_empty() { ptr::null() } else { fds.as_ptr() },
         });
         let code = call(opts.get());
         // SAFETY: the reference from above, or NULL.
@@ -1023,8 +1022,7 @@ impl Exec {
             pass_fds: if fds.is_empty() { ptr::null() } else { fds.as_ptr() },
             pass_fd_count: count,
             cancel,
-            // A profile that notifies waits for an answer, which nobody here gives.
-            seccomp_listener: ptr::null(),
+            seccomp_listener: if fds.is_empty() { ptr::null() } else { fds.as_ptr() },
         });
         let code = call(opts.get());
         // SAFETY: the reference from above, or NULL.
