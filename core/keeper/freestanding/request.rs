@@ -23,7 +23,8 @@ pub fn serve(keeper: &mut Keeper, socket: Raw, born: bool) -> bool {
     let mut bytes = [0; Request::SIZE + 1];
     let mut descriptors = Descriptors::none();
     let len = match socket::receive(socket, &mut bytes, &mut descriptors, MSG_DONTWAIT) {
-        Ok(0) => return false,
+        // An empty datagram looks the same, and is only another that says nothing.
+        Ok(0) if hung_up(socket) => return false,
         Ok(len) => len,
         Err(Errno::EAGAIN) => return true,
         Err(Errno::EINVAL) => {
@@ -34,7 +35,8 @@ pub fn serve(keeper: &mut Keeper, socket: Raw, born: bool) -> bool {
         }
         Err(_) => return false,
     };
-    let reply = descriptors.take(0);
+    // Anything else would not tell when its other side is closed, and be kept for ever.
+    let reply = descriptors.take(0).filter(|reply| system::is_socket(reply.raw(), SOCK_SEQPACKET));
     let Some(request) = Request::decode(&bytes[..len]) else {
         // The other side speaks another version: tell ours, which says enough.
         hello(reply.as_ref());
@@ -330,7 +332,11 @@ fn at_checkpoint(
 
 /// Whether the asker has given up, and told its caller so, before the request was read.
 fn withdrawn(reply: Option<&Fd>) -> bool {
-    let mut entry = [PollFd::hangup(reply.map_or(-1, Fd::raw))];
+    hung_up(reply.map_or(-1, Fd::raw))
+}
+
+fn hung_up(socket: Raw) -> bool {
+    let mut entry = [PollFd::hangup(socket)];
     system::poll(&mut entry, Some(TimeSpec::ZERO)) == Ok(1)
 }
 
@@ -423,10 +429,11 @@ fn watch(keeper: &mut Keeper, flags: u32, reply: Option<Fd>) {
     let process = &keeper.processes[0];
     let state = Reply::State { pid: process.pid, phase };
     let pidfd = process.pidfd.as_ref().map(Fd::raw).filter(|_| phase != Phase::Stopped);
-    socket::reply(Some(reply.raw()), &state, pidfd);
+    // Who cannot be told the state will not be told the end either.
+    let told = socket::try_reply(reply.raw(), &state, pidfd).is_ok();
     if phase == Phase::Stopped {
         socket::reply(Some(reply.raw()), &Reply::Exited(keeper.last_exit()), None);
-    } else if stays {
+    } else if stays && told {
         keeper.add_watcher(reply);
     }
 }

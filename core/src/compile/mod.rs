@@ -7,6 +7,8 @@
 mod container;
 mod exec;
 mod filesystem;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod hooks;
 mod interfaces;
 mod print;

@@ -7,6 +7,8 @@ mod events;
 mod exec;
 mod facts;
 mod failure;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod handle;
 mod joined;
 mod options;

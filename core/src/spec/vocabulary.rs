@@ -8,9 +8,11 @@ use super::oci::{
     PosixRlimitType,
 };
 
-/// The specification's name of a scheduler flag, and what oci-spec 0.10 makes of it.
-pub(super) const SCHED_FLAG_DL_OVERRUN: &str = "SCHED_FLAG_DL_OVERRUN";
-pub(super) const OCI_SPEC_DL_OVERRUN: &str = "SCHED_FLAG_D_L_OVERRUN";
+/// The specification's names of scheduler flags, and what oci-spec 0.10 makes of them.
+pub(super) const SCHEDULER_FLAG_NAMES: [(&str, &str); 2] = [
+    ("SCHED_FLAG_RESET_ON_FORK", "SCHED_RESET_ON_FORK"),
+    ("SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN"),
+];
 
 /// Every capability by the kernel's number, which is the index here.
 pub const CAPABILITIES: [(&str, Capability); 41] = [

@@ -17,6 +17,7 @@ mod parentage;
 mod pause;
 mod process;
 mod rootless;
+mod schema;
 mod signals;
 mod stdio;
 mod waiting;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
             ("network", network::CASES),
             ("older", older::CASES),
             ("rootless", rootless::CASES),
+            ("schema", schema::CASES),
         ],
         &[
             stdio::HELPERS,
