@@ -252,6 +252,7 @@ pub const CLONE_NEWUSER: u64 = 0x1000_0000;
 pub const CLONE_NEWNS: u64 = 0x0002_0000;
 pub const CLONE_NEWNET: u64 = 0x4000_0000;
 pub const CLONE_NEWTIME: u64 = 0x80;
+pub const CLONE_NEWCGROUP: u64 = 0x0200_0000;
 pub const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 pub const SIGKILL: i32 = 9;
 pub const LOCK_EX: i32 = 2;

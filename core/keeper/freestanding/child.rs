@@ -12,7 +12,7 @@ use crate::path::Parent;
 use crate::process::{Interrupts, Mode, Order};
 use crate::program::{self, Found};
 use crate::socket::{self, Descriptors};
-use crate::system::{self, Errno, Fd, Raw};
+use crate::system::{self, Errno, Fd, Raw, Sys};
 use crate::{descriptors, device, hook, identity, mount, procfs, root, settings, terminal};
 
 pub struct Child {
@@ -51,6 +51,12 @@ pub struct Child {
     pub program: Found,
 }
 
+/// Moves the calling process into a cgroup of version 2.
+pub fn enter_cgroup(directory: Raw) -> Sys {
+    let file = system::openat(directory, c"cgroup.procs", O_WRONLY, 0)?;
+    system::write(file.raw(), b"0").map(drop)
+}
+
 /// Goes through the plan; `cgroup` is a cgroup to enter first.
 pub fn run(order: &Order<'_>, gate: Fd, cgroup: Option<Raw>) -> ! {
     let mut child = Child {
@@ -82,9 +88,7 @@ pub fn run(order: &Order<'_>, gate: Fd, cgroup: Option<Raw>) -> ! {
     system::set_name(c"locule-init");
     child.tie_to_keeper();
     if let Some(cgroup) = cgroup {
-        let entered = system::openat(cgroup, c"cgroup.procs", O_WRONLY, 0)
-            .and_then(|file| system::write(file.raw(), b"0"));
-        if let Err(errno) = entered {
+        if let Err(errno) = enter_cgroup(cgroup) {
             child.fail(&Error::from(errno).bare_frame(Stream::Launch));
         }
     }

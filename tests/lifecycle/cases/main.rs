@@ -9,6 +9,7 @@ mod hooks;
 mod hostile;
 mod ids;
 mod life;
+mod limits;
 mod mounts;
 mod namespaces;
 mod network;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
             ("signals", signals::CASES),
             ("exec", exec::CASES),
             ("pause", pause::CASES),
+            ("limits", limits::CASES),
             ("stdio", stdio::CASES),
             ("waiting", waiting::CASES),
             ("attach", attach::CASES),
