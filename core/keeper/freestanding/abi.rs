@@ -165,6 +165,7 @@ pub const SOCK_CLOEXEC: i32 = O_CLOEXEC;
 pub const SOL_SOCKET: i32 = 1;
 pub const SO_TYPE: i32 = 3;
 pub const SO_PEERCRED: i32 = 17;
+pub const SO_PEERPIDFD: i32 = 77;
 pub const SCM_RIGHTS: i32 = 1;
 pub const MSG_DONTWAIT: i32 = 0x40;
 pub const MSG_NOSIGNAL: i32 = 0x4000;

@@ -15,6 +15,9 @@ use crate::socket::{self, Descriptors};
 use crate::system::{self, Errno, Fd, Raw, Sys};
 use crate::{descriptors, device, hook, identity, mount, procfs, root, settings, terminal};
 
+/// Where what is mounted must not get out of sight: there are things below that hurt the host.
+const GUARDED: [&[u8]; 2] = [b"proc", b"sys"];
+
 pub struct Child {
     plan: Document<'static>,
     mode: Mode,
@@ -36,10 +39,12 @@ pub struct Child {
     label_follows: bool,
     /// Whether the limit on descriptors is the program's.
     limit_settled: bool,
-    /// The host's null device, for masks.
+    /// The null device that masked files show.
     pub null: Option<Fd>,
-    /// The empty directory masked directories show.
-    pub mask: Option<Fd>,
+    /// The empty directory that masked directories show.
+    pub empty: Option<Fd>,
+    /// What is mounted at `/proc` and at `/sys`.
+    mounted: [Option<Fd>; 2],
     /// The tmpfs with the layers of an overlaid root.
     pub scratch: Option<Fd>,
     /// Where the last device or link was made.
@@ -76,7 +81,8 @@ pub fn run(order: &Order<'_>, gate: Fd, cgroup: Option<Raw>) -> ! {
         label_follows: false,
         limit_settled: false,
         null: None,
-        mask: None,
+        empty: None,
+        mounted: [None, None],
         scratch: None,
         parent: None,
         isolated: false,
@@ -140,10 +146,24 @@ impl Child {
         self.root = Some(root);
     }
 
+    /// The mount at `/proc` or `/sys`, whatever its directory in the root is called by now.
+    pub fn mounted_at(&self, name: &[u8]) -> Option<Raw> {
+        let index = GUARDED.iter().position(|&known| known == name)?;
+        self.mounted[index].as_ref().map(Fd::raw)
+    }
+
+    /// Remembers a mount if it is one of those.
+    pub fn remember(&mut self, name: &[u8], mount: Fd) {
+        if let Some(index) = GUARDED.iter().position(|&known| known == name) {
+            self.mounted[index] = Some(mount);
+        }
+    }
+
     /// Closes what leads out of the container.
     pub fn forget_host(&mut self) {
         self.null = None;
-        self.mask = None;
+        self.empty = None;
+        self.mounted = [None, None];
         self.scratch = None;
         self.root = None;
     }
@@ -405,7 +425,7 @@ impl Child {
                 self.tie_to_keeper();
             }
             Operation::NewSession {} => system::setsid()?,
-            Operation::NewKeyring { name } => settings::keyring(name)?,
+            Operation::NewKeyring {} => settings::keyring()?,
             Operation::LoopbackUp {} => settings::loopback_up()?,
             Operation::Propagation { flags } => root::propagation(self, flags)?,
             Operation::Root { path, kind } => root::directory(self, path, kind)?,

@@ -27,6 +27,7 @@ mod memory;
 mod mount;
 mod netlink;
 mod path;
+mod peer;
 mod process;
 mod procfs;
 mod program;

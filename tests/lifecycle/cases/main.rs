@@ -5,9 +5,11 @@
 
 mod attach;
 mod exec;
+mod forgeries;
 mod hooks;
 mod hostile;
 mod ids;
+mod insiders;
 mod life;
 mod limits;
 mod mounts;
@@ -42,6 +44,8 @@ fn main() -> ExitCode {
             ("parentage", parentage::CASES),
             ("hooks", hooks::CASES),
             ("hostile", hostile::CASES),
+            ("forgeries", forgeries::CASES),
+            ("insiders", insiders::CASES),
             ("process", process::CASES),
             ("mounts", mounts::CASES),
             ("namespaces", namespaces::CASES),
@@ -57,6 +61,7 @@ fn main() -> ExitCode {
             parentage::HELPERS,
             rootless::HELPERS,
             network::HELPERS,
+            insiders::HELPERS,
         ]
         .concat(),
     )
