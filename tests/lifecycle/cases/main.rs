@@ -15,6 +15,7 @@ mod limits;
 mod mounts;
 mod namespaces;
 mod network;
+mod notify;
 mod older;
 mod parentage;
 mod pause;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
             ("mounts", mounts::CASES),
             ("namespaces", namespaces::CASES),
             ("network", network::CASES),
+            ("notify", notify::CASES),
             ("older", older::CASES),
             ("rootless", rootless::CASES),
             ("schema", schema::CASES),
