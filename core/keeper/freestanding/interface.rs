@@ -67,6 +67,7 @@ impl Interfaces {
         Interfaces { between: None, moved: [const { None }; MAX_INTERFACES] };
 
     /// Moves the interface `name` into the namespace that the socket `network` was made in.
+    #[inline(never)] // What it needs of the stack is not to be taken for every request.
     pub fn move_in(&mut self, network: Option<&Fd>, name: &CStr, new_name: &CStr) -> Result {
         let between = match &mut self.between {
             Some(between) => between,
