@@ -67,6 +67,7 @@ impl Interfaces {
         Interfaces { between: None, moved: [const { None }; MAX_INTERFACES] };
 
     /// Moves the interface `name` into the namespace that the socket `network` was made in.
+    #[inline(never)] // What it needs of the stack is not to be taken for every request.
     pub fn move_in(&mut self, network: Option<&Fd>, name: &CStr, new_name: &CStr) -> Result {
         let between = match &mut self.between {
             Some(between) => between,
@@ -87,7 +88,7 @@ impl Interfaces {
         // The kernel moves first and renames then, so after an error it may be on either side.
         let called = match result {
             Ok(()) => target.as_cstr(),
-            Err(errno) if between.has_back(&was) => return Err(errno.into()),
+            Err(errno) if between.still_has(&was) => return Err(errno.into()),
             Err(_) => was.name(),
         };
         let inside = find(&mut between.inside, called)?;
@@ -150,8 +151,8 @@ impl Between {
         change(&mut self.host, link.index, false, &attributes)
     }
 
-    /// Whether it is on the host.
-    fn has_back(&mut self, link: &Link) -> bool {
+    /// Whether the interface has not left the host.
+    fn still_has(&mut self, link: &Link) -> bool {
         let found = find(&mut self.host, link.name());
         found.is_ok_and(|found| found.is_some_and(|found| found.index == link.index))
     }

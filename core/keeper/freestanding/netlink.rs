@@ -41,7 +41,7 @@ impl Request {
     }
 }
 
-/// A message of the kernel's, whole or without its header.
+/// A message of the kernel's, with its header.
 #[derive(Clone, Copy)]
 pub struct Message<'a>(&'a [u8]);
 
@@ -74,7 +74,6 @@ impl<'a> Message<'a> {
         word_at(self.0, 8).unwrap_or(0)
     }
 
-    /// With its header, padded to where the next one may begin.
     pub fn as_bytes(&self) -> &'a [u8] {
         self.0
     }

@@ -231,9 +231,8 @@ fn build(
     };
     let interrupts = keeper.interrupts(reply.map_or(-1, Fd::raw));
     let mut launched = launch(&order, &interrupts).map_err(Ending::Refused)?;
-    let escorted =
-        escort(&mut launched, &order, &plan, reply, &interrupts, &mut keeper.interfaces);
-    let phase = match escorted {
+    let interfaces = &mut keeper.interfaces;
+    let phase = match escort(&mut launched, &order, &plan, reply, &interrupts, interfaces) {
         Ok(phase) => phase,
         Err(mut ending) => {
             let pidfd = abandon(launched, mode);

@@ -214,12 +214,12 @@ pub mod detail {
     pub const LISTEN: u16 = 18;
     /// The ids of the mount could not be mapped.
     pub const ID_MAP: u16 = 19;
-    /// The interface's addresses could not be set in the new namespace.
-    pub const ADDRESSES: u16 = 20;
-    /// The interface could not be brought up in the new namespace.
-    pub const BRING_UP: u16 = 21;
     /// Nobody could be reached at the path of a listening socket.
-    pub const CONNECT: u16 = 22;
+    pub const CONNECT: u16 = 20;
+    /// The interface's addresses could not be set in the new namespace.
+    pub const ADDRESSES: u16 = 21;
+    /// The interface could not be brought up in the new namespace.
+    pub const BRING_UP: u16 = 22;
 }
 
 /// A short text in a datagram, cut to fit.

@@ -22,6 +22,7 @@ fn facts(caller: Caller) -> HostFacts {
         euid: 0,
         egid: 0,
         privileged: true,
+        network_admin: true,
         in_user_namespace: false,
         setgroups_denied: false,
         network_admin: true,

@@ -241,6 +241,8 @@ fn check_net_devices(linux: &Linux, namespaces: Namespaces) -> Result<()> {
     if !namespaces.has(LinuxNamespaceType::Network) {
         return Err(refuse("/linux/netDevices", "netDevices needs a network namespace"));
     }
+    let mut devices: Vec<_> = devices.iter().collect();
+    devices.sort_by_key(|(host, _)| *host); // the same one is refused every time
     let mut names = HashSet::new();
     for (host, device) in devices {
         let pointer = member("/linux/netDevices", host);

@@ -240,6 +240,7 @@ fn wrong_linux_settings_are_refused() {
         (r#""netDevices":{"eth%d":{}}"#, "/linux/netDevices/eth%d"),
         (r#""netDevices":{"eth0":{"name":"a%db%d"}}"#, "/linux/netDevices/eth0/name"),
         (r#""netDevices":{"eth0":{"name":"a%s"}}"#, "/linux/netDevices/eth0/name"),
+        (r#""netDevices":{"eth1":{"name":"eth0"},"eth0":{}}"#, "/linux/netDevices/eth1/name"),
         (r#""netDevices":{"eth0":{"name":"averylonginterface"}}"#, "/linux/netDevices/eth0/name"),
         (r#""namespaces":[{"type":"pid"}],"netDevices":{"eth0":{}}"#, "/linux/netDevices"),
     ] {
