@@ -22,7 +22,6 @@ fn facts(caller: Caller) -> HostFacts {
         euid: 0,
         egid: 0,
         privileged: true,
-        network_admin: true,
         in_user_namespace: false,
         setgroups_denied: false,
         network_admin: true,
