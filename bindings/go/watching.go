@@ -20,8 +20,8 @@ const (
 	ResourceIO     Resource = liblocule.ResourceIO
 )
 
-// PressureTrigger is how long processes may wait, as the kernel counts it (its documentation, "Pressure
-// Stall Information").
+// PressureTrigger is how long processes may wait, as the kernel counts it (its documentation,
+// "Pressure Stall Information").
 type PressureTrigger struct {
 	Resource Resource
 	// Stall is how long is too long: the time of waiting within a window, added up.

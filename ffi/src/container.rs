@@ -177,6 +177,16 @@ unsafe impl Versioned for locule_exec_opts {
     const FIRST_SIZE: usize = 88;
 }
 
+/// # Safety
+/// `socket` is NULL or points to a descriptor that stays open for `'a`.
+unsafe fn listener<'a>(socket: *const c_int) -> Result<Option<BorrowedFd<'a>>> {
+    // SAFETY: passed on to the caller.
+    match unsafe { socket.as_ref() } {
+        Some(&socket) => descriptor(socket, "opts.seccomp_listener").map(Some),
+        None => Ok(None),
+    }
+}
+
 /// The container ran out of memory: LOCULE_EVENT_OOM.
 pub const LOCULE_WATCH_OOM: u32 = 1;
 /// Its processes had to wait for a resource too long: LOCULE_EVENT_PRESSURE. Needs cgroup v2
@@ -264,16 +274,6 @@ impl From<&Trigger> for locule_watch_opts {
             stall_us: micros(trigger.stall),
             window_us: micros(trigger.window),
         }
-    }
-}
-
-/// # Safety
-/// `socket` is NULL or points to a descriptor that stays open for `'a`.
-unsafe fn listener<'a>(socket: *const c_int) -> Result<Option<BorrowedFd<'a>>> {
-    // SAFETY: passed on to the caller.
-    match unsafe { socket.as_ref() } {
-        Some(&socket) => descriptor(socket, "opts.seccomp_listener").map(Some),
-        None => Ok(None),
     }
 }
 
@@ -493,9 +493,8 @@ pub unsafe extern "C" fn locule_container_resume(
 /// Changes the container's resource limits: `json` is `len` bytes of a `linux.resources`
 /// object as in config.json; what is absent stays as it is.
 ///
-/// Any thread. Does not block, but for systemd's answer with LOCULE_CGROUPS_SYSTEMD. Fails with
-/// LOCULE_E_INVALID, LOCULE_E_SPEC, LOCULE_E_STATE, LOCULE_E_UNSUPPORTED, LOCULE_E_PERMISSION,
-/// LOCULE_E_SYSTEM. Since 0.1.
+/// Any thread. Does not block, but for systemd's answer with LOCULE_CGROUPS_SYSTEMD. Fails with LOCULE_E_INVALID, LOCULE_E_SPEC, LOCULE_E_STATE,
+/// LOCULE_E_UNSUPPORTED, LOCULE_E_PERMISSION, LOCULE_E_SYSTEM. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn locule_container_update_json(
     container: *mut locule_container,

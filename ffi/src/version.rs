@@ -49,7 +49,8 @@ pub extern "C" fn locule_version() -> *const c_char {
 /// Returns 1 if the library that runs has this feature, else 0, also for NULL. In 0.1:
 /// "cancel", "container", "detach", "events", "exec", "explain", "parentage", "pass-fds",
 /// "rootfs-overlay", "seccomp-listener", "spec", "systemd", "terminal", "watch". What this machine
-/// can do says locule_runtime_features_json.
+/// can do says
+/// locule_runtime_features_json.
 ///
 /// Any thread. Does not block. Since 0.1.
 #[unsafe(no_mangle)]

@@ -22,7 +22,6 @@ fn location(directory: &Path, unified: bool) -> Location {
         false => vec!["blkio", "cpuacct", "devices", "net_cls", "net_prio"],
     });
     Location {
-        unit: None,
         places: vec![Place {
             controllers: controllers.into_iter().map(str::to_owned).collect(),
             unified,
@@ -30,6 +29,7 @@ fn location(directory: &Path, unified: bool) -> Location {
             path: directory.file_name().map(PathBuf::from).unwrap_or_default(),
             existed: false,
         }],
+        unit: None,
     }
 }
 

@@ -152,6 +152,7 @@ impl Runtime {
             idmapped_mounts: true,
             intel_rdt: true,
             memory_policy: true,
+            net_devices: true,
             ..Default::default()
         })
     }

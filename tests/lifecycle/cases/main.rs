@@ -15,6 +15,7 @@ mod life;
 mod limits;
 mod mounts;
 mod namespaces;
+mod network;
 mod notify;
 mod older;
 mod parentage;
@@ -52,11 +53,12 @@ fn main() -> ExitCode {
             ("process", process::CASES),
             ("mounts", mounts::CASES),
             ("namespaces", namespaces::CASES),
+            ("network", network::CASES),
             ("notify", notify::CASES),
             ("older", older::CASES),
             ("rootless", rootless::CASES),
-            ("systemd", systemd::CASES),
             ("schema", schema::CASES),
+            ("systemd", systemd::CASES),
         ],
         &[
             stdio::HELPERS,
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
             hooks::HELPERS,
             parentage::HELPERS,
             rootless::HELPERS,
+            network::HELPERS,
             systemd::HELPERS,
             insiders::HELPERS,
         ]
