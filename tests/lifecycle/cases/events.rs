@@ -63,12 +63,16 @@ fn what_is_watched_for_twice_is_told_once(t: &Test) {
     container.watch(Watch::OutOfMemory).expect("watch");
     container.watch(Watch::OutOfMemory).expect("watch again");
     started(&*container);
-    dispatch_until(t, |all| !all.is_empty());
+    let all = dispatch_until(t, |all| !all.is_empty());
+    assert_eq!(all, [Happened::OutOfMemory(container.id())]);
     eventually("the kill is counted", || {
         container.stats().expect("stats")["memory"]["oomKills"].as_u64() >= Some(1)
     });
-    let rest = t.engine().dispatch_all(Duration::from_millis(100)).expect("dispatch");
-    assert_eq!(rest, []);
+    if is_pure_v2() {
+        // Version 1 may tell again before the memory of the one it kills is free.
+        let rest = t.engine().dispatch_all(Duration::from_millis(100)).expect("dispatch");
+        assert_eq!(rest, []);
+    }
     container.delete(true).expect("delete");
 }
 
@@ -79,7 +83,8 @@ fn an_end_is_told_beside_what_is_watched_for(t: &Test) {
     container.watch(Watch::OutOfMemory).expect("watch");
     started(&*container);
     let all = dispatch_until(t, |all| all.iter().any(|h| matches!(h, Happened::Ended(_))));
-    assert_eq!(all.len(), 2, "{all:?}");
+    let ends = all.iter().filter(|happened| matches!(happened, Happened::Ended(_)));
+    assert_eq!(ends.count(), 1, "{all:?}");
     assert!(all.contains(&Happened::OutOfMemory(container.id())));
     container.delete(false).expect("delete");
 }
