@@ -817,8 +817,9 @@ int locule_container_resume(locule_container *container, locule_error **err);
  * Changes the container's resource limits: `json` is `len` bytes of a `linux.resources`
  * object as in config.json; what is absent stays as it is.
  *
- * Any thread. Does not block, but for systemd's answer with LOCULE_CGROUPS_SYSTEMD. Fails with LOCULE_E_INVALID, LOCULE_E_SPEC, LOCULE_E_STATE,
- * LOCULE_E_UNSUPPORTED, LOCULE_E_PERMISSION, LOCULE_E_SYSTEM. Since 0.1.
+ * Any thread. Does not block, but for systemd's answer with LOCULE_CGROUPS_SYSTEMD. Fails with
+ * LOCULE_E_INVALID, LOCULE_E_SPEC, LOCULE_E_STATE, LOCULE_E_UNSUPPORTED, LOCULE_E_PERMISSION,
+ * LOCULE_E_SYSTEM. Since 0.1.
  */
 int locule_container_update_json(locule_container *container,
                                  const void *json,

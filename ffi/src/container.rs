@@ -493,8 +493,9 @@ pub unsafe extern "C" fn locule_container_resume(
 /// Changes the container's resource limits: `json` is `len` bytes of a `linux.resources`
 /// object as in config.json; what is absent stays as it is.
 ///
-/// Any thread. Does not block, but for systemd's answer with LOCULE_CGROUPS_SYSTEMD. Fails with LOCULE_E_INVALID, LOCULE_E_SPEC, LOCULE_E_STATE,
-/// LOCULE_E_UNSUPPORTED, LOCULE_E_PERMISSION, LOCULE_E_SYSTEM. Since 0.1.
+/// Any thread. Does not block, but for systemd's answer with LOCULE_CGROUPS_SYSTEMD. Fails with
+/// LOCULE_E_INVALID, LOCULE_E_SPEC, LOCULE_E_STATE, LOCULE_E_UNSUPPORTED, LOCULE_E_PERMISSION,
+/// LOCULE_E_SYSTEM. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn locule_container_update_json(
     container: *mut locule_container,
