@@ -58,7 +58,7 @@ func TestTheListenerOfASeccompFilterComesToTheCaller(t *testing.T) {
 	}
 	socket, states := listen(t)
 	c := start(t, rt, s, WithSeccompListener(socket))
-	if state := <-states; state.Pid != c.PID() || state.State.Status != specs.StateCreating {
+	if state := <-states; state.Pid != c.Pid() || state.State.Status != specs.StateCreating {
 		t.Error(state)
 	}
 
@@ -67,7 +67,7 @@ func TestTheListenerOfASeccompFilterComesToTheCaller(t *testing.T) {
 	cmd := c.Command("sh", "-c", "mkdir /tmp/y")
 	cmd.Stderr, cmd.SeccompListener = &out, socket
 	check(t, cmd.Start(testContext(t)))
-	if state := <-states; state.State.Status != specs.StateRunning || state.State.Pid != c.PID() {
+	if state := <-states; state.State.Status != specs.StateRunning || state.State.Pid != c.Pid() {
 		t.Error(state)
 	}
 	if err := cmd.Wait(); err == nil || !strings.Contains(out.String(), "Function not implemented") {
