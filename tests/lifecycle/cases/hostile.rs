@@ -22,6 +22,7 @@ pub const CASES: &[Case] = cases![
     a_root_that_changes_meanwhile_uncovers_nothing,
     masks_and_devices_follow_links_inside_the_root_only,
     a_fifo_in_the_place_of_passwd_hangs_nothing,
+    a_passwd_file_without_an_end_is_not_read_to_it,
     exec_gives_no_inheritable_or_ambient_capabilities,
 ];
 
@@ -299,6 +300,16 @@ fn a_fifo_in_the_place_of_passwd_hangs_nothing(t: &Test) {
     fs::remove_file(&passwd).expect("rm");
     // SAFETY: a C string and an integer.
     assert_eq!(unsafe { libc::mkfifo(c_path(&passwd).as_ptr(), 0o644) }, 0);
+    let mut spec = bundle::spec(&root, &["/bin/sh", "-c", "echo $HOME"]);
+    spec["process"]["env"] = json!(["PATH=/bin"]);
+    assert_eq!(t.run(&spec).success(), "/");
+}
+
+// Without PASSWD_READS in program.rs this hangs.
+fn a_passwd_file_without_an_end_is_not_read_to_it(t: &Test) {
+    let root = own_root(t);
+    let passwd = fs::File::create(root.join("etc/passwd")).expect("create");
+    passwd.set_len(1 << 43).expect("a sparse file");
     let mut spec = bundle::spec(&root, &["/bin/sh", "-c", "echo $HOME"]);
     spec["process"]["env"] = json!(["PATH=/bin"]);
     assert_eq!(t.run(&spec).success(), "/");
