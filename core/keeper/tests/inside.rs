@@ -530,9 +530,9 @@ fn root_gives_a_container_ids_of_its_own() {
     assert_eq!(run(As::Root, &bundle, plan), "7\n8 5\n20\n1\nlater\n0\nrefused\n");
 }
 
-/// Every write below /proc goes to a procfs that nothing can be mounted over. Without RESOLVE_NO_XDEV
-/// in procfs::open, and with the container's /proc in place of a private one, this fails
-/// (CVE-2019-16884, CVE-2025-52881): the decoys are written to, and nothing is set.
+/// Every write below /proc goes to a procfs that nothing can be mounted over. Without
+/// RESOLVE_NO_XDEV in procfs::open, and with the container's /proc in place of a private one, this
+/// fails (CVE-2019-16884, CVE-2025-52881): the decoys are written to, and nothing is set.
 #[test]
 fn what_is_mounted_over_proc_takes_no_setting() {
     let Some(bundle) = Bundle::new() else { return };
