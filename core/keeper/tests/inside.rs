@@ -529,3 +529,43 @@ fn root_gives_a_container_ids_of_its_own() {
     plan.program(&["sh", "-c", script], true);
     assert_eq!(run(As::Root, &bundle, plan), "7\n8 5\n20\n1\nlater\n0\nrefused\n");
 }
+
+/// Every write below /proc goes to a procfs that nothing can be mounted over. Without
+/// RESOLVE_NO_XDEV in procfs::open, and with the container's /proc in place of a private one, this
+/// fails (CVE-2019-16884, CVE-2025-52881): the decoys are written to, and nothing is set.
+#[test]
+fn what_is_mounted_over_proc_takes_no_setting() {
+    let Some(bundle) = Bundle::new() else { return };
+    let decoys = ["offsets", "score", "msgmax", "label"];
+    for name in decoys {
+        std::fs::write(bundle.path(name), "").unwrap();
+    }
+    let mut plan = Plan::default();
+    plan.namespaces(0).filesystems(&bundle);
+    plan.bind(&c(bundle.path("offsets")), c"/proc/self/timens_offsets", 0, 0);
+    plan.bind(&c(bundle.path("score")), c"/proc/self/oom_score_adj", 0, 0);
+    plan.bind(&c(bundle.path("msgmax")), c"/proc/sys/kernel/msgmax", 0, 0);
+    plan.bind(&c(bundle.path("label")), c"/proc/self/attr/exec", 0, 0);
+    plan.child(&Operation::Pivot {});
+    plan.child(&Operation::NewTimeNamespace { offsets: c"boottime 1000000 0\n" });
+    plan.child(&Operation::OomScoreAdj { value: 123 });
+    plan.child(&Operation::Sysctl { name: c"kernel/msgmax", value: c"4321" });
+    plan.output();
+    let script = "read up rest < /proc/uptime; test ${up%.*} -gt 1000000 && echo later
+        for file in 1/oom_score_adj sys/kernel/msgmax; do
+            busybox umount /proc/$file && cat /proc/$file; done";
+    plan.program(&["sh", "-c", script], true);
+    assert_eq!(run(As::Root, &bundle, plan), "later\n123\n4321\n");
+    // Without a security module that takes it a label is an error, not one for the decoy.
+    let mut plan = Plan::default();
+    plan.namespaces(0).filesystems(&bundle);
+    plan.bind(&c(bundle.path("label")), c"/proc/self/attr/exec", 0, 0);
+    plan.child(&Operation::Pivot {});
+    plan.child(&Operation::SecurityLabel { kind: 1, label: c"no:such:label:s0" });
+    plan.program(&["true"], true);
+    let keeper = Keeper::new(As::Root);
+    keeper.create(&bundle, &plan.finish(), 0, &[]).failure();
+    for name in decoys {
+        assert_eq!(std::fs::read_to_string(bundle.path(name)).unwrap(), "", "{name}");
+    }
+}

@@ -22,6 +22,7 @@ pub const CASES: &[Case] = cases![
     a_root_that_changes_meanwhile_uncovers_nothing,
     masks_and_devices_follow_links_inside_the_root_only,
     a_fifo_in_the_place_of_passwd_hangs_nothing,
+    a_passwd_file_without_an_end_is_not_read_to_it,
     exec_gives_no_inheritable_or_ambient_capabilities,
 ];
 
@@ -62,6 +63,8 @@ pub fn own_root(t: &Test) -> PathBuf {
     root
 }
 
+// Without own_null in settings.rs this fails: root in the container changes the mode of the host's
+// /dev/null through its standard streams.
 fn the_hosts_null_device_is_out_of_reach(t: &Test) {
     t.need_root();
     let null = own_null_device(t);
@@ -97,6 +100,7 @@ pub fn with_mount(mut spec: Value, mount: Value) -> Value {
     spec
 }
 
+// Without check_proc in validate/mounts.rs this fails (CVE-2019-16884).
 fn mounts_over_proc_are_refused(t: &Test) {
     for destination in ["/proc", "/proc/sys", "/proc/1/attr", "/tmp/../proc/self", "proc/sys"] {
         let mount = json!({ "destination": destination, "type": "tmpfs", "source": "tmpfs" });
@@ -118,6 +122,7 @@ fn mounts_over_proc_are_refused(t: &Test) {
     assert_eq!(t.run(&spec).success(), "12.00 34.00");
 }
 
+// Without refuse_hidden_proc in mount.rs this fails (CVE-2019-16884): the tmpfs hides /proc/sys.
 pub fn a_link_of_the_image_leads_no_mount_over_proc(t: &Test) {
     let root = own_root(t);
     symlink("/proc/sys", root.join("data")).expect("symlink");
@@ -130,6 +135,7 @@ pub fn a_link_of_the_image_leads_no_mount_over_proc(t: &Test) {
     }
 }
 
+// Without check_owner in runtime.rs this fails.
 fn a_state_directory_that_others_control_is_refused(t: &Test) {
     t.need_root();
     fs::create_dir(&t.state_dir).expect("mkdir");
@@ -155,6 +161,8 @@ fn a_state_directory_that_others_control_is_refused(t: &Test) {
     fs::remove_dir(&theirs).expect("rmdir");
 }
 
+// Where settle in child.rs keeps what only the keeper needed this fails (CVE-2016-9962): the
+// host's cgroup directory is among the descriptors.
 fn a_process_in_the_making_holds_no_directory_of_the_host(t: &Test) {
     let list = t.dir.join("list");
     let script = format!(
@@ -170,6 +178,8 @@ fn a_process_in_the_making_holds_no_directory_of_the_host(t: &Test) {
     assert!(list.contains("/dev/null") && !list.contains("/sys/fs/cgroup"), "{list}");
 }
 
+// Without STRICT_TARGET in compile/filesystem.rs this fails (CVE-2019-19921, CVE-2023-27561):
+// procfs is mounted where the link leads.
 fn links_in_the_place_of_proc_and_sys_are_refused(t: &Test) {
     let root = own_root(t);
     for (name, index) in [("proc", 0), ("sys", 5)] {
@@ -185,6 +195,8 @@ fn links_in_the_place_of_proc_and_sys_are_refused(t: &Test) {
     }
 }
 
+// Without RESOLVE_IN_ROOT in path.rs this fails (CVE-2021-30465, CVE-2024-45310): directories to
+// mount on, or the device, are made outside.
 pub fn a_root_that_changes_meanwhile_leads_nothing_outside(t: &Test) {
     let root = own_root(t);
     let outside = t.dir.join("outside");
@@ -276,6 +288,7 @@ fn a_working_directory_among_open_descriptors_is_refused(t: &Test) {
     container.delete(true).expect("delete");
 }
 
+// Without RESOLVE_IN_ROOT in path.rs this fails (CVE-2026-41579): the device is made outside.
 pub fn masks_and_devices_follow_links_inside_the_root_only(t: &Test) {
     let root = own_root(t);
     let outside = t.dir.join("outside");
@@ -304,6 +317,17 @@ fn a_fifo_in_the_place_of_passwd_hangs_nothing(t: &Test) {
     assert_eq!(t.run(&spec).success(), "/");
 }
 
+// Without PASSWD_READS in program.rs this hangs.
+fn a_passwd_file_without_an_end_is_not_read_to_it(t: &Test) {
+    let root = own_root(t);
+    let passwd = fs::File::create(root.join("etc/passwd")).expect("create");
+    passwd.set_len(1 << 43).expect("a sparse file");
+    let mut spec = bundle::spec(&root, &["/bin/sh", "-c", "echo $HOME"]);
+    spec["process"]["env"] = json!(["PATH=/bin"]);
+    assert_eq!(t.run(&spec).success(), "/");
+}
+
+// Where compile/process.rs makes the permitted ones inheritable this fails (CVE-2022-27650).
 fn exec_gives_no_inheritable_or_ambient_capabilities(t: &Test) {
     let container = t.sleeper("a");
     let script = "grep -E 'Cap(Inh|Amb)' /proc/self/status | sort -u | cut -f2 | sort -u";
