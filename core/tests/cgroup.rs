@@ -473,6 +473,42 @@ fn limits_of_the_v2_controllers_are_written_and_updated() {
 }
 
 #[test]
+fn a_cgroup_with_processes_is_not_made_to_share_its_controllers() {
+    let hierarchies = Hierarchies::discover().unwrap();
+    if cannot_run() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let location = scratch.location(&hierarchies, "host/x");
+    let Some(place) = location.controller("pids").filter(|place| place.unified) else {
+        skip("cgroup v2 with the pids controller");
+        return;
+    };
+    let above = scratch.location(&hierarchies, "host");
+    let host = Cgroup::create(&hierarchies, above, None, Options::default()).unwrap();
+    let mut inside = populate(&host, "exec sleep 60");
+    let create = |resources: Option<&LinuxResources>| {
+        Cgroup::create(&hierarchies, location.clone(), resources, Options::default())
+    };
+    let cgroup = create(None).unwrap();
+    let read = |path: PathBuf| fs::read_to_string(path).unwrap().trim().to_owned();
+    let parent = place.directory().parent().unwrap().to_owned();
+    assert_eq!(read(parent.join("cgroup.subtree_control")), "");
+    assert_eq!(read(place.directory().join("cgroup.type")), "domain");
+    let mut child = populate(&cgroup, "exec sleep 60");
+    assert_eq!(cgroup.pids().unwrap(), [child.id() as i32]);
+    cgroup.kill(PATIENCE).unwrap();
+    child.wait().unwrap();
+    cgroup.remove().unwrap();
+    let error = create(Some(&resources(r#"{"pids": {"limit": 5}}"#))).unwrap_err();
+    assert_eq!(error.pointer(), Some("/linux/resources/pids/limit"), "{error}");
+    assert!(error.advice().unwrap().contains("cgroup with processes"), "{error:?}");
+    host.kill(PATIENCE).unwrap();
+    inside.wait().unwrap();
+    host.remove().unwrap();
+}
+
+#[test]
 fn a_block_device_is_throttled() {
     let hierarchies = Hierarchies::discover().unwrap();
     let controller = if hierarchies.mode() == Mode::V2 { "io" } else { "blkio" };

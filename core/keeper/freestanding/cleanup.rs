@@ -47,7 +47,8 @@ pub fn kill_cgroup(path: &CStr) -> Result {
     Err(Errno::EBUSY.into())
 }
 
-/// Sends every process SIGKILL and says how many there were.
+/// Sends every process SIGKILL and says how many there were. What a version 1 freezer holds
+/// dies only when it is thawed.
 fn kill_below(cgroup: Raw, depth: u32) -> Sys<u32> {
     let mut count = 0;
     if let Ok(file) = system::openat(cgroup, c"cgroup.procs", O_RDONLY, 0) {
@@ -67,6 +68,9 @@ fn kill_below(cgroup: Raw, depth: u32) -> Sys<u32> {
                 pid = 0;
             }
         }
+    }
+    if let Ok(file) = system::openat(cgroup, c"freezer.state", O_WRONLY, 0) {
+        let _ = system::write(file.raw(), b"THAWED");
     }
     if depth > 0 {
         entries(cgroup, &mut |name| {

@@ -177,6 +177,15 @@ pub(super) fn enable_controllers(place: &Place, wanted: &[String]) -> Result<Ref
             continue;
         }
         let all: Vec<String> = missing.iter().map(|name| format!("+{name}")).collect();
+        if would_become_threaded(ancestor)? {
+            let busy = io::Error::from_raw_os_error(libc::EBUSY);
+            for (name, change) in missing.into_iter().zip(&all) {
+                if !refusals.iter().any(|(refused, _)| refused == name) {
+                    refusals.push((name.clone(), enabling_failed(ancestor, change, &busy)));
+                }
+            }
+            continue;
+        }
         if file::put(ancestor, "cgroup.subtree_control", &all.join(" ")).is_ok() {
             continue;
         }
@@ -192,6 +201,14 @@ pub(super) fn enable_controllers(place: &Place, wanted: &[String]) -> Result<Ref
         }
     }
     Ok(refusals)
+}
+
+/// Whether the cgroup has processes of its own. The kernel would enable some controllers all the
+/// same, by making it the root of threaded cgroups, and then nothing can enter those below it.
+/// Only the root of the machine may have both.
+fn would_become_threaded(directory: &Path) -> Result<bool> {
+    Ok(directory.join("cgroup.type").exists()
+        && !file::read(directory, "cgroup.procs")?.trim().is_empty())
 }
 
 fn enabling_failed(ancestor: &Path, change: &str, error: &io::Error) -> Error {

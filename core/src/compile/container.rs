@@ -543,9 +543,14 @@ pub(super) fn memory_policy(out: &mut Writer, spec: &oci::Spec) {
 /// What the keeper does when the host dies: at any time, or of a detached container only while
 /// it is being created.
 fn cleanup(out: &mut Writer, input: &ContainerInput<'_>) -> Result<()> {
-    let directories: Vec<_> = input.location.directories().collect();
-    for directory in &directories {
-        let path = c_path(directory, "")?;
+    // First where they are killed at once, and where what is frozen can be thawed: elsewhere that
+    // would be waited for.
+    let mut places: Vec<_> = input.location.places().iter().collect();
+    places.sort_by_key(|place| {
+        !(place.unified || place.controllers.iter().any(|controller| controller == "freezer"))
+    });
+    for place in places {
+        let path = c_path(&place.directory(), "")?;
         out.push(Stream::Cleanup, "/linux/cgroupsPath", &Operation::KillCgroup { path: &path });
     }
     // systemd removes what it has made as soon as it is empty.

@@ -500,6 +500,8 @@ fn a_bind_can_map_ids_as_the_container_does(t: &Test) {
 fn ids_below_a_mount_are_mapped_if_asked_to(t: &Test) {
     t.need_root();
     let top = two_mounts();
+    let one = mapped(bind(&top, "/mnt", &["rbind", "idmap"]), &mapping(0, 1000, 10));
+    need_mapped_tmpfs(t, &with(t.spec(&["/bin/true"]), &[one]));
     let owners = |option: &str| {
         let mount = mapped(bind(&top, "/mnt", &["rbind", option]), &mapping(0, 1000, 10));
         t.run(&with(t.shell("stat -c %u /mnt /mnt/below/file"), &[mount])).success()
@@ -508,15 +510,20 @@ fn ids_below_a_mount_are_mapped_if_asked_to(t: &Test) {
     assert_eq!(owners("ridmap"), "1000\n1000");
 }
 
+/// Ends the case unless this configuration, which maps ids of a tmpfs, can be used.
+fn need_mapped_tmpfs(t: &Test, spec: &Value) {
+    if let Err(failure) = t.engine().create(&t.options("a", spec)).and_then(|c| c.delete(true)) {
+        failure.must_be(Category::Unsupported, Stage::Mounts).at("/mounts/7");
+        t.skip("a tmpfs that maps ids (Linux 6.3)");
+    }
+}
+
 fn a_new_filesystem_can_map_ids(t: &Test) {
     t.need_root();
     let script = "stat -c %u /mnt; touch /mnt/file && stat -c %u /mnt/file";
     let mut spec = with(t.shell(script), &[mapped(tmpfs("/mnt", &[]), &mapping(0, 70, 10))]);
     spec["process"]["user"] = json!({ "uid": 70, "gid": 70 });
-    if let Err(failure) = t.engine().create(&t.options("a", &spec)).and_then(|c| c.delete(true)) {
-        failure.must_be(Category::Unsupported, Stage::Mounts).at("/mounts/7");
-        t.skip("a tmpfs that maps ids (Linux 6.3)");
-    }
+    need_mapped_tmpfs(t, &spec);
     assert_eq!(t.run(&spec).success(), "70\n70");
     let root = own_root(t);
     fs::set_permissions(&t.dir, PermissionsExt::from_mode(0o755)).expect("chmod");

@@ -113,7 +113,7 @@ fn an_ordinary_user_with_subordinate_ids_has_them_in_the_container(t: &Test) {
     let passwd = std::fs::read_to_string("/etc/passwd").expect("passwd");
     let range = format!("{USER}:400000:1000\n");
     for (file, text) in [
-        ("passwd", format!("{passwd}tester:x:{USER}:{USER}::/:/bin/sh\n")),
+        ("passwd", format!("{passwd}somebody:x:{USER}:{USER}::/:/bin/sh\n")),
         ("subuid", range.clone()),
         ("subgid", range),
     ] {
@@ -139,9 +139,16 @@ fn delegated(t: &Test) {
     container.delete(true).expect("delete");
     let mut spec = user_spec(t, "true");
     spec["linux"]["resources"] = json!({ "memory": { "limit": 1 << 26 } });
-    // Nobody has given this user that controller.
     let failure = t.refused(&t.options("b", &spec));
-    failure.must_be(Category::Unsupported, Stage::Cgroup).at("/linux/resources/memory/limit");
+    failure.at("/linux/resources/memory/limit");
+    let listed = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").expect("read");
+    if listed.contains("memory") {
+        // This process is in the user's only cgroup.
+        failure.must_be(Category::Busy, Stage::Cgroup);
+        assert!(failure.hint.contains("a cgroup with processes"), "{}", failure.hint);
+    } else {
+        failure.must_be(Category::Unsupported, Stage::Cgroup);
+    }
 }
 
 fn an_ordinary_user_with_a_delegated_cgroup_can_use_it(t: &Test) {
