@@ -304,6 +304,7 @@ pub const PR_CAP_AMBIENT: i32 = 47;
 pub const PR_CAP_AMBIENT_RAISE: usize = 2;
 pub const PR_CAP_AMBIENT_CLEAR_ALL: usize = 4;
 pub const KEYCTL_JOIN_SESSION_KEYRING: i32 = 1;
+pub const KEYCTL_SETPERM: i32 = 5;
 pub const SECCOMP_SET_MODE_FILTER: i32 = 1;
 
 #[repr(C)]

@@ -401,7 +401,7 @@ impl Child {
                 self.tie_to_keeper();
             }
             Operation::NewSession {} => system::setsid()?,
-            Operation::NewKeyring { name } => settings::keyring(name)?,
+            Operation::SessionKeyring { name } => settings::keyring(name)?,
             Operation::LoopbackUp {} => settings::loopback_up()?,
             Operation::Propagation { flags } => root::propagation(self, flags)?,
             Operation::Root { path, kind } => root::directory(self, path, kind)?,

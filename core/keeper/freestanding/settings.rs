@@ -24,10 +24,19 @@ pub fn time_namespace(child: &mut Child, offsets: &CStr) -> Result {
     Ok(system::setns(namespace.raw(), CLONE_NEWTIME)?)
 }
 
-/// A session keyring of its own, or the host's keys stay readable.
+/// Everything for who possesses a keyring; that its user may view, read, search and link it is
+/// what lets the container's later processes join it.
+const KEYRING_PERMISSIONS: u32 = 0x3f1b_0000;
+
+/// The container's session keyring, or the host's keys stay readable.
 pub fn keyring(name: &CStr) -> Result {
     match system::join_session_keyring(name) {
-        Ok(()) | Err(Errno::ENOSYS | Errno::EPERM | Errno::EACCES) => Ok(()),
+        Ok(keyring) => {
+            // Another user's process of the container may not, and finds it done.
+            let _ = system::set_key_permissions(keyring, KEYRING_PERMISSIONS);
+            Ok(())
+        }
+        Err(Errno::ENOSYS | Errno::EPERM | Errno::EACCES) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
 }

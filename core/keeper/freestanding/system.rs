@@ -615,8 +615,12 @@ pub fn personality(persona: u64) -> Sys {
     done(call!(nr::PERSONALITY, persona))
 }
 
-pub fn join_session_keyring(name: &CStr) -> Sys {
-    done(call!(nr::KEYCTL, KEYCTL_JOIN_SESSION_KEYRING, name))
+pub fn join_session_keyring(name: &CStr) -> Sys<usize> {
+    call!(nr::KEYCTL, KEYCTL_JOIN_SESSION_KEYRING, name)
+}
+
+pub fn set_key_permissions(key: usize, permissions: u32) -> Sys {
+    done(call!(nr::KEYCTL, KEYCTL_SETPERM, key, permissions))
 }
 
 pub fn seccomp(flags: u64, program: &SockFprog) -> Sys<usize> {

@@ -1,7 +1,7 @@
 //! What the container finds below its root: mounts, devices, links, protected paths.
 
 use std::ffi::CString;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use locule_plan::protocol::MAX_PREPARED_MOUNTS;
 use locule_plan::{List, Operation, OwnedList, Stream, mount};
@@ -215,6 +215,11 @@ pub(super) fn protect(out: &mut Writer, spec: &oci::Spec) -> Result<()> {
     let read_only = linux.and_then(|linux| linux.readonly_paths().as_ref());
     for (index, path) in read_only.into_iter().flatten().enumerate() {
         let pointer = format!("/linux/readonlyPaths/{index}");
+        if is_root(path) {
+            // A mount upon the root would not be seen: nobody's root would be in it.
+            out.child(&pointer, &Operation::ReadonlyRoot {});
+            continue;
+        }
         let path = c_string(path.as_str(), &pointer)?;
         out.child(&pointer, &Operation::ReadonlyPath { path: &path });
     }
@@ -228,6 +233,10 @@ pub(super) fn protect(out: &mut Writer, spec: &oci::Spec) -> Result<()> {
         out.child("/root/readonly", &Operation::ReadonlyRoot {});
     }
     Ok(())
+}
+
+fn is_root(path: &str) -> bool {
+    Path::new(path).components().all(|part| !matches!(part, Component::Normal(_)))
 }
 
 /// A relative destination counts from `/` (config.md, "Mounts").

@@ -69,6 +69,7 @@ fn begin(container: &Container, options: &ExecOptions<'_>) -> Result<Process> {
     let facts = &shared.runtime.0.facts;
     let plan = compile_exec(&ExecInput {
         spec,
+        id: container.id(),
         process: &process,
         facts,
         location: shared.cgroup.location(),

@@ -47,8 +47,10 @@ pub(super) fn fill_process(process: &mut Node) {
     }
     if let Some(scheduler) = process.get_mut("scheduler") {
         each(scheduler.get_mut("flags"), |flag| {
-            if flag.text() == Some(vocabulary::SCHED_FLAG_DL_OVERRUN) {
-                *flag = Node::Text(vocabulary::OCI_SPEC_DL_OVERRUN.into());
+            for (name, misspelt) in vocabulary::MISSPELT_SCHEDULER_FLAGS {
+                if flag.text() == Some(name) {
+                    *flag = Node::Text(misspelt.into());
+                }
             }
         });
     }

@@ -104,10 +104,11 @@ pub fn to_json(spec: &Spec) -> Result<Vec<u8>> {
     let json = serde_json::to_string(spec).map_err(|e| {
         Error::new(Category::Spec, Stage::Validate, format!("write the spec as JSON: {e}"))
     })?;
-    // oci-spec derives a name that the specification does not have.
-    Ok(json
-        .replace(vocabulary::OCI_SPEC_DL_OVERRUN, vocabulary::SCHED_FLAG_DL_OVERRUN)
-        .into_bytes())
+    // oci-spec has names that the specification does not have.
+    let corrected = |json: String, (name, misspelt): (&str, &str)| {
+        json.replace(&format!("\"{misspelt}\""), &format!("\"{name}\""))
+    };
+    Ok(vocabulary::MISSPELT_SCHEDULER_FLAGS.into_iter().fold(json, corrected).into_bytes())
 }
 
 fn object(json: &[u8]) -> Result<Node<'_>> {

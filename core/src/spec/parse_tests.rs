@@ -171,15 +171,16 @@ fn unknown_capabilities_are_dropped_and_known_ones_stay() {
 }
 
 #[test]
-fn the_scheduler_flag_with_the_odd_name_survives_reading_and_writing() {
+fn the_scheduler_flags_with_odd_names_survive_reading_and_writing() {
     let json = spec("").replace(
         r#""cwd":"/""#,
         r#""cwd":"/","scheduler":{"policy":"SCHED_DEADLINE","runtime":1,"deadline":2,
-           "flags":["SCHED_FLAG_DL_OVERRUN"]}"#,
+           "flags":["SCHED_FLAG_DL_OVERRUN","SCHED_FLAG_RESET_ON_FORK"]}"#,
     );
     let spec = parse(json.as_bytes()).unwrap();
     let written = to_json(&spec).unwrap();
-    assert!(std::str::from_utf8(&written).unwrap().contains("\"SCHED_FLAG_DL_OVERRUN\""));
+    let text = std::str::from_utf8(&written).unwrap();
+    assert!(text.contains("[\"SCHED_FLAG_DL_OVERRUN\",\"SCHED_FLAG_RESET_ON_FORK\"]"), "{text}");
     assert_eq!(parse(&written).unwrap(), spec);
 }
 

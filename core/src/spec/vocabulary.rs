@@ -8,9 +8,11 @@ use super::oci::{
     PosixRlimitType,
 };
 
-/// The specification's name of a scheduler flag, and what oci-spec 0.10 makes of it.
-pub(super) const SCHED_FLAG_DL_OVERRUN: &str = "SCHED_FLAG_DL_OVERRUN";
-pub(super) const OCI_SPEC_DL_OVERRUN: &str = "SCHED_FLAG_D_L_OVERRUN";
+/// The specification's names of scheduler flags that oci-spec 0.10 has other names for.
+pub(super) const MISSPELT_SCHEDULER_FLAGS: [(&str, &str); 2] = [
+    ("SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN"),
+    ("SCHED_FLAG_RESET_ON_FORK", "SCHED_RESET_ON_FORK"),
+];
 
 /// Every capability by the kernel's number, which is the index here.
 pub const CAPABILITIES: [(&str, Capability); 41] = [

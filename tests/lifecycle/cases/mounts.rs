@@ -18,6 +18,7 @@ pub const CASES: &[Case] = cases![
     an_option_without_its_recursive_form_stays_at_the_top,
     files_sockets_and_fifos_can_be_bound_and_write_protected,
     a_read_only_tmpfs_still_takes_the_mounts_in_it,
+    the_root_can_be_a_read_only_path,
     a_tmpfs_has_the_mode_of_what_it_hides_unless_told_otherwise,
     tmpcopyup_copies_what_the_tmpfs_hides,
     a_remount_changes_a_mount_and_its_filesystem,
@@ -312,6 +313,13 @@ pub fn a_read_only_tmpfs_still_takes_the_mounts_in_it(t: &Test) {
     let script = "cat /mnt/c/file; touch /mnt/a/b/c && echo made; \
                   touch /mnt/d 2>/dev/null || echo protected";
     assert_eq!(t.run(&with(t.shell(script), &mounts)).success(), "text\nmade\nprotected");
+}
+
+fn the_root_can_be_a_read_only_path(t: &Test) {
+    let mut spec = with(t.shell("touch /file || echo protected; touch /tmp/file"), &[]);
+    spec["root"] = json!({ "path": own_root(t) });
+    spec["linux"]["readonlyPaths"] = json!(["/"]);
+    assert_eq!(t.run(&spec).success(), "protected");
 }
 
 /// A root filesystem that only this case has.
