@@ -16,7 +16,7 @@ SYMBOLS := ffi/symbols.txt
 LIBS    := $(OUT)/lib/$(SONAME) $(OUT)/lib/liblocule.so $(OUT)/lib/liblocule.a
 KEEPER  := $(OUT)/libexec/locule-keeper
 
-.PHONY: help build lib stage demo test test-rust test-python test-go test-refusals test-invariants test-soak test-vm vm-deps soak bench deps header test-abi install uninstall fmt lint clean FORCE
+.PHONY: help build lib stage demo test test-rust test-python test-go test-fuzz fuzz test-refusals test-invariants test-differential test-soak test-vm vm-deps soak bench deps header test-abi install uninstall fmt lint clean FORCE
 .DELETE_ON_ERROR:
 
 help:
@@ -30,6 +30,7 @@ help:
 	@echo "make install    PREFIX=$(PREFIX) DESTDIR=$(DESTDIR); also: uninstall"
 	@echo "make header     write include/locule.h from ffi/src"
 	@echo "make test-abi   check the C ABI"
+	@echo "make fuzz       feed TARGET (or all) for TIME=300 seconds; SEED=N repeats a run"
 	@echo "make test-refusals   check every error; ONLY=\"WORD...\" chooses, SHOW=1 prints them"
 	@echo "make fmt lint clean"
 
@@ -134,10 +135,15 @@ demo: deps stage $(PYTHON)
 	@echo "=== Python ==="
 	@$(PYTHON) bindings/python/examples/run.py
 
-test: deps lint test-rust test-abi test-python test-go test-refusals test-invariants test-soak
+test: deps lint test-rust test-abi test-python test-go test-refusals test-invariants test-soak test-fuzz
 
 test-rust:
 	$(CARGO) test --workspace
+
+# One bundle, two runtimes. SEED=N repeats a run, BUNDLES=N makes it longer.
+test-differential: deps
+	$(if $(SEED),LOCULE_SEED=$(SEED)) $(if $(BUNDLES),LOCULE_BUNDLES=$(BUNDLES)) \
+	    $(CARGO) test -p locule-differential
 
 test-python: $(PYTHON)
 	@$(PYTHON) -m pip install -q --disable-pip-version-check pytest mypy setuptools wheel
@@ -150,6 +156,13 @@ test-go: stage
 bench: PACKAGES += runc crun
 bench: deps
 	bench/run.sh $(if $(QUICK),quick)
+
+# Everything that reads what somebody else wrote, fed by libFuzzer: see tests/README.md.
+TIME ?= 300
+fuzz:
+	tests/fuzz/run.sh $(TIME) $(TARGET)
+test-fuzz: TIME = 15
+test-fuzz: fuzz
 
 # Whether a host is left as it was: in C, Python and Go.
 test-invariants: stage $(PYTHON)

@@ -25,6 +25,15 @@ mod resctrl;
 pub mod seccomp;
 pub mod spec;
 
+/// What is inside, for the targets in `tests/fuzz`. Behind a feature, and no part of the API.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::cgroup::fuzzing::*;
+    pub use crate::compile::fuzzing::*;
+    pub use crate::container::fuzzing::*;
+}
+
 pub use compile::{HostFacts, IdMappers, Plan, RootEntry};
 pub use container::{
     Cancel, Container, CreateOptions, Event, ExecOptions, Exit, OnHostExit, Parentage, Process,

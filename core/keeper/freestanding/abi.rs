@@ -26,6 +26,9 @@ pub const RESOLVE_IN_ROOT: u64 = 0x10;
 
 pub const F_SETFD: i32 = 2;
 pub const F_DUPFD_CLOEXEC: i32 = 1030;
+pub const F_GET_SEALS: i32 = 1034;
+pub const F_SEAL_SHRINK: i32 = 2;
+pub const F_SEAL_WRITE: i32 = 8;
 pub const MFD_CLOEXEC: u32 = 1;
 pub const X_OK: i32 = 1;
 pub const CLOSE_RANGE_CLOEXEC: u32 = 4;
@@ -159,6 +162,7 @@ pub const SOCK_DGRAM: i32 = 2;
 pub const SOCK_SEQPACKET: i32 = 5;
 pub const SOCK_CLOEXEC: i32 = O_CLOEXEC;
 pub const SOL_SOCKET: i32 = 1;
+pub const SO_TYPE: i32 = 3;
 pub const SO_PEERCRED: i32 = 17;
 pub const SCM_RIGHTS: i32 = 1;
 pub const MSG_DONTWAIT: i32 = 0x40;

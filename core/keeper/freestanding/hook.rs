@@ -36,9 +36,10 @@ pub fn run(operation: &Operation<'_>, pid: i32, null: Raw, interrupts: &Interrup
     let state = system::memfd(c"state")?;
     let mut number = PathBuffer::<16>::new();
     number.push_number(pid as u64)?;
-    let text = [state_head.to_bytes(), number.as_bytes(), state_tail.to_bytes()];
-    for part in text {
-        system::write_all(state.raw(), part)?;
+    system::write_all(state.raw(), state_head.to_bytes())?;
+    if !state_tail.is_empty() {
+        system::write_all(state.raw(), number.as_bytes())?;
+        system::write_all(state.raw(), state_tail.to_bytes())?;
     }
     system::rewind(state.raw())?;
     let mut argv = system::allocate::<*const u8>(args.len() + 1)?;

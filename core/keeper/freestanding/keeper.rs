@@ -554,7 +554,9 @@ pub fn read_plan(file: Raw) -> Result<Plan, Reply> {
     };
     let bytes = map().map_err(|errno| refusal(detail::MALFORMED_PLAN, errno))?;
     let document = Document::parse(bytes).and_then(|document| document.check().map(|()| document));
-    document
-        .map(|document| Plan { bytes, document })
-        .map_err(|_| refusal(detail::MALFORMED_PLAN, Errno::EINVAL))
+    document.map(|document| Plan { bytes, document }).map_err(|_| {
+        // SAFETY: the document that refers to it has come to nothing.
+        unsafe { system::unmap(bytes) };
+        refusal(detail::MALFORMED_PLAN, Errno::EINVAL)
+    })
 }

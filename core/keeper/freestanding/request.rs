@@ -8,6 +8,7 @@ use locule_plan::{Operation, Stream, VERSION};
 
 use crate::abi::*;
 use crate::failure::Error;
+use crate::hook;
 use crate::keeper::{
     Keeper, Plan, Process, clean_up, died_before_exec, read_plan, refusal, run_hooks,
 };
@@ -20,7 +21,8 @@ pub fn serve(keeper: &mut Keeper, socket: Raw, born: bool) -> bool {
     let mut bytes = [0; Request::SIZE + 1];
     let mut descriptors = Descriptors::none();
     let len = match socket::receive(socket, &mut bytes, &mut descriptors, MSG_DONTWAIT) {
-        Ok(0) => return false,
+        // An empty datagram looks the same, and is only another that says nothing.
+        Ok(0) if hung_up(socket) => return false,
         Ok(len) => len,
         Err(Errno::EAGAIN) => return true,
         Err(Errno::EINVAL) => {
@@ -31,7 +33,8 @@ pub fn serve(keeper: &mut Keeper, socket: Raw, born: bool) -> bool {
         }
         Err(_) => return false,
     };
-    let reply = descriptors.take(0);
+    // Anything else would not tell when its other side is closed, and be kept for ever.
+    let reply = descriptors.take(0).filter(|reply| system::is_socket(reply.raw(), SOCK_SEQPACKET));
     let Some(request) = Request::decode(&bytes[..len]) else {
         // The other side speaks another version: tell ours, which says enough.
         hello(reply.as_ref());
@@ -43,6 +46,11 @@ pub fn serve(keeper: &mut Keeper, socket: Raw, born: bool) -> bool {
     match request.kind {
         RequestKind::Create if born && keeper.phase().is_none() => {
             create(keeper, request.flags, reply, &mut descriptors);
+        }
+        RequestKind::Hooks if born && keeper.phase().is_none() => {
+            let plan = descriptors.take(1);
+            hooks(reply.as_ref(), plan);
+            system::exit(0);
         }
         RequestKind::Start if keeper.phase().is_some() => start(keeper, reply),
         RequestKind::Exec if keeper.phase().is_some() => exec(keeper, reply, &mut descriptors),
@@ -63,6 +71,26 @@ fn send(to: Option<&Fd>, reply: &Reply, descriptor: Option<Raw>) {
 
 fn hello(to: Option<&Fd>) {
     send(to, &Reply::Hello { version: VERSION, pid: system::getpid() }, None);
+}
+
+/// Runs hooks of a container that is no more. One that fails keeps no other from running.
+fn hooks(reply: Option<&Fd>, file: Option<Fd>) {
+    let plan = file
+        .ok_or(refusal(detail::MISSING_DESCRIPTOR, Errno::EBADF))
+        .and_then(|file| read_plan(file.raw()));
+    match plan {
+        Err(failure) => send(reply, &failure, None),
+        Ok(plan) => {
+            for step in plan.document.stream(Stream::Hooks).flatten() {
+                if let Operation::Hook { .. } = step.operation
+                    && let Err(error) = hook::run(&step.operation, 0, 1, &Interrupts::NONE)
+                {
+                    send(reply, &Reply::Failed(error.frame(Stream::Hooks, &step)), None);
+                }
+            }
+        }
+    }
+    send(reply, &Reply::Done, None);
 }
 
 /// Why a container could not be created, and who is to blame.
@@ -277,7 +305,11 @@ fn escort(
 
 /// Whether the asker has given up, and told its caller so, before the request was read.
 fn withdrawn(reply: Option<&Fd>) -> bool {
-    let mut entry = [PollFd::hangup(reply.map_or(-1, Fd::raw))];
+    hung_up(reply.map_or(-1, Fd::raw))
+}
+
+fn hung_up(socket: Raw) -> bool {
+    let mut entry = [PollFd::hangup(socket)];
     system::poll(&mut entry, Some(TimeSpec::ZERO)) == Ok(1)
 }
 
@@ -369,10 +401,11 @@ fn watch(keeper: &mut Keeper, flags: u32, reply: Option<Fd>) {
     let process = &keeper.processes[0];
     let state = Reply::State { pid: process.pid, phase };
     let pidfd = process.pidfd.as_ref().map(Fd::raw).filter(|_| phase != Phase::Stopped);
-    socket::reply(Some(reply.raw()), &state, pidfd);
+    // Who cannot be told the state will not be told the end either.
+    let told = socket::try_reply(reply.raw(), &state, pidfd).is_ok();
     if phase == Phase::Stopped {
         socket::reply(Some(reply.raw()), &Reply::Exited(keeper.last_exit()), None);
-    } else if stays {
+    } else if stays && told {
         keeper.add_watcher(reply);
     }
 }

@@ -419,6 +419,14 @@ pub fn peer_credentials(socket: Raw) -> Sys<PeerCredentials> {
     Ok(out)
 }
 
+/// Whether a descriptor is a socket of this type.
+pub fn is_socket(fd: Raw, kind: i32) -> bool {
+    let mut found = 0i32;
+    let mut len = size_of::<i32>() as u32;
+    let result = call!(nr::GETSOCKOPT, fd, SOL_SOCKET, SO_TYPE, &raw mut found, &raw mut len);
+    result.is_ok() && found == kind
+}
+
 /// # Safety
 /// The pointers in `message` must be valid for its lengths.
 pub unsafe fn sendmsg(socket: Raw, message: &MessageHeader, flags: i32) -> Sys<usize> {
@@ -637,11 +645,15 @@ pub fn setdomainname(name: &CStr) -> Sys {
 
 // ---- Memory and time --------------------------------------------------------------------------
 
-/// The whole of a file, read-only, for as long as this process lives.
+/// The whole of a memory file, read-only, until it is given back. It has to be sealed: bytes
+/// that vanish while they are read would kill this process.
 pub fn map_file(fd: Raw, len: usize) -> Sys<&'static [u8]> {
+    let sealed = F_SEAL_SHRINK | F_SEAL_WRITE;
+    if fcntl(fd, F_GET_SEALS, 0)? & sealed != sealed {
+        return Err(Errno::EPERM);
+    }
     let address = call!(nr::MMAP, 0, len, PROT_READ, MAP_PRIVATE, fd, 0)?;
-    // SAFETY: the kernel has just made this many readable bytes there. The host seals the
-    // file, so they do not change or vanish.
+    // SAFETY: the kernel has just made this many readable bytes there, and the seals keep them.
     Ok(unsafe { core::slice::from_raw_parts(address as *const u8, len) })
 }
 

@@ -2,6 +2,8 @@
 
 mod harness;
 
+use std::os::fd::AsRawFd;
+
 use harness::*;
 use locule_plan::protocol::{Failure, Reply, Request, RequestKind, detail};
 use locule_plan::{Operation, Stream};
@@ -182,5 +184,77 @@ fn a_container_killed_before_its_start_is_not_started() {
     unsafe { libc::kill(pid, libc::SIGKILL) };
     assert_eq!(answer.exited().signal, libc::SIGKILL);
     assert_eq!(keeper.start().failure().detail, detail::WRONG_STATE);
+    keeper.shut_down();
+}
+
+/// The files of memory that a keeper has in its memory, without its own image.
+fn plans_in_memory(keeper: &Keeper) -> usize {
+    let maps = std::fs::read_to_string(format!("/proc/{}/maps", keeper.process.id())).unwrap();
+    // The image is such a file, too, and lies low.
+    maps.lines().filter(|line| line.contains("/memfd:") && !line.starts_with("00")).count()
+}
+
+#[test]
+fn a_plan_that_could_still_be_cut_short_is_refused() {
+    let Some(bundle) = Bundle::new() else { return };
+    let keeper = Keeper::new(As::Root);
+    let plan = unsealed(&script(&bundle, "sleep 100"));
+    let (host, state) = (pidfd(std::process::id() as i32), bundle.state());
+    let state = std::fs::File::open(state).unwrap();
+    let (_out, output) = pipe();
+    let fds = [plan.as_raw_fd(), host.as_raw_fd(), state.as_raw_fd(), output.as_raw_fd()];
+    let failure = keeper.request(RequestKind::Create, 0, &fds).failure();
+    assert_eq!((failure.detail, failure.errno), (detail::MALFORMED_PLAN, libc::EPERM));
+}
+
+#[test]
+fn plans_that_were_refused_take_no_memory() {
+    let Some(bundle) = Bundle::new() else { return };
+    let keeper = Keeper::new(As::Root);
+    let (_out, output) = pipe();
+    let created = keeper.create(&bundle, &script(&bundle, "sleep 100"), 0, &[output.as_raw_fd()]);
+    created.created();
+    let before = plans_in_memory(&keeper);
+    for bytes in [&b"no plan at all"[..], b"", b"LCPL"] {
+        for _ in 0..3 {
+            assert_eq!(keeper.exec(bytes, &[]).failure().detail, detail::MALFORMED_PLAN);
+        }
+    }
+    assert_eq!(plans_in_memory(&keeper), before);
+    keeper.shut_down();
+}
+
+#[test]
+fn nobody_is_remembered_who_cannot_be_told_anything() {
+    let Some(bundle) = Bundle::new() else { return };
+    let keeper = Keeper::new(As::Root);
+    let (_out, output) = pipe();
+    let created = keeper.create(&bundle, &script(&bundle, "sleep 100"), 0, &[output.as_raw_fd()]);
+    created.created();
+    let request = Request { kind: RequestKind::Watch, flags: 0 }.encode();
+    let open = || std::fs::read_dir(format!("/proc/{}/fd", keeper.process.id())).unwrap().count();
+    let before = open();
+    let null = std::fs::File::open("/dev/null").unwrap();
+    let (datagram, _other) = std::os::unix::net::UnixDatagram::pair().unwrap();
+    let (stream, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
+    for fd in [null.as_raw_fd(), datagram.as_raw_fd(), stream.as_raw_fd()] {
+        send(&keeper.socket, &request, &[fd]);
+    }
+    // It takes one request after the other.
+    let flags = locule_plan::protocol::watch::STATE_ONLY;
+    assert!(matches!(keeper.request(RequestKind::Watch, flags, &[]).reply(), Reply::State { .. }));
+    assert_eq!(open(), before);
+    keeper.shut_down();
+}
+
+#[test]
+fn an_empty_datagram_is_not_taken_for_the_end_of_the_host() {
+    let Some(bundle) = Bundle::new() else { return };
+    let keeper = Keeper::new(As::Root);
+    let (_out, output) = pipe();
+    let created = keeper.create(&bundle, &script(&bundle, "sleep 100"), 0, &[output.as_raw_fd()]);
+    created.created();
+    send(&keeper.socket, b"", &[]);
+    assert!(matches!(keeper.start().reply(), Reply::Started { .. }));
     keeper.shut_down();
 }

@@ -13,12 +13,13 @@
 //! | Start | - | Started; or Failed |
 //! | Watch | - | State, later Exited; or Failed |
 //! | Shutdown | - | Done; then the keeper exits |
+//! | Hooks | plan | a Failed for each hook that fails, Done; then the keeper exits |
 //!
 //! Closing the reply socket of an Exec before Started takes it back; later it leaves the process
 //! alone, unless a byte [`WITHDRAW`] was sent before: the asker could not use the answer.
 //!
-//! A datagram carries at most [`MAX_DESCRIPTORS`] descriptors. `Create` must be the first
-//! request, and is accepted only on the socket the keeper was born with.
+//! A datagram carries at most [`MAX_DESCRIPTORS`] descriptors. `Create`, or `Hooks`, must be the
+//! first request, and is accepted only on the socket the keeper was born with.
 //!
 //! In the orphan and child modes the keeper leaves after `Created`, and the process waits at
 //! `gate` in the state directory: whoever connects and sends [`Gate::Open`] lets it go on; the
@@ -53,11 +54,13 @@ pub enum RequestKind {
     Watch = 4,
     /// Leave; whatever still runs is killed first.
     Shutdown = 5,
+    /// Run the hooks in the Hooks stream of a plan, for a container that is no more.
+    Hooks = 6,
 }
 
 impl RequestKind {
     fn from_number(number: u32) -> Option<Self> {
-        [Self::Create, Self::Start, Self::Exec, Self::Watch, Self::Shutdown]
+        [Self::Create, Self::Start, Self::Exec, Self::Watch, Self::Shutdown, Self::Hooks]
             .into_iter()
             .find(|&kind| kind as u32 == number)
     }
@@ -69,7 +72,7 @@ pub mod watch {
     pub const STATE_ONLY: u32 = 1;
 }
 
-/// Flag bits of [`Request::flags`] of `Create` (`Exec`, `Start` and `Shutdown` take 0).
+/// Flag bits of [`Request::flags`] of `Create` (`Exec`, `Start`, `Shutdown` and `Hooks` take 0).
 pub mod create {
     /// The keeper leaves once the container is created; init goes to the nearest subreaper.
     pub const ORPHAN: u32 = 1;

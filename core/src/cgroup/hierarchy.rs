@@ -130,7 +130,7 @@ struct Mount<'a> {
 }
 
 /// The hierarchies in a mount table, with the own cgroup from `/proc/self/cgroup` filled in.
-fn parse(mountinfo: &str, own: &str) -> Vec<Hierarchy> {
+pub(super) fn parse(mountinfo: &str, own: &str) -> Vec<Hierarchy> {
     let mounts: Vec<Mount> = mountinfo.lines().filter_map(parse_mount).collect();
     // A mount hides what was mounted on the same directory, and all that is mounted below that.
     let covered: HashMap<&str, &str> = {

@@ -10,6 +10,8 @@ mod devices;
 mod entry;
 mod file;
 mod freeze;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod hierarchy;
 mod limits;
 mod location;

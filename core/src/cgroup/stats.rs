@@ -235,7 +235,9 @@ fn read_v1(directory: &Path, controller: &str, stats: &mut Stats) {
     match controller {
         "cpuacct" => {
             let ticks = table(directory, "cpuacct.stat");
-            let time = |key: &str| ticks.get(key).copied().unwrap_or(0) * NANOSECONDS_PER_TICK;
+            let time = |key: &str| {
+                ticks.get(key).copied().unwrap_or(0).saturating_mul(NANOSECONDS_PER_TICK)
+            };
             let percpu = file::get(directory, "cpuacct.usage_percpu").unwrap_or_default();
             stats.cpu.usage = CpuUsage {
                 total: value("cpuacct.usage"),
@@ -312,7 +314,7 @@ fn read_v2(directory: &Path, stats: &mut Stats) {
     // Beside version 1 the counts are those of version 1, where the controllers are.
     if stats.cpu.usage.total == 0 {
         let table = table(directory, "cpu.stat");
-        let nanoseconds = |key: &str| table.get(key).copied().unwrap_or(0) * 1000;
+        let nanoseconds = |key: &str| table.get(key).copied().unwrap_or(0).saturating_mul(1000);
         stats.cpu.usage = CpuUsage {
             total: nanoseconds("usage_usec"),
             percpu: Vec::new(),
@@ -476,6 +478,21 @@ mod tests {
         let text = "some avg10=0.50 avg60=1.00 avg300=0.00 total=42\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=7\n";
         let pressure = parse_pressure(text).unwrap();
         assert_eq!((pressure.some.avg10, pressure.some.total, pressure.full.total), (0.5, 42, 7));
+    }
+
+    #[test]
+    fn times_that_cannot_be_do_not_overflow() {
+        let directory = std::env::temp_dir().join(format!("locule-times-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        for (name, key) in [("cpu.stat", "usage_usec"), ("cpuacct.stat", "user")] {
+            std::fs::write(directory.join(name), format!("{key} {}\n", u64::MAX)).unwrap();
+        }
+        let mut stats = Stats::default();
+        read_v2(&directory, &mut stats);
+        assert_eq!(stats.cpu.usage.total, u64::MAX);
+        read_v1(&directory, "cpuacct", &mut stats);
+        assert_eq!(stats.cpu.usage.user, u64::MAX);
+        std::fs::remove_dir_all(&directory).unwrap();
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::path::Path;
 use locule_plan::{Operation, OwnedList, Stream, join, root};
 
 use super::filesystem::{self, Place};
+use super::hooks::{self, About};
 use super::process::{self, Descriptors, ProcessInput};
 use super::{
     HostFacts, Plan, SeccompCompiler, Slot, Writer, c_path, c_string, mask_of, unsupported,
@@ -16,7 +17,7 @@ use super::{
 use crate::cgroup::Location;
 use crate::container::Rootfs;
 use crate::resctrl::Group;
-use crate::spec::{self, oci, vocabulary};
+use crate::spec::{oci, vocabulary};
 use crate::{Category, Error, Result, Stage};
 
 /// Everything that decides what a container's creation is.
@@ -118,10 +119,11 @@ pub(crate) fn compile_container(input: &ContainerInput<'_>) -> Result<Plan> {
     out.child("", &Operation::Gate {});
 
     if let Some(hooks) = spec.hooks() {
+        let about = About::of(input);
         let list = hooks.start_container().as_ref();
-        push_hooks(&mut out, Stream::Start, "startContainer", list, input, "created")?;
+        hooks::push(&mut out, Stream::Start, "startContainer", list, &about, "created")?;
         let list = hooks.poststart().as_ref();
-        push_hooks(&mut out, Stream::Poststart, "poststart", list, input, "running")?;
+        hooks::push(&mut out, Stream::Poststart, "poststart", list, &about, "running")?;
     }
     process::execute(&mut out, &becoming)?;
     cleanup(&mut out, input)?;
@@ -129,13 +131,6 @@ pub(crate) fn compile_container(input: &ContainerInput<'_>) -> Result<Plan> {
 }
 
 fn refuse_what_is_not_supported(spec: &oci::Spec) -> Result<()> {
-    if spec
-        .hooks()
-        .as_ref()
-        .is_some_and(|hooks| hooks.poststop().as_ref().is_some_and(|list| !list.is_empty()))
-    {
-        return Err(unsupported("/hooks/poststop", "a poststop hook"));
-    }
     let Some(linux) = spec.linux() else { return Ok(()) };
     if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
         return Err(unsupported("/linux/netDevices", "moving network devices"));
@@ -416,16 +411,17 @@ fn prepare_root(
     if let Some(hooks) = spec.hooks() {
         let lists =
             [("prestart", prestart(hooks)), ("createRuntime", hooks.create_runtime().as_ref())];
+        let about = About::of(input);
         let mut any = false;
         for (name, list) in lists {
             any |= list.is_some_and(|list| !list.is_empty());
-            push_hooks(out, Stream::Hooks, name, list, input, "creating")?;
+            hooks::push(out, Stream::Hooks, name, list, &about, "creating")?;
         }
         if any {
             out.child("/hooks", &Operation::Checkpoint {});
         }
         let list = hooks.create_container().as_ref();
-        push_hooks(out, Stream::Child, "createContainer", list, input, "creating")?;
+        hooks::push(out, Stream::Child, "createContainer", list, &about, "creating")?;
     }
 
     let cwd = spec.process().as_ref().map(oci::Process::cwd);
@@ -545,61 +541,6 @@ pub(super) fn memory_policy(out: &mut Writer, spec: &oci::Spec) {
     out.child("/linux/memoryPolicy", &operation);
 }
 
-fn push_hooks(
-    out: &mut Writer,
-    stream: Stream,
-    name: &str,
-    hooks: Option<&Vec<oci::Hook>>,
-    input: &ContainerInput<'_>,
-    status: &str,
-) -> Result<()> {
-    for (index, hook) in hooks.into_iter().flatten().enumerate() {
-        let pointer = format!("/hooks/{name}/{index}");
-        let (head, tail) = state_around_pid(input, status);
-        let texts = |texts: &Option<Vec<String>>| -> Result<OwnedList> {
-            let texts = texts.iter().flatten().map(|text| c_string(text.as_str(), &pointer));
-            Ok(texts.collect::<Result<Vec<_>>>()?.into_iter().collect())
-        };
-        let path = c_path(hook.path(), &pointer)?;
-        let mut args = texts(hook.args())?;
-        if args.as_list().is_empty() {
-            args.push(&path);
-        }
-        out.push(
-            stream,
-            &pointer,
-            &Operation::Hook {
-                path: &path,
-                args: args.as_list(),
-                env: texts(hook.env())?.as_list(),
-                timeout: hook.timeout().map_or(0, |seconds| seconds.max(0) as u64 * 1000),
-                state_head: &c_string(head, &pointer)?,
-                state_tail: &c_string(tail, &pointer)?,
-            },
-        );
-    }
-    Ok(())
-}
-
-/// The state document for a hook, cut where the pid goes.
-fn state_around_pid(input: &ContainerInput<'_>, status: &str) -> (String, String) {
-    let text = |value: &str| serde_json::Value::from(value).to_string();
-    let head = format!(
-        "{{\"ociVersion\":{},\"id\":{},\"status\":{},\"pid\":",
-        text(spec::OCI_VERSION),
-        text(input.id),
-        text(status),
-    );
-    let mut tail = format!(",\"bundle\":{}", text(&input.bundle.to_string_lossy()));
-    if let Some(annotations) = input.spec.annotations() {
-        let annotations: std::collections::BTreeMap<_, _> = annotations.iter().collect();
-        let annotations = serde_json::to_string(&annotations).unwrap_or_default();
-        tail.push_str(&format!(",\"annotations\":{annotations}"));
-    }
-    tail.push('}');
-    (head, tail)
-}
-
 /// What the keeper does when the host dies: at any time, or of a detached container only while
 /// it is being created.
 fn cleanup(out: &mut Writer, input: &ContainerInput<'_>) -> Result<()> {
@@ -619,5 +560,5 @@ fn cleanup(out: &mut Writer, input: &ContainerInput<'_>) -> Result<()> {
     }
     let path = c_path(input.state_dir, "")?;
     out.push(Stream::Cleanup, "", &Operation::RemoveState { path: &path });
-    Ok(())
+    hooks::push_poststop(out, Stream::Cleanup, &About::of(input))
 }

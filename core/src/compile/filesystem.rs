@@ -70,6 +70,14 @@ pub(super) fn populate(out: &mut Writer, place: &Place<'_>) -> Result<()> {
             remount(out, &target, &options, &pointer)?;
             continue;
         }
+        // What this mount hides is out of reach afterwards: its path means something else then.
+        let (hidden, rest): (Vec<_>, Vec<_>) = late_read_only
+            .into_iter()
+            .partition(|(_, earlier): &(String, PathBuf)| earlier.starts_with(&target));
+        late_read_only = rest;
+        for (pointer, earlier) in hidden {
+            read_only(out, &earlier, &pointer)?;
+        }
         if target == Path::new("/dev") {
             host_devices = is_bind;
         }

@@ -2,11 +2,14 @@
 //!
 //! The compiler holds all policy: which steps there are, in which order, by whom. The keeper
 //! holds the mechanism. [`container`] compiles the creation of a container, [`exec`] another
-//! process in it; [`process`] is what both share, [`filesystem`] the mounts.
+//! process in it; [`process`] is what both share, [`filesystem`] the mounts, [`hooks`] the hooks.
 
 mod container;
 mod exec;
 mod filesystem;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
+mod hooks;
 mod print;
 mod process;
 #[cfg(test)]
@@ -20,6 +23,7 @@ use locule_plan::{Builder, Operation, OwnedNumbers, Stream};
 
 pub(crate) use container::{ContainerInput, cgroup_owner, compile_container, denies_setgroups};
 pub(crate) use exec::{ExecInput, compile_exec};
+pub(crate) use hooks::{About, compile_poststop};
 pub(crate) use process::Descriptors;
 
 use crate::cgroup::Hierarchies;

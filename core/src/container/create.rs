@@ -13,13 +13,14 @@ use super::failure::{blame_memory, error_of};
 use super::handle::{self, Container};
 use super::joined;
 use super::pidfd::Identity;
+use super::poststop;
 use super::process::{self, ExitSource, Process};
 use super::record::Record;
 use super::state_dir::{StateDir, check_id};
 use super::stdio::Streams;
 use super::{CreateOptions, OnHostExit, Parentage, Runtime};
 use crate::cgroup::{self, Cgroup, Entry, Location};
-use crate::compile::{ContainerInput, Plan, Slot, cgroup_owner, compile_container};
+use crate::compile::{About, ContainerInput, Plan, Slot, cgroup_owner, compile_container};
 use crate::launch::{
     Channel, Deadline, Execution, Message, Relation, memory_file, reap, reap_if_ended, request,
 };
@@ -111,8 +112,14 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
     let mut streams = Streams::open(&options.stdio)?;
 
     let (dir, _lock) = reserve(runtime, id)?;
-    let mut begun =
-        Begun { dir: Some(dir), cgroup: None, resctrl: None, keeper: None, leaving: None };
+    let mut begun = Begun {
+        dir: Some(dir),
+        cgroup: None,
+        resctrl: None,
+        keeper: None,
+        leaving: None,
+        poststop: None,
+    };
     // First of all, so that it gets ready while this thread does its part.
     let relation = match options.parentage {
         Parentage::Keeper => Relation::Silent,
@@ -179,6 +186,8 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
         Parentage::Child => protocol::create::CHILD,
     } | if record.detached { protocol::create::DETACHED } else { 0 };
     let (Some(dir), Some(keeper)) = (&begun.dir, &begun.keeper) else { unreachable!("made above") };
+    // From here on hooks may have run, which the last ones are to undo.
+    begun.poststop = Some((runtime, About { spec, id, bundle: &bundle }));
     let replies = keeper.create(runtime, flags, &plan, dir, &descriptors)?;
     let (created, terminal) = await_creation(&replies, &deadline, Stage::Spawn)
         .map_err(|error| blame_memory(error, cgroup))?;
@@ -207,7 +216,8 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
         _companion: None,
     }));
     runtime.0.events.watch(&process)?;
-    Ok(handle::created(runtime, record, configuration, begun.finish(), process))
+    let parts = begun.finish();
+    Ok(handle::created(runtime, record, configuration, parts, process))
 }
 
 /// The files through which processes get into resctrl groups.
@@ -236,13 +246,14 @@ fn reserve(runtime: &Runtime, id: &str) -> Result<(StateDir, super::state_dir::L
 
 /// What there is of a container that is being created. Dropped before it is finished, it is
 /// taken back, in the order that lets each part go.
-struct Begun {
+struct Begun<'a> {
     dir: Option<StateDir>,
     cgroup: Option<Cgroup>,
     resctrl: Option<resctrl::Made>,
     keeper: Option<Keeper>,
     /// A keeper that is a child of this process, to be reaped.
     leaving: Option<OwnedFd>,
+    poststop: Option<(&'a Runtime, About<'a>)>,
 }
 
 /// What a finished container consists of.
@@ -252,7 +263,7 @@ pub(super) struct Parts {
     pub(super) keeper: Keeper,
 }
 
-impl Begun {
+impl Begun<'_> {
     fn dir(&self) -> &StateDir {
         self.dir.as_ref().expect("there from the beginning to the end")
     }
@@ -262,6 +273,7 @@ impl Begun {
             made.keep();
         }
         let parts = (self.dir.take(), self.cgroup.take(), self.keeper.take());
+        self.poststop = None;
         let (Some(dir), Some(cgroup), Some(keeper)) = parts else {
             unreachable!("finished with every part made")
         };
@@ -269,7 +281,7 @@ impl Begun {
     }
 }
 
-impl Drop for Begun {
+impl Drop for Begun<'_> {
     fn drop(&mut self) {
         if let Some(keeper) = &self.keeper {
             keeper.dismiss();
@@ -289,6 +301,9 @@ impl Drop for Begun {
         self.resctrl = None;
         if let Some(Err(error)) = self.dir.as_ref().map(StateDir::remove) {
             tracing::warn!(%error, "a failed creation left a state directory");
+        }
+        if let Some((runtime, about)) = &self.poststop {
+            poststop::run(runtime, about);
         }
     }
 }
@@ -360,7 +375,7 @@ impl Keeper {
     }
 
     /// Waits until one that is leaving has left.
-    fn see_off(&self) {
+    pub(super) fn see_off(&self) {
         if let Some(adopted) = &self.1 {
             let deadline = Deadline::within(Some(Duration::from_secs(1)), None);
             let _ = deadline.wait(adopted.as_fd(), Stage::Delete);

@@ -35,17 +35,19 @@ impl Drop for OwnKeeper {
 
 pub(super) fn exec(container: &Container, options: &ExecOptions<'_>) -> Result<Process> {
     begin(container, options).map_err(|error| {
-        // What the kernel says of namespaces whose first process is dying.
-        let dying = matches!(error.errno(), Some(libc::ENOMEM | libc::ESRCH));
-        match dying.then(|| container.init().wait(Some(DYING), None)) {
-            Some(Ok(Some(_))) => not_running(Status::Stopped.name()),
+        // What the kernel says of namespaces whose first process is dying; the one has another
+        // meaning, too, and the other has none. On a busy machine dying takes its time.
+        let patience = match error.errno() {
+            Some(libc::ENOMEM) => Duration::from_millis(200),
+            Some(libc::ESRCH) => Duration::from_secs(5),
+            _ => return error,
+        };
+        match container.init().wait(Some(patience), None) {
+            Ok(Some(_)) => not_running(Status::Stopped.name()),
             _ => error,
         }
     })
 }
-
-/// How long a dying process may take to be dead.
-const DYING: Duration = Duration::from_millis(200);
 
 fn begin(container: &Container, options: &ExecOptions<'_>) -> Result<Process> {
     container.check_exists()?;

@@ -12,11 +12,13 @@ use super::create::{self, Keeper, Parts, keeper_gone};
 use super::exec;
 use super::failure::error_of;
 use super::pidfd::{check_signal, send_signal};
+use super::poststop;
 use super::process::{self, ExitSource, Process};
 use super::record::{Record, State, Status};
 use super::state_dir::{StateDir, not_found};
 use super::{Cancel, ExecOptions, Runtime};
 use crate::cgroup::{self, Cgroup, Stats};
+use crate::compile::About;
 use crate::launch::{Channel, Deadline, Message, poll_readable, request};
 use crate::resctrl::Group;
 use crate::spec::{self, oci};
@@ -312,7 +314,10 @@ impl Container {
             // Nobody else waits for it here, so see it dead before its cgroup is removed.
             let _ = self.0.init.wait(Some(PATIENCE), None);
         }
-        clean(&self.0.cgroup, self.0.resctrl(), &self.0.dir)
+        clean(&self.0.cgroup, self.0.resctrl(), &self.0.dir)?;
+        let about = About { spec: &self.0.configuration.spec, id, bundle: &self.0.record.bundle };
+        poststop::run(&self.0.runtime, &about);
+        Ok(())
     }
 
     fn need_cgroups(&self) -> Result<()> {
@@ -531,5 +536,8 @@ pub(super) fn reclaim(runtime: &Runtime, id: &str) -> Result<bool> {
         let _ = send_signal(&pidfd, libc::SIGKILL);
     }
     clean(&Cgroup::open(record.cgroup)?, record.resctrl.as_ref(), &dir)?;
+    if let Ok(spec) = spec::parse(record.config.get().as_bytes()) {
+        poststop::run(runtime, &About { spec: &spec, id, bundle: &record.bundle });
+    }
     Ok(true)
 }

@@ -7,10 +7,13 @@ mod events;
 mod exec;
 mod facts;
 mod failure;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod handle;
 mod joined;
 mod options;
 mod pidfd;
+mod poststop;
 mod process;
 mod record;
 mod runtime;

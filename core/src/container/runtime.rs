@@ -119,8 +119,15 @@ impl Runtime {
             last_capability: Some(self.0.facts.last_capability),
             namespaces: ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"]
                 .to_vec(),
-            hooks: ["prestart", "createRuntime", "createContainer", "startContainer", "poststart"]
-                .to_vec(),
+            hooks: [
+                "prestart",
+                "createRuntime",
+                "createContainer",
+                "startContainer",
+                "poststart",
+                "poststop",
+            ]
+            .to_vec(),
             cgroup: spec::features::Cgroup { v1: true, v2: true, ..Default::default() },
             seccomp: true,
             apparmor: true,

@@ -70,6 +70,11 @@ const ALLOWED: &[&str] = &[
 /// What x86 programs need besides.
 const ALLOWED_ON_X86: &str = "arch_prctl modify_ldt";
 
+/// By its name: that of libseccomp for "native" is none of the specification's, and other runtimes
+/// would not take a configuration with it.
+const NATIVE: Arch =
+    if cfg!(target_arch = "aarch64") { Arch::ScmpArchAarch64 } else { Arch::ScmpArchX86_64 };
+
 /// Refused with EPERM: they exist, and are not for containers.
 const REFUSED: &[&str] = &[
     // Replace, restart or extend the kernel.
@@ -135,7 +140,7 @@ pub fn default_profile() -> LinuxSeccomp {
     LinuxSeccompBuilder::default()
         .default_action(LinuxSeccompAction::ScmpActErrno)
         .default_errno_ret(libc::ENOSYS as u32)
-        .architectures(vec![Arch::ScmpArchNative])
+        .architectures(vec![NATIVE])
         .syscalls(rules)
         .build()
         .expect("every field has a default")

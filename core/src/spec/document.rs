@@ -14,6 +14,7 @@ use serde::de::value::CowStrDeserializer;
 use serde::de::{self, DeserializeSeed, Deserializer, Unexpected, Visitor};
 use serde::forward_to_deserialize_any;
 
+use super::vocabulary::SCHEDULER_FLAG_NAMES;
 use crate::error::{Category, Error, Result, Stage};
 
 /// One JSON value.
@@ -183,6 +184,11 @@ impl de::Error for Fault {
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
+        let of_specification = |name: &&'static str| {
+            let mut names = SCHEDULER_FLAG_NAMES.iter();
+            names.find(|(_, renamed)| renamed == name).map_or(*name, |(name, _)| name)
+        };
+        let expected: Vec<_> = expected.iter().map(of_specification).collect();
         de::Error::custom(format_args!("{variant:?} is none of {}", expected.join(", ")))
     }
 }

@@ -6,10 +6,11 @@ use super::vocabulary;
 
 /// Prepares a whole `config.json`.
 pub(super) fn fill_spec(spec: &mut Node) {
-    // Sections of other platforms are none of our business, right or wrong; and two members
+    // Sections of other platforms, and of virtual machines, are none of our business, right or
+    // wrong; and two members
     // that oci-spec reads at the top have never been in the specification.
     spec.remove(|key, _| {
-        matches!(key, "windows" | "solaris" | "zos" | "uidMappings" | "gidMappings")
+        matches!(key, "windows" | "solaris" | "zos" | "vm" | "uidMappings" | "gidMappings")
     });
     remove_empty(spec, &["hostname", "domainname"]);
     if let Some(process) = spec.get_mut("process") {
@@ -47,10 +48,10 @@ pub(super) fn fill_process(process: &mut Node) {
     }
     if let Some(scheduler) = process.get_mut("scheduler") {
         each(scheduler.get_mut("flags"), |flag| {
-            for (name, misspelt) in vocabulary::MISSPELT_SCHEDULER_FLAGS {
-                if flag.text() == Some(name) {
-                    *flag = Node::Text(misspelt.into());
-                }
+            let renamed =
+                vocabulary::SCHEDULER_FLAG_NAMES.iter().find(|(name, _)| flag.text() == Some(name));
+            if let Some((_, of_oci_spec)) = renamed {
+                *flag = Node::Text((*of_oci_spec).into());
             }
         });
     }
@@ -61,8 +62,18 @@ pub(super) fn fill_resources(resources: &mut Node) {
     if let Some(cpu) = resources.get_mut("cpu") {
         remove_empty(cpu, &["cpus", "mems"]);
     }
+    // oci-spec makes a limit of 0 of none, and Docker writes none as null.
+    let unlimited = |pids: &Node| matches!(pids, Node::Object(_)) && pids.get("limit").is_none();
+    resources.remove(|key, value| key == "pids" && unlimited(value));
     // Go has no absent string, and containerd writes an empty type for "any".
     each(resources.get_mut("devices"), |rule| remove_empty(rule, &["type"]));
+    // The specification's number is unsigned and oci-spec's is not. Both greatest ones are more
+    // than there can be, so they limit nothing.
+    each(resources.get_mut("hugepageLimits"), |limit| {
+        if let Some(Node::Unsigned(bytes)) = limit.get_mut("limit") {
+            *bytes = (*bytes).min(i64::MAX as u64);
+        }
+    });
 }
 
 /// A capability newer than this library, or misspelt, is the one wrong value that the

@@ -101,14 +101,24 @@ pub fn parse_resources(json: &[u8]) -> Result<LinuxResources> {
 ///
 /// `Spec` if a path is not UTF-8, which JSON cannot carry; a spec that was parsed has none.
 pub fn to_json(spec: &Spec) -> Result<Vec<u8>> {
-    let json = serde_json::to_string(spec).map_err(|e| {
+    let failed = |e: serde_json::Error| {
         Error::new(Category::Spec, Stage::Validate, format!("write the spec as JSON: {e}"))
-    })?;
-    // oci-spec has names that the specification does not have.
-    let corrected = |json: String, (name, misspelt): (&str, &str)| {
-        json.replace(&format!("\"{misspelt}\""), &format!("\"{name}\""))
     };
-    Ok(vocabulary::MISSPELT_SCHEDULER_FLAGS.into_iter().fold(json, corrected).into_bytes())
+    let process = spec.process().as_ref();
+    let scheduler = process.and_then(|process| process.scheduler().as_ref());
+    if scheduler.is_none_or(|scheduler| scheduler.flags().is_none()) {
+        return serde_json::to_vec(spec).map_err(failed);
+    }
+    // oci-spec derives names that the specification does not have.
+    let mut document = serde_json::to_value(spec).map_err(failed)?;
+    let flags = document.pointer_mut("/process/scheduler/flags");
+    for flag in flags.and_then(|flags| flags.as_array_mut()).into_iter().flatten() {
+        let renamed = vocabulary::SCHEDULER_FLAG_NAMES.iter().find(|(_, name)| flag == name);
+        if let Some((of_specification, _)) = renamed {
+            *flag = (*of_specification).into();
+        }
+    }
+    serde_json::to_vec(&document).map_err(failed)
 }
 
 fn object(json: &[u8]) -> Result<Node<'_>> {

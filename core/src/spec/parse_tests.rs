@@ -114,7 +114,10 @@ fn unknown_members_are_ignored() {
 
 #[test]
 fn sections_of_other_platforms_are_not_even_looked_at() {
-    parse(spec(r#","windows":7,"solaris":[],"zos":"","uidMappings":3"#).as_bytes()).unwrap();
+    parse(
+        spec(r#","windows":7,"solaris":[],"zos":"","vm":{"kernel":1},"uidMappings":3"#).as_bytes(),
+    )
+    .unwrap();
 }
 
 #[test]
@@ -171,17 +174,47 @@ fn unknown_capabilities_are_dropped_and_known_ones_stay() {
 }
 
 #[test]
-fn the_scheduler_flags_with_odd_names_survive_reading_and_writing() {
-    let json = spec("").replace(
-        r#""cwd":"/""#,
-        r#""cwd":"/","scheduler":{"policy":"SCHED_DEADLINE","runtime":1,"deadline":2,
-           "flags":["SCHED_FLAG_DL_OVERRUN","SCHED_FLAG_RESET_ON_FORK"]}"#,
-    );
-    let spec = parse(json.as_bytes()).unwrap();
-    let written = to_json(&spec).unwrap();
-    let text = std::str::from_utf8(&written).unwrap();
-    assert!(text.contains("[\"SCHED_FLAG_DL_OVERRUN\",\"SCHED_FLAG_RESET_ON_FORK\"]"), "{text}");
-    assert_eq!(parse(&written).unwrap(), spec);
+fn scheduler_flags_that_oci_spec_misspells_survive_reading_and_writing() {
+    for flag in ["SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_RESET_ON_FORK"] {
+        // A word in another place is no flag, and stays what it is.
+        let json = spec("").replace(
+            r#""cwd":"/""#,
+            &format!(
+                r#""cwd":"/","env":["A=SCHED_FLAG_D_L_OVERRUN","B=SCHED_RESET_ON_FORK"],
+                   "scheduler":{{"policy":"SCHED_DEADLINE","runtime":1,"deadline":2,
+                   "flags":["{flag}"]}}"#
+            ),
+        );
+        let spec = parse(json.as_bytes()).unwrap();
+        let written = to_json(&spec).unwrap();
+        assert!(std::str::from_utf8(&written).unwrap().contains(&format!("[\"{flag}\"]")));
+        assert_eq!(parse(&written).unwrap(), spec);
+    }
+}
+
+#[test]
+fn a_refused_word_is_compared_with_those_of_the_specification() {
+    let json = br#"{"args":["a"],"cwd":"/","scheduler":{"policy":"SCHED_OTHER","flags":["X"]}}"#;
+    let message = parse_process(json).unwrap_err().to_string();
+    assert!(message.contains("SCHED_FLAG_RESET_ON_FORK, "), "{message}");
+    assert!(message.contains("SCHED_FLAG_DL_OVERRUN, "), "{message}");
+}
+
+#[test]
+fn a_limit_of_huge_pages_may_be_as_large_as_the_specification_lets_it() {
+    let json = format!(r#"{{"hugepageLimits":[{{"pageSize":"2MB","limit":{}}}]}}"#, u64::MAX);
+    let resources = parse_resources(json.as_bytes()).unwrap();
+    assert_eq!(resources.hugepage_limits().as_ref().unwrap()[0].limit(), i64::MAX);
+}
+
+#[test]
+fn pids_without_a_limit_limit_nothing() {
+    for pids in ["{}", r#"{"limit":null}"#] {
+        let linux = format!(r#","linux":{{"resources":{{"pids":{pids}}}}}"#);
+        let spec = parse(spec(&linux).as_bytes()).unwrap();
+        let resources = spec.linux().as_ref().unwrap().resources().as_ref().unwrap();
+        assert!(resources.pids().is_none(), "{pids}");
+    }
 }
 
 #[test]

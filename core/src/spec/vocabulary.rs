@@ -8,10 +8,10 @@ use super::oci::{
     PosixRlimitType,
 };
 
-/// The specification's names of scheduler flags that oci-spec 0.10 has other names for.
-pub(super) const MISSPELT_SCHEDULER_FLAGS: [(&str, &str); 2] = [
-    ("SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN"),
+/// The specification's names of scheduler flags, and what oci-spec 0.10 makes of them.
+pub(super) const SCHEDULER_FLAG_NAMES: [(&str, &str); 2] = [
     ("SCHED_FLAG_RESET_ON_FORK", "SCHED_RESET_ON_FORK"),
+    ("SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN"),
 ];
 
 /// Every capability by the kernel's number, which is the index here.

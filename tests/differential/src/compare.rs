@@ -55,9 +55,11 @@ fn is_refusal(line: &str) -> bool {
 }
 
 fn difference(oracle: Option<&str>, ours: Option<&str>) -> Difference {
-    let row = ROWS.iter().position(|row| {
-        alike([row.oracle, row.ours], [oracle, ours].map(Option::unwrap_or_default))
-    });
+    // What explains the first process explains another one.
+    let texts = [oracle, ours].map(Option::unwrap_or_default);
+    let of_exec = texts.map(|text| text.strip_prefix("exec ").unwrap_or(text));
+    let explains = |patterns: [&str; 2]| alike(patterns, texts) || alike(patterns, of_exec);
+    let row = ROWS.iter().position(|row| explains([row.oracle, row.ours]));
     Difference { oracle: oracle.map(str::to_owned), ours: ours.map(str::to_owned), row }
 }
 

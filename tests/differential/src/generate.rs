@@ -108,18 +108,20 @@ fn options(random: &mut Random, most: usize, recursive: bool) -> Vec<String> {
         .filter(|word| !SPECIAL.contains(word) && (recursive || !is_recursive(word)))
         .collect();
     let mut chosen = random.some(&words, most);
-    // Of several the last one counts; the oracle has them one after the other.
-    let is_propagation = |word: &str| {
-        ["shared", "slave", "private", "bindable"].iter().any(|end| word.ends_with(end))
-    };
-    if let Some(last) = chosen.iter().rposition(|word| is_propagation(word)) {
-        let mut index = 0;
-        chosen.retain(|word| {
-            index += 1;
-            index > last || !is_propagation(word)
-        });
-    }
+    // Of several the last one counts; the oracle has its own ways.
+    let is_time = |word: &str| word.ends_with("atime");
+    let mut earlier = [false; 2];
+    chosen.retain(|word| {
+        let kinds = [is_propagation(word), is_time(word)];
+        let again = (0..2).any(|kind| kinds[kind] && earlier[kind]);
+        (0..2).for_each(|kind| earlier[kind] |= kinds[kind]);
+        !again
+    });
     chosen.into_iter().map(str::to_owned).collect()
+}
+
+fn is_propagation(word: &str) -> bool {
+    ["shared", "slave", "private", "unbindable"].iter().any(|end| word.ends_with(end))
 }
 
 fn new_filesystem(bundle: &mut Bundle, random: &mut Random) {
@@ -656,17 +658,17 @@ fn masks(bundle: &mut Bundle, random: &mut Random) {
 }
 
 fn propagation(bundle: &mut Bundle, random: &mut Random) {
-    let word = *random.of(&[
-        "shared",
-        "slave",
-        "private",
-        "unbindable",
-        "rshared",
-        "rslave",
-        "rprivate",
-        "runbindable",
-    ]);
-    bundle.config["linux"]["rootfsPropagation"] = json!(word);
+    let word = *random.of(&["shared", "slave", "private", "unbindable"]);
+    // A recursive one undoes what a mount asks for: in one of the picked bundles.
+    let mut options = bundle.config["mounts"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .flat_map(|mount| mount["options"].as_array().into_iter().flatten())
+        .filter_map(Value::as_str);
+    let recursive = !options.any(is_propagation) && random.once_in(2);
+    bundle.config["linux"]["rootfsPropagation"] =
+        json!(format!("{}{word}", if recursive { "r" } else { "" }));
 }
 
 fn read_only_root(bundle: &mut Bundle, random: &mut Random) {

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -328,8 +328,14 @@ fn shape_of(time: &str) -> String {
 }
 
 fn pipe() -> Result<(OwnedFd, OwnedFd), String> {
-    let (read, write) = std::io::pipe().map_err(|error| error.to_string())?;
-    Ok((read.into(), write.into()))
+    let mut fds = [0; 2];
+    // SAFETY: there is room for two descriptors, which nobody else owns.
+    unsafe {
+        match libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) {
+            0 => Ok((OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1]))),
+            _ => Err(std::io::Error::last_os_error().to_string()),
+        }
+    }
 }
 
 pub fn open_to_all(path: &Path) {

@@ -65,6 +65,17 @@ fn lives() -> Vec<Bundle> {
                                 "options": ["rnodev", "rnosuid"] });
             bundle.config["mounts"].as_array_mut().expect("mounts").push(mount);
         }),
+        with("contradicting options", |bundle| {
+            let mount = json!({ "destination": "/mnt", "type": "tmpfs", "source": "contradiction",
+                                "options": ["mode=755", "noatime", "relatime", "unbindable", "slave"] });
+            bundle.config["mounts"].as_array_mut().expect("mounts").push(mount);
+        }),
+        with("a recursive propagation of the root", |bundle| {
+            let mount = json!({ "destination": "/mnt", "type": "tmpfs", "source": "shared",
+                                "options": ["mode=755", "shared"] });
+            bundle.config["mounts"].as_array_mut().expect("mounts").push(mount);
+            bundle.config["linux"]["rootfsPropagation"] = json!("rprivate");
+        }),
         with("the default place of cgroups", |bundle| {
             bundle.config["linux"]["cgroupsPath"] = Value::Null;
             bundle.config["process"]["args"] = json!(["/bin/sh", "-c", "exit 4"]);

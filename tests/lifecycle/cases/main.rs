@@ -5,6 +5,7 @@
 
 mod attach;
 mod exec;
+mod hooks;
 mod hostile;
 mod ids;
 mod life;
@@ -15,6 +16,7 @@ mod parentage;
 mod pause;
 mod process;
 mod rootless;
+mod schema;
 mod signals;
 mod stdio;
 mod waiting;
@@ -35,13 +37,16 @@ fn main() -> ExitCode {
             ("waiting", waiting::CASES),
             ("attach", attach::CASES),
             ("parentage", parentage::CASES),
+            ("hooks", hooks::CASES),
             ("hostile", hostile::CASES),
             ("process", process::CASES),
             ("mounts", mounts::CASES),
             ("namespaces", namespaces::CASES),
             ("older", older::CASES),
             ("rootless", rootless::CASES),
+            ("schema", schema::CASES),
         ],
-        &[stdio::HELPERS, attach::HELPERS, parentage::HELPERS, rootless::HELPERS].concat(),
+        &[stdio::HELPERS, attach::HELPERS, hooks::HELPERS, parentage::HELPERS, rootless::HELPERS]
+            .concat(),
     )
 }

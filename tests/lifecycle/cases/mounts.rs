@@ -18,6 +18,7 @@ pub const CASES: &[Case] = cases![
     an_option_without_its_recursive_form_stays_at_the_top,
     files_sockets_and_fifos_can_be_bound_and_write_protected,
     a_read_only_tmpfs_still_takes_the_mounts_in_it,
+    a_mount_over_a_read_only_tmpfs_is_no_more_read_only_than_it_asks_to_be,
     the_root_can_be_a_read_only_path,
     a_tmpfs_has_the_mode_of_what_it_hides_unless_told_otherwise,
     tmpcopyup_copies_what_the_tmpfs_hides,
@@ -313,6 +314,15 @@ pub fn a_read_only_tmpfs_still_takes_the_mounts_in_it(t: &Test) {
     let script = "cat /mnt/c/file; touch /mnt/a/b/c && echo made; \
                   touch /mnt/d 2>/dev/null || echo protected";
     assert_eq!(t.run(&with(t.shell(script), &mounts)).success(), "text\nmade\nprotected");
+}
+
+fn a_mount_over_a_read_only_tmpfs_is_no_more_read_only_than_it_asks_to_be(t: &Test) {
+    let under = || tmpfs("/mnt/a", &["ro"]);
+    for over in ["/mnt/a", "/mnt"] {
+        let script = format!("touch {over}/file && echo made");
+        let mounts = [tmpfs("/mnt", &[]), under(), tmpfs(over, &[])];
+        assert_eq!(t.run(&with(t.shell(&script), &mounts)).success(), "made");
+    }
 }
 
 fn the_root_can_be_a_read_only_path(t: &Test) {

@@ -22,6 +22,7 @@ use locule_ffi::event::{
 use locule_ffi::options::*;
 use locule_ffi::process::*;
 use locule_ffi::runtime::*;
+use locule_ffi::spec::{locule_spec_generate, locule_spec_opts};
 use serde_json::Value;
 
 use crate::engine::{
@@ -54,6 +55,32 @@ unsafe impl Sync for CProcess {}
 unsafe impl Send for CToken {}
 // SAFETY: as above.
 unsafe impl Sync for CToken {}
+
+/// The default configuration with these flags.
+pub fn generated_spec(flags: u64) -> Vec<u8> {
+    let opts = locule_spec_opts {
+        size: size_of::<locule_spec_opts>(),
+        flags,
+        args: ptr::null(),
+        env: ptr::null(),
+        cwd: ptr::null(),
+        hostname: ptr::null(),
+        rootfs: ptr::null(),
+        uid: 0,
+        gid: 0,
+        memory_bytes: 0,
+        cpu_milli: 0,
+        pids: 0,
+    };
+    let mut out = locule_buf { data: ptr::null_mut(), len: 0 };
+    // SAFETY: a complete struct and a place for the result, which is freed after being copied.
+    unsafe {
+        assert_eq!(locule_spec_generate(&opts, &mut out, ptr::null_mut()), 0);
+        let bytes = std::slice::from_raw_parts(out.data.cast::<u8>(), out.len).to_vec();
+        locule_buf_free(&mut out);
+        bytes
+    }
+}
 
 impl CToken {
     pub(crate) fn trigger(&self) {

@@ -26,7 +26,7 @@ pub mod prelude {
     pub use crate::{cases, leftovers};
 }
 
-pub use c_abi::CAbi;
+pub use c_abi::{CAbi, generated_spec};
 pub use engine::{Container, Create, Engine, Exec, Failure, Process, Stream, Token};
 pub use rust_api::RustApi;
 pub use test::Test;

@@ -115,13 +115,24 @@ pub struct Keeper {
     pub socket: OwnedFd,
 }
 
-pub fn memfd(bytes: &[u8]) -> OwnedFd {
+/// A memory file that can still be changed.
+pub fn unsealed(bytes: &[u8]) -> fs::File {
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
     // SAFETY: a plain system call; the result is checked.
-    let raw = unsafe { libc::memfd_create(c"test".as_ptr(), libc::MFD_CLOEXEC) };
+    let raw = unsafe { libc::memfd_create(c"test".as_ptr(), flags) };
     assert!(raw >= 0);
     // SAFETY: a fresh descriptor.
     let mut file = unsafe { fs::File::from_raw_fd(raw) };
     file.write_all(bytes).unwrap();
+    file
+}
+
+/// A memory file as the host makes them.
+pub fn memfd(bytes: &[u8]) -> OwnedFd {
+    let file = unsealed(bytes);
+    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
+    // SAFETY: plain integers.
+    assert_eq!(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) }, 0);
     file.into()
 }
 

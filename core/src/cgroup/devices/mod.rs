@@ -140,6 +140,12 @@ pub(super) fn apply(location: &Location, rules: &[Rule], fresh: bool, cache: &Ca
     }
 }
 
+/// Makes the program for version 2, and leaves it at that.
+#[cfg(feature = "fuzzing")]
+pub(super) fn assemble(rules: &[Rule]) {
+    program::assemble(rules);
+}
+
 /// What the rules come to for one request; the reference that both versions are tested against.
 #[cfg(test)]
 pub(super) fn decide(rules: &[Rule], kind: Kind, major: u32, minor: u32, access: u8) -> bool {

@@ -144,7 +144,10 @@ fn check_time_offsets(linux: &Linux, namespaces: Namespaces) -> Result<()> {
 }
 
 fn check_sysctl(spec: &Spec, linux: &Linux, namespaces: Namespaces) -> Result<()> {
-    for name in linux.sysctl().iter().flatten().map(|(name, _)| name) {
+    let mut names: Vec<_> = linux.sysctl().iter().flatten().map(|(name, _)| name).collect();
+    names.sort(); // the map has no order, and which one is refused should not change
+    let mut seen = HashSet::new();
+    for name in names {
         let refused =
             |why: &str| refuse(member("/linux/sysctl", name), format!("sysctl {name:?} {why}"));
         let Some(path) = vocabulary::sysctl_path(name) else {
@@ -156,6 +159,9 @@ fn check_sysctl(spec: &Spec, linux: &Linux, namespaces: Namespaces) -> Result<()
         if !namespaces.has(namespace) {
             let kind = vocabulary::namespace_name(namespace);
             return Err(refused(&format!("would change the host: it needs a {kind} namespace")));
+        }
+        if !seen.insert(path.clone()) {
+            return Err(refused("is set twice, once with dots and once with slashes"));
         }
         if path == "kernel/hostname" && spec.hostname().is_some() {
             return Err(refused("contradicts the field hostname"));
@@ -255,7 +261,7 @@ fn check_net_devices(linux: &Linux, namespaces: Namespaces) -> Result<()> {
 }
 
 /// What `dev_valid_name` in the kernel allows, without the template character.
-fn is_interface_name(name: &str) -> bool {
+pub(super) fn is_interface_name(name: &str) -> bool {
     (1..16).contains(&name.len())
         && name != "."
         && name != ".."

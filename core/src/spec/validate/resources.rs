@@ -2,17 +2,30 @@
 //!
 //! Zero often means "not set": engines written in Go send it so.
 
-use super::{member, refuse};
+use super::{linux, member, refuse};
 use crate::error::Result;
-use crate::spec::oci::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources};
+use crate::spec::oci::{LinuxBlockIo, LinuxCpu, LinuxDeviceType, LinuxMemory, LinuxResources};
 use crate::spec::vocabulary;
 
 /// Checks a `resources` document, as `update` takes it. Pointers begin at the object.
 pub fn validate_resources(resources: &LinuxResources) -> Result<()> {
-    check(resources, "")
+    check_values(resources, "")
 }
 
+/// As above, for a new container, which has no limits that the others could refer to.
 pub(super) fn check(resources: &LinuxResources, at: &str) -> Result<()> {
+    check_values(resources, at)?;
+    let Some(memory) = resources.memory() else { return Ok(()) };
+    match memory.swap().filter(|swap| *swap > 0 && memory.limit().unwrap_or(0) == 0) {
+        None => Ok(()),
+        Some(swap) => Err(refuse(
+            format!("{at}/memory/swap"),
+            format!("memory swap {swap} counts memory and swap together: it needs a limit too"),
+        )),
+    }
+}
+
+fn check_values(resources: &LinuxResources, at: &str) -> Result<()> {
     check_devices(resources, at)?;
     if let Some(memory) = resources.memory() {
         check_memory(memory, &format!("{at}/memory"))?;
@@ -46,6 +59,15 @@ pub(super) fn check(resources: &LinuxResources, at: &str) -> Result<()> {
             ));
         }
     }
+    let priorities = resources.network().as_ref().and_then(|network| network.priorities().as_ref());
+    for (index, priority) in priorities.into_iter().flatten().enumerate() {
+        if !linux::is_interface_name(priority.name()) {
+            return Err(refuse(
+                format!("{at}/network/priorities/{index}/name"),
+                format!("{:?} is not the name of an interface", priority.name()),
+            ));
+        }
+    }
     for key in resources.unified().iter().flatten().map(|(key, _)| key) {
         // The key becomes a file name in the container's cgroup directory.
         if key.is_empty() || key == "." || key == ".." || key.contains('/') {
@@ -60,6 +82,12 @@ pub(super) fn check(resources: &LinuxResources, at: &str) -> Result<()> {
 
 fn check_devices(resources: &LinuxResources, at: &str) -> Result<()> {
     for (index, rule) in resources.devices().iter().flatten().enumerate() {
+        if rule.typ() == Some(LinuxDeviceType::P) {
+            return Err(refuse(
+                format!("{at}/devices/{index}/type"),
+                "a FIFO is no device that a cgroup can rule",
+            ));
+        }
         let access = rule.access().as_deref().unwrap_or_default();
         if access.chars().any(|c| !matches!(c, 'r' | 'w' | 'm')) {
             return Err(refuse(
@@ -91,19 +119,13 @@ fn check_memory(memory: &LinuxMemory, at: &str) -> Result<()> {
             ));
         }
     }
+    // 0 says nothing, and -1 of swap that there is no limit.
     let (limit, swap) = (memory.limit().unwrap_or(0), memory.swap().unwrap_or(0));
-    if swap > 0 && limit == 0 {
+    if swap > 0 && (limit < 0 || limit > swap) {
+        let limit = if limit < 0 { "no limit".to_owned() } else { format!("the limit {limit}") };
         return Err(refuse(
             format!("{at}/swap"),
-            format!("memory swap {swap} counts memory and swap together: it needs a limit too"),
-        ));
-    }
-    if swap > 0 && limit > swap {
-        return Err(refuse(
-            format!("{at}/swap"),
-            format!(
-                "memory swap {swap} counts memory and swap together: it is below the limit {limit}"
-            ),
+            format!("memory swap {swap} counts memory and swap together: it is below {limit}"),
         ));
     }
     if let Some(value) = memory.swappiness().filter(|value| *value > 100 && *value != u64::MAX) {
@@ -168,7 +190,8 @@ fn check_block_io(block_io: &LinuxBlockIo, at: &str) -> Result<()> {
 fn is_page_size(size: &str) -> bool {
     ["KB", "MB", "GB"].iter().any(|unit| {
         size.strip_suffix(unit).is_some_and(|number| {
-            !number.is_empty() && number.len() < 10 && number.bytes().all(|b| b.is_ascii_digit())
+            let digits = number.bytes().all(|byte| byte.is_ascii_digit());
+            digits && (1..10).contains(&number.len()) && !number.starts_with('0')
         })
     })
 }

@@ -251,6 +251,8 @@ fn a_sysctl_must_be_of_a_namespace_of_the_container() {
     assert_eq!(refused("kernel.hostname"), "/linux/sysctl/kernel.hostname");
     assert_eq!(refused("user.max_net_namespaces"), "/linux/sysctl/user.max_net_namespaces");
     assert_eq!(refused("shmmax"), "/linux/sysctl/shmmax");
+    let twice = r#""sysctl":{"net.core.somaxconn":"1","net/core/somaxconn":"2"}"#;
+    assert_eq!(pointer_of_refusal(&spec("", twice)), "/linux/sysctl/net~1core~1somaxconn");
     for name in [
         "net.ipv4.ip_forward",
         "net/core/somaxconn",
@@ -268,7 +270,7 @@ fn a_sysctl_must_be_of_a_namespace_of_the_container() {
 fn wrong_resources_are_refused() {
     for (resources, pointer) in [
         (r#"{"memory":{"limit":-2}}"#, "/memory/limit"),
-        (r#"{"memory":{"swap":5}}"#, "/memory/swap"),
+        (r#"{"memory":{"swap":5,"limit":-1}}"#, "/memory/swap"),
         (r#"{"memory":{"swap":5,"limit":6}}"#, "/memory/swap"),
         (r#"{"memory":{"swappiness":101}}"#, "/memory/swappiness"),
         (r#"{"cpu":{"idle":2}}"#, "/cpu/idle"),
@@ -279,6 +281,13 @@ fn wrong_resources_are_refused() {
         (r#"{"blockIO":{"weight":9}}"#, "/blockIO/weight"),
         (r#"{"blockIO":{"weightDevice":[{"weight":1001}]}}"#, "/blockIO/weightDevice/0"),
         (r#"{"hugepageLimits":[{"pageSize":"../2MB","limit":1}]}"#, "/hugepageLimits/0/pageSize"),
+        (r#"{"hugepageLimits":[{"pageSize":"02MB","limit":1}]}"#, "/hugepageLimits/0/pageSize"),
+        (r#"{"hugepageLimits":[{"pageSize":"MB","limit":1}]}"#, "/hugepageLimits/0/pageSize"),
+        (
+            r#"{"network":{"priorities":[{"name":"lo","priority":1},{"name":"a b","priority":1}]}}"#,
+            "/network/priorities/1/name",
+        ),
+        (r#"{"devices":[{"allow":true,"type":"p"}]}"#, "/devices/0/type"),
         (r#"{"rdma":{"mlx5_1":{}}}"#, "/rdma/mlx5_1"),
         (r#"{"unified":{"../x":"1"}}"#, "/unified/..~1x"),
         (r#"{"devices":[{"allow":true,"access":"rx"}]}"#, "/devices/0/access"),
@@ -290,6 +299,14 @@ fn wrong_resources_are_refused() {
     let zeros =
         br#"{"memory":{"swap":-1},"cpu":{"shares":0},"blockIO":{"weight":0},"pids":{"limit":0}}"#;
     validate_resources(&parse_resources(zeros).unwrap()).unwrap();
+}
+
+#[test]
+fn swap_needs_a_limit_beside_it_unless_there_is_one_in_force() {
+    let resources = r#"{"memory":{"swap":5}}"#;
+    let json = spec("", &format!(r#""resources":{resources}"#));
+    assert_eq!(pointer_of_refusal(&json), "/linux/resources/memory/swap");
+    validate_resources(&parse_resources(resources.as_bytes()).unwrap()).unwrap();
 }
 
 #[test]

@@ -1,0 +1,101 @@
+//! Hooks: programs of the configuration's that are told the container's state.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use locule_plan::{Operation, OwnedList, Stream};
+
+use super::container::ContainerInput;
+use super::{Plan, Writer, c_path, c_string};
+use crate::Result;
+use crate::spec::{self, oci};
+
+/// What hooks are told of a container.
+pub(crate) struct About<'a> {
+    pub spec: &'a oci::Spec,
+    pub id: &'a str,
+    /// Absolute.
+    pub bundle: &'a Path,
+}
+
+impl<'a> About<'a> {
+    pub(super) fn of(input: &ContainerInput<'a>) -> About<'a> {
+        About { spec: input.spec, id: input.id, bundle: input.bundle }
+    }
+}
+
+/// The plan that runs the poststop hooks; `None` if there are none.
+pub(crate) fn compile_poststop(about: &About<'_>) -> Result<Option<Plan>> {
+    let mut out = Writer::default();
+    push_poststop(&mut out, Stream::Hooks, about)?;
+    let any = poststop(about.spec).is_some_and(|list| !list.is_empty());
+    Ok(any.then(|| out.finish()))
+}
+
+fn poststop(spec: &oci::Spec) -> Option<&Vec<oci::Hook>> {
+    spec.hooks().as_ref().and_then(|hooks| hooks.poststop().as_ref())
+}
+
+pub(super) fn push_poststop(out: &mut Writer, stream: Stream, about: &About<'_>) -> Result<()> {
+    push(out, stream, "poststop", poststop(about.spec), about, "stopped")
+}
+
+pub(super) fn push(
+    out: &mut Writer,
+    stream: Stream,
+    name: &str,
+    hooks: Option<&Vec<oci::Hook>>,
+    about: &About<'_>,
+    status: &str,
+) -> Result<()> {
+    for (index, hook) in hooks.into_iter().flatten().enumerate() {
+        let pointer = format!("/hooks/{name}/{index}");
+        let (head, tail) = state_around_pid(about, status);
+        let texts = |texts: &Option<Vec<String>>| -> Result<OwnedList> {
+            let texts = texts.iter().flatten().map(|text| c_string(text.as_str(), &pointer));
+            Ok(texts.collect::<Result<Vec<_>>>()?.into_iter().collect())
+        };
+        let path = c_path(hook.path(), &pointer)?;
+        let mut args = texts(hook.args())?;
+        if args.as_list().is_empty() {
+            args.push(&path);
+        }
+        out.push(
+            stream,
+            &pointer,
+            &Operation::Hook {
+                path: &path,
+                args: args.as_list(),
+                env: texts(hook.env())?.as_list(),
+                timeout: hook.timeout().map_or(0, |seconds| seconds.max(0) as u64 * 1000),
+                state_head: &c_string(head, &pointer)?,
+                state_tail: &c_string(tail, &pointer)?,
+            },
+        );
+    }
+    Ok(())
+}
+
+/// The state document for a hook, cut where the pid goes. One that has stopped has none.
+fn state_around_pid(about: &About<'_>, status: &str) -> (String, String) {
+    let text = |value: &str| serde_json::Value::from(value).to_string();
+    let mut head = format!(
+        "{{\"ociVersion\":{},\"id\":{},\"status\":{}",
+        text(spec::OCI_VERSION),
+        text(about.id),
+        text(status),
+    );
+    let mut tail = format!(",\"bundle\":{}", text(&about.bundle.to_string_lossy()));
+    if let Some(annotations) = about.spec.annotations() {
+        let annotations: BTreeMap<_, _> = annotations.iter().collect();
+        let annotations = serde_json::to_string(&annotations).unwrap_or_default();
+        tail.push_str(&format!(",\"annotations\":{annotations}"));
+    }
+    tail.push('}');
+    if status == "stopped" {
+        head.push_str(&tail);
+        return (head, String::new());
+    }
+    head.push_str(",\"pid\":");
+    (head, tail)
+}
