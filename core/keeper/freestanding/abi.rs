@@ -164,6 +164,7 @@ pub const SOCK_CLOEXEC: i32 = O_CLOEXEC;
 pub const SOL_SOCKET: i32 = 1;
 pub const SO_TYPE: i32 = 3;
 pub const SO_PEERCRED: i32 = 17;
+pub const SO_PEERPIDFD: i32 = 77;
 pub const SCM_RIGHTS: i32 = 1;
 pub const MSG_DONTWAIT: i32 = 0x40;
 pub const MSG_NOSIGNAL: i32 = 0x4000;
@@ -249,6 +250,7 @@ pub const CLONE_PARENT: u64 = 0x8000;
 pub const CLONE_NEWUSER: u64 = 0x1000_0000;
 pub const CLONE_NEWNS: u64 = 0x0002_0000;
 pub const CLONE_NEWTIME: u64 = 0x80;
+pub const CLONE_NEWCGROUP: u64 = 0x0200_0000;
 pub const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 pub const SIGKILL: i32 = 9;
 pub const LOCK_EX: i32 = 2;
@@ -308,7 +310,6 @@ pub const PR_CAP_AMBIENT: i32 = 47;
 pub const PR_CAP_AMBIENT_RAISE: usize = 2;
 pub const PR_CAP_AMBIENT_CLEAR_ALL: usize = 4;
 pub const KEYCTL_JOIN_SESSION_KEYRING: i32 = 1;
-pub const KEYCTL_SETPERM: i32 = 5;
 pub const SECCOMP_SET_MODE_FILTER: i32 = 1;
 
 #[repr(C)]

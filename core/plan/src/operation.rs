@@ -119,9 +119,8 @@ operations! {
     25 BecomeRoot {}
     /// `setsid()`.
     26 NewSession {}
-    /// Join the session keyring of this name, made if there is none; not an error where the kernel
-    /// forbids it.
-    27 SessionKeyring { name: &'a CStr }
+    /// Join a new session keyring; not an error where the kernel forbids it.
+    27 NewKeyring {}
     /// Bring the loopback interface up.
     28 LoopbackUp {}
     /// Change the propagation of every mount in the namespace (`MS_PRIVATE`, `MS_SLAVE`, ...,

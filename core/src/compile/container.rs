@@ -99,7 +99,7 @@ pub(crate) fn compile_container(input: &ContainerInput<'_>) -> Result<Plan> {
     }
 
     out.child("", &Operation::NewSession {});
-    session_keyring(&mut out, input.id)?;
+    out.child("", &Operation::NewKeyring {});
     if namespaces.is_new(join::NETWORK) {
         out.child("/linux/namespaces", &Operation::LoopbackUp {});
     }
@@ -508,13 +508,6 @@ fn settings(out: &mut Writer, spec: &oci::Spec) -> Result<()> {
             },
         );
     }
-    Ok(())
-}
-
-/// A keyring is the machine's: the one that the caller has would stay the container's.
-pub(super) fn session_keyring(out: &mut Writer, id: &str) -> Result<()> {
-    let name = c_string(format!("_ses.{id}"), "")?;
-    out.child("", &Operation::SessionKeyring { name: &name });
     Ok(())
 }
 

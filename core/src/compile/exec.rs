@@ -4,7 +4,6 @@ use locule_plan::{Operation, Stream, join};
 
 use super::container::{
     Namespaces, cgroup_entries, maps_root, memory_policy, personality, resctrl_entries,
-    session_keyring,
 };
 use super::process::{self, Descriptors, ProcessInput};
 use super::{HostFacts, Plan, SeccompCompiler, Slot, Writer, mask_of};
@@ -17,8 +16,6 @@ use crate::spec::oci;
 pub(crate) struct ExecInput<'a> {
     /// The container's own configuration, as it was created.
     pub spec: &'a oci::Spec,
-    /// Its id.
-    pub id: &'a str,
     /// The process, completed from the container's where it said nothing.
     pub process: &'a oci::Process,
     pub facts: &'a HostFacts,
@@ -70,7 +67,7 @@ pub(crate) fn compile_exec(input: &ExecInput<'_>) -> Result<Plan> {
         out.child("", &Operation::BecomeRoot {});
     }
     out.child("", &Operation::NewSession {});
-    session_keyring(&mut out, input.id)?;
+    out.child("", &Operation::NewKeyring {});
     let terminal = input.process.terminal().unwrap_or(false);
     process::streams(&mut out, Some(input.process), "", &input.descriptors, terminal, false);
 

@@ -223,18 +223,19 @@ pub(super) fn protect(out: &mut Writer, spec: &oci::Spec) -> Result<()> {
     let read_only = linux.and_then(|linux| linux.readonly_paths().as_ref());
     for (index, path) in read_only.into_iter().flatten().enumerate() {
         let pointer = format!("/linux/readonlyPaths/{index}");
-        if is_root(path) {
+        let path = absolute(Path::new(path));
+        if path == Path::new("/") {
             // A mount upon the root would not be seen: nobody's root would be in it.
             out.child(&pointer, &Operation::ReadonlyRoot {});
             continue;
         }
-        let path = c_string(path.as_str(), &pointer)?;
+        let path = c_path(&path, &pointer)?;
         out.child(&pointer, &Operation::ReadonlyPath { path: &path });
     }
     let masked = linux.and_then(|linux| linux.masked_paths().as_ref());
     for (index, path) in masked.into_iter().flatten().enumerate() {
         let pointer = format!("/linux/maskedPaths/{index}");
-        let path = c_string(path.as_str(), &pointer)?;
+        let path = c_path(&absolute(Path::new(path)), &pointer)?;
         out.child(&pointer, &Operation::MaskPath { path: &path });
     }
     if spec.root().as_ref().is_some_and(|root| root.readonly().unwrap_or(false)) {
@@ -243,13 +244,18 @@ pub(super) fn protect(out: &mut Writer, spec: &oci::Spec) -> Result<()> {
     Ok(())
 }
 
-fn is_root(path: &str) -> bool {
-    Path::new(path).components().all(|part| !matches!(part, Component::Normal(_)))
-}
-
-/// A relative destination counts from `/` (config.md, "Mounts").
+/// A relative destination counts from `/` (config.md, "Mounts"). Without `.` and `..`, so that
+/// what lies below `/proc` is known by its name.
 fn absolute(path: &Path) -> PathBuf {
-    Path::new("/").join(path)
+    let mut plain = PathBuf::from("/");
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => plain.push(name),
+            Component::ParentDir => drop(plain.pop()),
+            _ => {}
+        }
+    }
+    plain
 }
 
 fn bind_mount(

@@ -203,7 +203,6 @@ fn plans_of_another_process_in_the_container() {
     let location = facts.cgroups.locate(None, "box", 0).unwrap();
     let plan = compile_exec(&ExecInput {
         spec: &spec,
-        id: "box",
         process: &process,
         facts: &facts,
         location: &location,

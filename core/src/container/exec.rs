@@ -71,7 +71,6 @@ fn begin(container: &Container, options: &ExecOptions<'_>) -> Result<Process> {
     let facts = &shared.runtime.0.facts;
     let plan = compile_exec(&ExecInput {
         spec,
-        id: container.id(),
         process: &process,
         facts,
         location: shared.cgroup.location(),

@@ -205,7 +205,7 @@ fn what(name: &str, about: &str) -> String {
         "WorkingDirectory" => "change to the working directory",
         "Hook" => "hook",
         "NewSession" => "begin a session",
-        "SessionKeyring" => "join a session keyring",
+        "NewKeyring" => "make a session keyring",
         "Gate" => "wait at the gate",
         "Umask" => "set the umask",
         "Personality" => "set the personality",

@@ -815,7 +815,8 @@ fn another_process(bundle: &mut Bundle, random: &mut Random) {
         process["capabilities"] = json!({ "bounding": ["CAP_CHOWN", "CAP_KILL"],
             "permitted": ["CAP_CHOWN"], "effective": ["CAP_CHOWN"] });
     }
-    if random.once_in(3) {
+    // With it the filter comes last, so that it does not hinder the oracle.
+    if random.once_in(3) || bundle.config["linux"]["seccomp"].is_object() {
         process["noNewPrivileges"] = json!(true);
     }
     if random.once_in(3) {
