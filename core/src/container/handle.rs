@@ -115,6 +115,12 @@ impl Container {
         &self.0.record.id
     }
 
+    /// As documents for others name it.
+    pub(super) fn about(&self) -> About<'_> {
+        let record = &self.0.record;
+        About { id: &record.id, bundle: &record.bundle, spec: &self.0.configuration.spec }
+    }
+
     /// Its first process.
     pub fn init(&self) -> &Process {
         &self.0.init
@@ -315,8 +321,7 @@ impl Container {
             let _ = self.0.init.wait(Some(PATIENCE), None);
         }
         clean(&self.0.cgroup, self.0.resctrl(), &self.0.dir)?;
-        let about = About { spec: &self.0.configuration.spec, id, bundle: &self.0.record.bundle };
-        poststop::run(&self.0.runtime, &about);
+        poststop::run(&self.0.runtime, &self.about());
         Ok(())
     }
 
