@@ -88,12 +88,12 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         oracle: "mount ~=root /null on ~ options rw,nosuid tags * is tmpfs tmpfs *",
-        ours: "mount ~=root /null on ~ options rw,relatime tags * is devtmpfs *",
+        ours: "mount ~=root /null on ~ options ro,nosuid,noexec,relatime tags * is devtmpfs *",
         reason: "a masked file is the host's null device: nothing in the container could be put in its place",
     },
     Row {
         oracle: "path ~ filesystem=1021994 flags=22",
-        ours: "path ~ filesystem=1021994 flags=1020",
+        ours: "path ~ filesystem=1021994 flags=102b",
         reason: "a masked file is the host's null device: nothing in the container could be put in its place",
     },
     Row {
@@ -180,6 +180,11 @@ pub const ROWS: &[Row] = &[
         oracle: "mount ~ tags shared is tmpfs shared ~",
         ours: "mount ~ tags  is tmpfs shared ~",
         reason: "a recursive rootfsPropagation is for every mount",
+    },
+    Row {
+        oracle: "mount ~ tags  is ~",
+        ours: "mount ~ tags master is ~",
+        reason: "a bind without a propagation follows the host if the root does",
     },
     Row {
         oracle: "mount ~#*=root /null on *",
