@@ -24,6 +24,7 @@ fn facts(caller: Caller) -> HostFacts {
         privileged: true,
         in_user_namespace: false,
         setgroups_denied: false,
+        network_admin: true,
         selinux: true,
         last_capability: 40,
         id_mappers: Some(IdMappers {
@@ -45,6 +46,7 @@ fn facts(caller: Caller) -> HostFacts {
             euid: 1000,
             egid: 100,
             privileged: false,
+            network_admin: false,
             root_entries: vec![
                 RootEntry { name: "bin".into(), link: Some("usr/bin".into()) },
                 RootEntry { name: "usr".into(), link: None },

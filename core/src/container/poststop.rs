@@ -27,7 +27,7 @@ fn try_run(runtime: &Runtime, about: &About<'_>) -> Result<()> {
     // A hook may take as long as its own timeout lets it.
     let deadline = Deadline::within(None, None);
     let hooks = Request { kind: RequestKind::Hooks, flags: 0 };
-    let replies = request(&keeper.0, hooks, &[plan.as_raw_fd()], &deadline, Stage::Hook)?;
+    let replies = request(&keeper.channel, hooks, &[plan.as_raw_fd()], &deadline, Stage::Hook)?;
     while let Message::Reply(Reply::Failed(failure), _) = replies.next(&deadline, Stage::Hook)? {
         let error = error_of(&failure);
         tracing::warn!(%error, id = about.id, "a poststop hook failed");

@@ -72,8 +72,24 @@ fn key(line: &str) -> &str {
 /// Whether two texts are like two patterns. In them `*` stands for anything, and each `~` in one
 /// for the same as the `~` of that number in the other.
 fn alike(patterns: [&str; 2], texts: [&str; 2]) -> bool {
+    if !(0..2).all(|side| fits(patterns[side], texts[side])) {
+        return false;
+    }
     let [one, other] = [0, 1].map(|side| captures(patterns[side], texts[side]));
     one.iter().any(|captured| other.contains(captured))
+}
+
+/// Whether a text is like a pattern, found out fast.
+fn fits(pattern: &str, text: &str) -> bool {
+    let mut pieces = pattern.split(['*', '~']);
+    let Some(mut rest) = text.strip_prefix(pieces.next().unwrap_or_default()) else { return false };
+    let pieces: Vec<&str> = pieces.collect();
+    let Some((last, middle)) = pieces.split_last() else { return rest.is_empty() };
+    for piece in middle {
+        let Some(at) = rest.find(piece) else { return false };
+        rest = &rest[at + piece.len()..];
+    }
+    rest.ends_with(last)
 }
 
 /// Every way in which a text is like a pattern: what its `~` stand for.

@@ -514,7 +514,7 @@ fn cpu(bundle: &mut Bundle, random: &mut Random) {
 }
 
 fn pids(bundle: &mut Bundle, random: &mut Random) {
-    resources(bundle)["pids"] = json!({ "limit": random.of(&[-1, 10, 64, 1000]) });
+    resources(bundle)["pids"] = json!({ "limit": random.of(&[-1, 64, 1000]) });
 }
 
 fn device_rules(bundle: &mut Bundle, random: &mut Random) {

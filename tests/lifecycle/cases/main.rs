@@ -4,6 +4,7 @@
 //! C ABI. Each runs in a process of its own and must leave nothing behind.
 
 mod attach;
+mod events;
 mod exec;
 mod forgeries;
 mod hooks;
@@ -14,6 +15,7 @@ mod life;
 mod limits;
 mod mounts;
 mod namespaces;
+mod network;
 mod notify;
 mod older;
 mod parentage;
@@ -23,6 +25,7 @@ mod rootless;
 mod schema;
 mod signals;
 mod stdio;
+mod systemd;
 mod waiting;
 
 use std::process::ExitCode;
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
             ("ids", ids::CASES),
             ("signals", signals::CASES),
             ("exec", exec::CASES),
+            ("events", events::CASES),
             ("pause", pause::CASES),
             ("limits", limits::CASES),
             ("stdio", stdio::CASES),
@@ -49,10 +53,12 @@ fn main() -> ExitCode {
             ("process", process::CASES),
             ("mounts", mounts::CASES),
             ("namespaces", namespaces::CASES),
+            ("network", network::CASES),
             ("notify", notify::CASES),
             ("older", older::CASES),
             ("rootless", rootless::CASES),
             ("schema", schema::CASES),
+            ("systemd", systemd::CASES),
         ],
         &[
             stdio::HELPERS,
@@ -60,6 +66,8 @@ fn main() -> ExitCode {
             hooks::HELPERS,
             parentage::HELPERS,
             rootless::HELPERS,
+            network::HELPERS,
+            systemd::HELPERS,
             insiders::HELPERS,
         ]
         .concat(),

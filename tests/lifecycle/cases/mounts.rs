@@ -19,6 +19,7 @@ pub const CASES: &[Case] = cases![
     files_sockets_and_fifos_can_be_bound_and_write_protected,
     a_read_only_tmpfs_still_takes_the_mounts_in_it,
     a_mount_over_a_read_only_tmpfs_is_no_more_read_only_than_it_asks_to_be,
+    a_path_below_a_read_only_one_can_be_masked,
     the_root_can_be_a_read_only_path,
     a_tmpfs_has_the_mode_of_what_it_hides_unless_told_otherwise,
     tmpcopyup_copies_what_the_tmpfs_hides,
@@ -323,6 +324,14 @@ fn a_mount_over_a_read_only_tmpfs_is_no_more_read_only_than_it_asks_to_be(t: &Te
         let mounts = [tmpfs("/mnt", &[]), under(), tmpfs(over, &[])];
         assert_eq!(t.run(&with(t.shell(&script), &mounts)).success(), "made");
     }
+}
+
+fn a_path_below_a_read_only_one_can_be_masked(t: &Test) {
+    let mut spec =
+        t.shell("find /sys/kernel /proc/sys/kernel /etc -mindepth 1 | head -3; echo end");
+    spec["linux"]["readonlyPaths"] = json!(["/sys", "/proc", "/etc"]);
+    spec["linux"]["maskedPaths"] = json!(["/sys/kernel", "/proc/sys/kernel", "/etc"]);
+    assert_eq!(t.run(&spec).success(), "end");
 }
 
 fn the_root_can_be_a_read_only_path(t: &Test) {
