@@ -146,7 +146,7 @@ impl Cgroup {
             limits::check(resources)?;
         }
         systemd.start(&unit, purpose, meanwhile.as_ref(), deadline)?;
-        let started = Started(Some(Cgroup { location, notes: Vec::new() }));
+        let started = Started(Some(Cgroup { location, notes: Vec::new(), above: Vec::new() }));
         let location = started.location();
         let has_occupant = |place: &Place| {
             pids::below(&place.directory()).is_ok_and(|pids| pids.contains(&purpose.occupant))
