@@ -16,7 +16,7 @@ SYMBOLS := ffi/symbols.txt
 LIBS    := $(OUT)/lib/$(SONAME) $(OUT)/lib/liblocule.so $(OUT)/lib/liblocule.a
 KEEPER  := $(OUT)/libexec/locule-keeper
 
-.PHONY: help build lib stage demo test test-rust test-python test-go test-fuzz fuzz test-refusals test-invariants test-soak test-vm soak bench deps header test-abi install uninstall fmt lint clean FORCE
+.PHONY: help build lib stage demo test test-rust test-python test-go test-fuzz fuzz test-refusals test-invariants test-differential test-soak test-vm soak bench deps header test-abi install uninstall fmt lint clean FORCE
 .DELETE_ON_ERROR:
 
 help:
@@ -140,6 +140,11 @@ test: deps lint test-rust test-abi test-python test-go test-refusals test-invari
 
 test-rust:
 	$(CARGO) test --workspace
+
+# One bundle, two runtimes. SEED=N repeats a run, BUNDLES=N makes it longer.
+test-differential: deps
+	$(if $(SEED),LOCULE_SEED=$(SEED)) $(if $(BUNDLES),LOCULE_BUNDLES=$(BUNDLES)) \
+	    $(CARGO) test -p locule-differential
 
 test-python: $(PYTHON)
 	@$(PYTHON) -m pip install -q --disable-pip-version-check pytest mypy setuptools wheel

@@ -91,13 +91,17 @@ pub fn write_protect(child: &mut Child, path: &CStr) -> Result {
     let tree = system::open_tree(place.raw(), c"", flags)?;
     let attributes = MountAttr { set: MOUNT_ATTR_RDONLY, ..MountAttr::default() };
     match system::mount_setattr(tree.raw(), 0, &attributes) {
-        Ok(()) => system::move_mount(tree.raw(), place.raw()).during(detail::ATTACH),
+        Ok(()) => system::move_mount(tree.raw(), place.raw()).during(detail::ATTACH)?,
         Err(Errno::ENOSYS) => {
             system::move_mount(tree.raw(), place.raw()).during(detail::ATTACH)?;
-            change_attributes(tree.raw(), MOUNT_ATTR_RDONLY, 0).during(detail::ATTRIBUTES)
+            change_attributes(tree.raw(), MOUNT_ATTR_RDONLY, 0).during(detail::ATTRIBUTES)?;
         }
-        Err(errno) => Err(Error::new(detail::ATTRIBUTES, errno)),
+        Err(errno) => return Err(Error::new(detail::ATTRIBUTES, errno)),
     }
+    // Of /proc or /sys as a whole this is the one that is seen: masks belong on it.
+    let name = path.to_bytes();
+    child.remember(name.strip_prefix(b"/").unwrap_or(name), tree);
+    Ok(())
 }
 
 /// Hides a path. The first mask of a kind is kept, to be cloned for the others.

@@ -8,6 +8,7 @@ use crate::system::{self, Errno};
 
 /// Groups first, then gid, then uid: each step needs the privilege the next one gives up.
 pub fn user(uid: u32, gid: u32, groups: Numbers<'_>, keep_groups: bool) -> Result {
+    own_pipes(uid);
     system::prctl(PR_SET_KEEPCAPS, 1, 0)?;
     if !keep_groups {
         // An empty list drops the host's groups, which is as important as setting some.
@@ -20,6 +21,18 @@ pub fn user(uid: u32, gid: u32, groups: Numbers<'_>, keep_groups: bool) -> Resul
     system::setresgid(gid)?;
     system::setresuid(uid)?;
     Ok(())
+}
+
+/// Lets the user open standard streams that are pipes anew, by `/dev/stdout` and the like. A file of
+/// the host's keeps its owner.
+fn own_pipes(uid: u32) {
+    for stream in 0..3 {
+        let is_foreign = |stat: Statx| stat.kind() == S_IFIFO && stat.uid != uid;
+        if system::stat(stream).is_ok_and(is_foreign) {
+            // Where that is forbidden, reading and writing still work.
+            let _ = system::fchownat(stream, c"", uid, u32::MAX, AT_EMPTY_PATH);
+        }
+    }
 }
 
 /// Drops what is not in `mask` from the bounding set.

@@ -20,8 +20,11 @@ use crate::error::{Category, Error, Result, Stage};
 pub(super) struct Made(Vec<PathBuf>);
 
 impl Made {
-    pub(super) fn keep(mut self) {
-        self.0.clear();
+    /// Gives the ones that are above those of `location`.
+    pub(super) fn keep(mut self, location: &Location) -> Vec<PathBuf> {
+        let mut made = std::mem::take(&mut self.0);
+        made.retain(|path| !location.places.iter().any(|place| place.directory() == *path));
+        made
     }
 }
 

@@ -23,6 +23,7 @@ mod stats;
 mod systemd;
 mod watch;
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use oci_spec::runtime::LinuxResources;
@@ -76,6 +77,8 @@ pub struct Options {
 pub struct Cgroup {
     location: Location,
     notes: Vec<String>,
+    /// The groups above that were made for it.
+    above: Vec<PathBuf>,
 }
 
 impl Cgroup {
@@ -115,9 +118,9 @@ impl Cgroup {
             tracing::debug!("{note}");
             note
         });
-        let cgroup = Cgroup { notes: notes.collect(), location: made.location };
-        made.made.keep();
-        Ok(cgroup)
+        let notes = notes.collect();
+        let above = made.made.keep(&made.location);
+        Ok(Cgroup { location: made.location, notes, above })
     }
 
     /// The same by way of systemd: starts the unit that the location has, with the occupant in it,
@@ -143,7 +146,7 @@ impl Cgroup {
             limits::check(resources)?;
         }
         systemd.start(&unit, purpose, meanwhile.as_ref(), deadline)?;
-        let started = Started(Some(Cgroup { location, notes: Vec::new() }));
+        let started = Started(Some(Cgroup { location, notes: Vec::new(), above: Vec::new() }));
         let location = started.location();
         let has_occupant = |place: &Place| {
             pids::below(&place.directory()).is_ok_and(|pids| pids.contains(&purpose.occupant))
@@ -213,7 +216,7 @@ impl Cgroup {
     /// When the location cannot be one that [`Hierarchies::locate`] has computed.
     pub fn open(location: Location) -> Result<Cgroup> {
         location.check()?;
-        Ok(Cgroup { location, notes: Vec::new() })
+        Ok(Cgroup { location, notes: Vec::new(), above: Vec::new() })
     }
 
     /// Where the directories are.
@@ -358,6 +361,19 @@ impl Cgroup {
         // All of them, whatever becomes of one.
         let results: Vec<Result<()>> = self.location.places.iter().map(remove::place).collect();
         results.into_iter().collect()
+    }
+
+    /// As [`Cgroup::remove`], for a creation that fails: the groups above that it has made go, too,
+    /// if nobody else uses them by now.
+    ///
+    /// # Errors
+    /// When processes are still in there.
+    pub fn undo(&self) -> Result<()> {
+        self.remove()?;
+        for directory in self.above.iter().rev() {
+            let _ = std::fs::remove_dir(directory);
+        }
+        Ok(())
     }
 
     /// Resource usage.

@@ -70,6 +70,14 @@ pub(super) fn populate(out: &mut Writer, place: &Place<'_>) -> Result<()> {
             remount(out, &target, &options, &pointer)?;
             continue;
         }
+        // What this mount hides is out of reach afterwards: its path means something else then.
+        let (hidden, rest): (Vec<_>, Vec<_>) = late_read_only
+            .into_iter()
+            .partition(|(_, earlier): &(String, PathBuf)| earlier.starts_with(&target));
+        late_read_only = rest;
+        for (pointer, earlier) in hidden {
+            read_only(out, &earlier, &pointer)?;
+        }
         if target == Path::new("/dev") {
             host_devices = is_bind;
         }
@@ -215,7 +223,13 @@ pub(super) fn protect(out: &mut Writer, spec: &oci::Spec) -> Result<()> {
     let read_only = linux.and_then(|linux| linux.readonly_paths().as_ref());
     for (index, path) in read_only.into_iter().flatten().enumerate() {
         let pointer = format!("/linux/readonlyPaths/{index}");
-        let path = c_path(&absolute(Path::new(path)), &pointer)?;
+        let path = absolute(Path::new(path));
+        if path == Path::new("/") {
+            // A mount upon the root would not be seen: nobody's root would be in it.
+            out.child(&pointer, &Operation::ReadonlyRoot {});
+            continue;
+        }
+        let path = c_path(&path, &pointer)?;
         out.child(&pointer, &Operation::ReadonlyPath { path: &path });
     }
     let masked = linux.and_then(|linux| linux.masked_paths().as_ref());

@@ -148,8 +148,11 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
         poststop: None,
     };
     // First of all, so that it gets ready while this thread does its part.
-    let relation =
-        if options.parentage == Parentage::Child { Relation::Child } else { Relation::Silent };
+    let relation = match options.parentage {
+        Parentage::Keeper => Relation::Silent,
+        Parentage::Orphan => Relation::Leaving,
+        Parentage::Child => Relation::Child,
+    };
     let (keeper, leaving) = Keeper::spawn(runtime, relation)?;
     (begun.keeper, begun.leaving) = (Some(keeper), leaving);
     let keeper_stays = options.parentage == Parentage::Keeper;
@@ -376,7 +379,7 @@ impl Drop for Begun<'_> {
         self.occupant = None;
         if let Some(cgroup) = &self.cgroup {
             let _ = cgroup.kill(super::handle::PATIENCE);
-            if let Err(error) = cgroup.remove() {
+            if let Err(error) = cgroup.undo() {
                 tracing::warn!(%error, "a failed creation left a cgroup");
             }
         }
@@ -391,8 +394,8 @@ impl Drop for Begun<'_> {
     }
 }
 
-/// The host's connection to a keeper; and the pidfd of one that has fallen to this process,
-/// which has to collect it.
+/// The host's connection to a keeper; and the pidfd of one that is leaving, or has fallen to this
+/// process, which has to collect it.
 #[derive(Debug)]
 pub(super) struct Keeper {
     pub(super) channel: Channel,
@@ -469,7 +472,7 @@ impl Keeper {
         self.see_off();
     }
 
-    /// Waits until one that is leaving, and is this process's to collect, has left.
+    /// Waits until one that is leaving has left.
     pub(super) fn see_off(&self) {
         if let Some(adopted) = &self.adopted {
             let deadline = Deadline::within(Some(Duration::from_secs(1)), None);

@@ -27,6 +27,8 @@ use locule_plan::protocol::KEEPER_SOCKET;
 pub(crate) enum Relation {
     /// No relation: pid 1 or the nearest subreaper becomes its parent.
     Silent,
+    /// None either, and it leaves once the container is created.
+    Leaving,
     /// A child of the host.
     Child,
 }
@@ -38,8 +40,9 @@ pub(crate) struct Spawned {
     pub pid: i32,
     /// The keeper, a child in the `Child` relation.
     pub child: Option<OwnedFd>,
-    /// The keeper, which falls to this process in the `Silent` relation because it is the pid 1
-    /// or the subreaper to which all orphans around it fall.
+    /// The keeper, where this process has to know that it is gone: it falls to this process as the
+    /// pid 1 or the subreaper to which all orphans around it fall; or it is `Leaving`, and as long
+    /// as it is there the container's first process is its child and nobody else's.
     pub adopted: Option<OwnedFd>,
 }
 
@@ -76,7 +79,7 @@ pub(crate) fn spawn(
         error: 0,
     };
     let entry = match relation {
-        Relation::Silent => intermediate,
+        Relation::Silent | Relation::Leaving => intermediate,
         Relation::Child => execute,
     };
 
@@ -112,7 +115,7 @@ pub(crate) fn spawn(
     }
     // SAFETY: the kernel has just put a new descriptor there.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    if relation == Relation::Silent || error != 0 {
+    if relation != Relation::Child || error != 0 {
         reap(&pidfd);
     }
     if error != 0 {
@@ -122,7 +125,8 @@ pub(crate) fn spawn(
         return Ok(Spawned { pid: pid as i32, child: Some(pidfd), adopted: None });
     }
     // One that has fallen to this process keeps its pid until it is collected.
-    let adopted = adopts_orphans().then(|| pidfd_of(keeper).ok()).flatten();
+    let watched = relation == Relation::Leaving || adopts_orphans();
+    let adopted = watched.then(|| pidfd_of(keeper).ok()).flatten();
     Ok(Spawned { pid: keeper, child: None, adopted })
 }
 

@@ -62,6 +62,9 @@ pub(super) fn fill_resources(resources: &mut Node) {
     if let Some(cpu) = resources.get_mut("cpu") {
         remove_empty(cpu, &["cpus", "mems"]);
     }
+    // oci-spec makes a limit of 0 of none, and Docker writes none as null.
+    let unlimited = |pids: &Node| matches!(pids, Node::Object(_)) && pids.get("limit").is_none();
+    resources.remove(|key, value| key == "pids" && unlimited(value));
     // Go has no absent string, and containerd writes an empty type for "any".
     each(resources.get_mut("devices"), |rule| remove_empty(rule, &["type"]));
     // The specification's number is unsigned and oci-spec's is not. Both greatest ones are more

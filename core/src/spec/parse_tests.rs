@@ -208,6 +208,16 @@ fn a_limit_of_huge_pages_may_be_as_large_as_the_specification_lets_it() {
 }
 
 #[test]
+fn pids_without_a_limit_limit_nothing() {
+    for pids in ["{}", r#"{"limit":null}"#] {
+        let linux = format!(r#","linux":{{"resources":{{"pids":{pids}}}}}"#);
+        let spec = parse(spec(&linux).as_bytes()).unwrap();
+        let resources = spec.linux().as_ref().unwrap().resources().as_ref().unwrap();
+        assert!(resources.pids().is_none(), "{pids}");
+    }
+}
+
+#[test]
 fn a_process_over_the_containers_takes_what_it_does_not_say() {
     let container = parse_process(
         br#"{"args":["init"],"cwd":"/srv","user":{"uid":7,"gid":8},"env":["A=1"],"terminal":true,

@@ -18,6 +18,9 @@ pub const CASES: &[Case] = cases![
     an_option_without_its_recursive_form_stays_at_the_top,
     files_sockets_and_fifos_can_be_bound_and_write_protected,
     a_read_only_tmpfs_still_takes_the_mounts_in_it,
+    a_mount_over_a_read_only_tmpfs_is_no_more_read_only_than_it_asks_to_be,
+    a_path_below_a_read_only_one_can_be_masked,
+    the_root_can_be_a_read_only_path,
     a_tmpfs_has_the_mode_of_what_it_hides_unless_told_otherwise,
     tmpcopyup_copies_what_the_tmpfs_hides,
     a_remount_changes_a_mount_and_its_filesystem,
@@ -312,6 +315,30 @@ pub fn a_read_only_tmpfs_still_takes_the_mounts_in_it(t: &Test) {
     let script = "cat /mnt/c/file; touch /mnt/a/b/c && echo made; \
                   touch /mnt/d 2>/dev/null || echo protected";
     assert_eq!(t.run(&with(t.shell(script), &mounts)).success(), "text\nmade\nprotected");
+}
+
+fn a_mount_over_a_read_only_tmpfs_is_no_more_read_only_than_it_asks_to_be(t: &Test) {
+    let under = || tmpfs("/mnt/a", &["ro"]);
+    for over in ["/mnt/a", "/mnt"] {
+        let script = format!("touch {over}/file && echo made");
+        let mounts = [tmpfs("/mnt", &[]), under(), tmpfs(over, &[])];
+        assert_eq!(t.run(&with(t.shell(&script), &mounts)).success(), "made");
+    }
+}
+
+fn a_path_below_a_read_only_one_can_be_masked(t: &Test) {
+    let mut spec =
+        t.shell("find /sys/kernel /proc/sys/kernel /etc -mindepth 1 | head -3; echo end");
+    spec["linux"]["readonlyPaths"] = json!(["/sys", "/proc", "/etc"]);
+    spec["linux"]["maskedPaths"] = json!(["/sys/kernel", "/proc/sys/kernel", "/etc"]);
+    assert_eq!(t.run(&spec).success(), "end");
+}
+
+fn the_root_can_be_a_read_only_path(t: &Test) {
+    let mut spec = with(t.shell("touch /file || echo protected; touch /tmp/file"), &[]);
+    spec["root"] = json!({ "path": own_root(t) });
+    spec["linux"]["readonlyPaths"] = json!(["/"]);
+    assert_eq!(t.run(&spec).success(), "protected");
 }
 
 /// A root filesystem that only this case has.

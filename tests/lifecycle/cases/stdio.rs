@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 
 use locule_lifecycle::prelude::*;
 
@@ -12,6 +13,7 @@ pub const CASES: &[Case] = cases![
     streams_can_be_files_of_the_host,
     pipes_carry_data_both_ways,
     a_pipe_is_given_away_once,
+    a_user_can_open_its_pipes_anew,
     no_descriptor_of_the_host_leaks_into_the_container,
     passed_descriptors_become_three_and_up,
     exec_has_streams_and_descriptors_of_its_own,
@@ -94,6 +96,19 @@ fn pipes_carry_data_both_ways(t: &Test) {
     assert_eq!(output.stdout, "MANY WORDS ".repeat(50_000));
     assert_eq!(output.stderr, "done\n");
     container.delete(false).expect("delete");
+}
+
+fn a_user_can_open_its_pipes_anew(t: &Test) {
+    t.need_root();
+    let mut spec = t.shell("echo text >/dev/stdout; echo error >/dev/stderr; exec cat /dev/stdin");
+    spec["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
+    let output = t.run(&spec);
+    assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("text\n", "error\n"));
+    // What the host has given stays the host's.
+    let (file, mut options) = (memory_file(""), t.options("b", &spec));
+    options.stdio[1] = Stream::Fd(file.as_raw_fd());
+    t.run_with(options);
+    assert_eq!(file.metadata().expect("stat").uid(), 0);
 }
 
 fn a_pipe_is_given_away_once(t: &Test) {
