@@ -36,6 +36,10 @@ pub(super) fn fill_process(process: &mut Node) {
     remove_empty(process, &["apparmorProfile", "selinuxLabel"]);
     // The schema does not require `user`; root is what every runtime takes then.
     process.insert_missing("user", Node::Object(Vec::new()));
+    // Required, but oci-spec has a default: an empty class is refused.
+    if let Some(priority) = process.get_mut("ioPriority") {
+        priority.insert_missing("class", Node::Text("".into()));
+    }
     if let Some(affinity) = process.get_mut("execCPUAffinity") {
         remove_empty(affinity, &["initial", "final"]);
     }

@@ -73,6 +73,7 @@ fn wrong_values_in_a_process_are_refused_with_the_exact_pointer() {
         (r#""noNewPrivileges":"yes""#, "/noNewPrivileges"),
         (r#""env":["A=b\u0000c"]"#, "/env/0"),
         (r#""scheduler":{"policy":"SCHED_BEST"}"#, "/scheduler/policy"),
+        (r#""ioPriority":{"priority":1}"#, "/ioPriority/class"),
         (r#""execCPUAffinity":{"initial":"a-b"}"#, "/execCPUAffinity/initial"),
     ] {
         let json = format!(r#"{{"args":["true"],"cwd":"/",{field}}}"#);
