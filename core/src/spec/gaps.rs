@@ -66,6 +66,9 @@ pub(super) fn fill_resources(resources: &mut Node) {
     if let Some(cpu) = resources.get_mut("cpu") {
         remove_empty(cpu, &["cpus", "mems"]);
     }
+    // Without a number there is no limit; oci-spec would read 0, which is one.
+    let is_no_limit = |pids: &Node| matches!(pids, Node::Object(_)) && pids.get("limit").is_none();
+    resources.remove(|key, value| key == "pids" && is_no_limit(value));
     // Go has no absent string, and containerd writes an empty type for "any".
     each(resources.get_mut("devices"), |rule| remove_empty(rule, &["type"]));
     // The specification's number is unsigned and oci-spec's is not. Both greatest ones are more

@@ -202,6 +202,15 @@ fn a_refused_word_is_compared_with_those_of_the_specification() {
 }
 
 #[test]
+fn a_limit_of_processes_without_a_number_is_none() {
+    for (pids, limit) in [("{}", None), (r#"{"limit":null}"#, None), (r#"{"limit":0}"#, Some(0))] {
+        let resources = parse_resources(format!(r#"{{"pids":{pids}}}"#).as_bytes()).unwrap();
+        assert_eq!(resources.pids().as_ref().map(|pids| pids.limit()), limit, "{pids}");
+    }
+    assert!(parse_resources(br#"{"pids":[]}"#).is_err());
+}
+
+#[test]
 fn a_limit_of_huge_pages_may_be_as_large_as_the_specification_lets_it() {
     let json = format!(r#"{{"hugepageLimits":[{{"pageSize":"2MB","limit":{}}}]}}"#, u64::MAX);
     let resources = parse_resources(json.as_bytes()).unwrap();
