@@ -16,7 +16,7 @@ SYMBOLS := ffi/symbols.txt
 LIBS    := $(OUT)/lib/$(SONAME) $(OUT)/lib/liblocule.so $(OUT)/lib/liblocule.a
 KEEPER  := $(OUT)/libexec/locule-keeper
 
-.PHONY: help build lib stage demo test test-rust test-python test-go test-fuzz fuzz test-refusals test-invariants test-soak test-vm vm-deps soak bench deps header test-abi install uninstall fmt lint clean FORCE
+.PHONY: help build lib stage demo test test-rust test-python test-go test-fuzz fuzz test-refusals test-invariants test-soak test-vm soak bench deps header test-abi install uninstall fmt lint clean FORCE
 .DELETE_ON_ERROR:
 
 help:
@@ -32,6 +32,7 @@ help:
 	@echo "make test-abi   check the C ABI"
 	@echo "make fuzz       feed TARGET (or all) for TIME=300 seconds; SEED=N repeats a run"
 	@echo "make test-refusals   check every error; ONLY=\"WORD...\" chooses, SHOW=1 prints them"
+	@echo "make test-vm    run the cgroup, keeper and lifecycle suites in virtual machines"
 	@echo "make fmt lint clean"
 
 build: lib
@@ -179,12 +180,14 @@ test-refusals: stage
 	@cd tests && $(WITH) go build -o $(abspath $(OUT))/refusals-go ./refusals/go
 	@python3 tests/refusals/run.py $(OUT) $(if $(SHOW),--show) $(ONLY)
 
-# On other kernels and below systemd, in virtual machines.
-test-vm: vm-deps
-	tests/vm/run.sh A
-
-vm-deps: PACKAGES += qemu-system-x86 debootstrap cpio kmod xz-utils e2fsprogs
-vm-deps: deps
+# On other kernels and below systemd, in virtual machines: two at a time, each told in one piece.
+VM_PACKAGES := $(if $(filter x86_64,$(shell uname -m)),qemu-system-x86 debootstrap cpio kmod xz-utils e2fsprogs)
+test test-vm: PACKAGES += $(VM_PACKAGES)
+test-vm: deps
+	@tests/vm/run.sh prepare
+	@$(MAKE) -s -j2 -O $(addprefix test-vm-,A B C)
+test-vm-%:
+	@tests/vm/run.sh $*
 
 # --- Working on Locule ---------------------------------------------------------------------
 

@@ -413,10 +413,12 @@ fn limits_of_the_v2_controllers_are_written_and_updated() {
     let hierarchies = Hierarchies::discover().unwrap();
     let v2 = hierarchies.all().iter().find(|h| h.unified);
     let has = |name: &str| v2.is_some_and(|h| h.controllers.iter().any(|c| c == name));
-    if cannot_run() || hierarchies.mode() != Mode::V2 {
+    if cannot_run() {
         return;
     }
-    if !["cpu", "cpuset", "memory", "pids", "io"].into_iter().all(has) {
+    if hierarchies.mode() != Mode::V2
+        || !["cpu", "cpuset", "memory", "pids", "io"].into_iter().all(has)
+    {
         skip("cgroup v2 with cpu, cpuset, memory, pids and io");
         return;
     }
@@ -467,6 +469,45 @@ fn limits_of_the_v2_controllers_are_written_and_updated() {
     let directory = location.places()[0].directory();
     assert_eq!((owner(directory.clone()), owner(directory.join("cgroup.procs"))), (USER, USER));
     assert_eq!(owner(directory.join("memory.max")), 0);
+    cgroup.remove().unwrap();
+}
+
+#[test]
+fn a_block_device_is_throttled() {
+    let hierarchies = Hierarchies::discover().unwrap();
+    let controller = if hierarchies.mode() == Mode::V2 { "io" } else { "blkio" };
+    if cannot_run() || lacks(&hierarchies, controller) {
+        return;
+    }
+    let disk = fs::read_dir("/sys/block").into_iter().flatten().flatten().find_map(|disk| {
+        let is_virtual = disk.path().read_link().unwrap().iter().any(|name| name == "virtual");
+        (!is_virtual).then(|| fs::read_to_string(disk.path().join("dev")).unwrap())
+    });
+    let Some(disk) = disk else {
+        skip("a disk");
+        return;
+    };
+    let disk = disk.trim();
+    let (major, minor) = disk.split_once(':').unwrap();
+    let limit = |name: &str, rate: u32| {
+        resources(&format!(
+            r#"{{"blockIO": {{"{name}": [{{"major": {major}, "minor": {minor}, "rate": {rate}}}]}}}}"#
+        ))
+    };
+    let scratch = Scratch::new();
+    let location = scratch.location(&hierarchies, "x");
+    let start = limit("throttleWriteBpsDevice", 1048576);
+    let cgroup =
+        Cgroup::create(&hierarchies, location.clone(), Some(&start), Options::default()).unwrap();
+    cgroup.update(&limit("throttleReadIOPSDevice", 500), Options::default()).unwrap();
+    if controller == "io" {
+        let now = format!("{disk} rbps=max wbps=1048576 riops=500 wiops=max");
+        assert_eq!(read(&location, "io", "io.max"), now);
+    } else {
+        let now = |file: &str| read(&location, "blkio", &format!("blkio.throttle.{file}_device"));
+        assert_eq!(now("write_bps"), format!("{disk} 1048576"));
+        assert_eq!(now("read_iops"), format!("{disk} 500"));
+    }
     cgroup.remove().unwrap();
 }
 

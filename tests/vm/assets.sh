@@ -75,11 +75,15 @@ initramfs() { # MODULES-ROOT VERSION TARGET
     rm -rf "$tree"
 }
 
+download() { # PACKAGE
+    package=$(apt-cache depends "$1" | awk '$1 == "Depends:" { print $2; exit }')
+    [ -n "$package" ] && (cd "$work" && apt-get download -qq -o APT::Sandbox::User=root "$package")
+}
+
 kernel() { # PACKAGE TARGET
     local package version
-    package=$(apt-cache depends "$1" | awk '$1 == "Depends:" { print $2; exit }')
-    [ -n "$package" ] || { echo "no package $1: run apt-get update" >&2; exit 1; }
-    (cd "$work" && apt-get download -qq -o APT::Sandbox::User=root "$package")
+    # The lists may be older than the archive.
+    download "$1" || { apt-get update -qq && download "$1"; }
     dpkg -x "$work/$package"_*.deb "$work/deb"
     version=${package#linux-image-}
     depmod --basedir="$work/deb" "$version"
@@ -90,7 +94,7 @@ kernel() { # PACKAGE TARGET
     rm -rf "$work/deb" "$work"/*.deb
 }
 while read -r name package; do
-    make "kernel-$name" "$(declare -f initramfs)" kernel "$package"
+    make "kernel-$name" "$(declare -f initramfs download)" kernel "$package"
 done <<<"$kernels"
 
 # --- Root file systems ----------------------------------------------------------------------

@@ -3,6 +3,7 @@
 # See tests/README.md.
 #
 #     run.sh A|B|C [--with FILE]... [COMMAND [ARGUMENT]...]
+#     run.sh prepare              only makes what all runs need
 #
 # The test programs of this tree and each FILE are in the command's PATH. Without a command: the
 # suites of the machine. Ends with the command's exit code; 120 if the machine failed.
@@ -19,6 +20,7 @@ case ${1-} in
     A) kernel=6.12 options= ;;
     B) kernel=6.1 options='systemd.unified_cgroup_hierarchy=0 systemd.legacy_systemd_cgroup_controller=1' ;;
     C) kernel=6.1 options= ;;
+    prepare) ;;
     *) usage ;;
 esac
 machine=$1
@@ -41,13 +43,15 @@ for program in qemu-system-x86_64 debootstrap cpio xz depmod mkfs.ext4 busybox; 
 done
 "$here/assets.sh" "$out"
 
+# All at once, as `cargo test --workspace` builds them, so that nothing is built twice.
+built=$(cargo test --workspace --no-run 2>&1) || { echo "$built" >&2; exit 1; }
+[ "$machine" != prepare ] || exit 0
+
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 # --- The disk with the programs -------------------------------------------------------------
 
-# All at once, as `cargo test --workspace` builds them, so that nothing is built twice.
-built=$(cargo test --workspace --no-run 2>&1) || { echo "$built" >&2; exit 1; }
 program() { # NAME IN-THE-LIST
     local path
     path=$(sed -n "s|^ *Executable $2 (\(.*\))\$|\1|p" <<<"$built")
@@ -84,8 +88,7 @@ timeout --foreground "${LOCULE_VM_TIMEOUT:-1800}" qemu-system-x86_64 \
     -drive "$(disk "$out/root-$kernel.ext4")" -drive "$(disk "$work/programs.ext4")" \
     -device isa-debug-exit,iobase=0x501,iosize=2 \
     -serial "file:$log" -serial stdio </dev/null \
-    | awk -v marker="$work/marker" '
-        /^@@EXIT / { print $2 >marker; next } { print; fflush() }'
+    | sed -u -e "/^@@EXIT /{ s///; w $work/marker" -e 'd; }'
 status=${PIPESTATUS[0]}
 set -e
 

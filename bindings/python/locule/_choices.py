@@ -102,14 +102,17 @@ def parse_user(user: Optional[User]) -> Optional[Tuple[int, int]]:
     pair: Sequence[Any]
     if isinstance(user, str):
         pair = user.split(":")
-        if not all(part.isascii() and part.isdigit() for part in pair):
+        # Ten digits are enough for every id.
+        if not all(part.isascii() and part.isdigit() and len(part) <= 10 for part in pair):
             raise wrong
+        pair = [int(part) for part in pair]
     else:
-        pair = [user] if isinstance(user, int) else list(user)
-    numbers = [int(part) for part in pair]
-    if len(numbers) not in (1, 2) or not all(0 <= number < 2**32 - 1 for number in numbers):
+        pair = user if isinstance(user, (tuple, list)) else [user]
+    # Whole or not at all (CVE-2016-3697, CVE-2026-30892): int(1.9) and int(True) are 1.
+    numbers = all(isinstance(part, int) and not isinstance(part, bool) for part in pair)
+    if not numbers or len(pair) not in (1, 2) or not all(0 <= part < 2**32 - 1 for part in pair):
         raise wrong
-    return numbers[0], numbers[-1]
+    return pair[0], pair[-1]
 
 
 def parse_memory(memory: Union[int, str, None]) -> Optional[int]:

@@ -12,8 +12,11 @@ use crate::path::Parent;
 use crate::process::{Interrupts, Mode, Order};
 use crate::program::{self, Found};
 use crate::socket::{self, Descriptors};
-use crate::system::{self, Errno, Fd, Raw};
+use crate::system::{self, Errno, Fd, Raw, Sys};
 use crate::{descriptors, device, hook, identity, mount, procfs, root, settings, terminal};
+
+/// Where what is mounted must not get out of sight: there are things below that hurt the host.
+const GUARDED: [&[u8]; 2] = [b"proc", b"sys"];
 
 pub struct Child {
     plan: Document<'static>,
@@ -36,10 +39,12 @@ pub struct Child {
     label_follows: bool,
     /// Whether the limit on descriptors is the program's.
     limit_settled: bool,
-    /// The host's null device, for masks.
+    /// The null device that masked files show.
     pub null: Option<Fd>,
-    /// The empty directory masked directories show.
-    pub mask: Option<Fd>,
+    /// The empty directory that masked directories show.
+    pub empty: Option<Fd>,
+    /// What is mounted at `/proc` and at `/sys`.
+    mounted: [Option<Fd>; 2],
     /// The tmpfs with the layers of an overlaid root.
     pub scratch: Option<Fd>,
     /// Where the last device or link was made.
@@ -49,6 +54,12 @@ pub struct Child {
     /// Whether the root is moved instead of pivoted.
     pub move_root: bool,
     pub program: Found,
+}
+
+/// Moves the calling process into a cgroup of version 2.
+pub fn enter_cgroup(directory: Raw) -> Sys {
+    let file = system::openat(directory, c"cgroup.procs", O_WRONLY, 0)?;
+    system::write(file.raw(), b"0").map(drop)
 }
 
 /// Goes through the plan; `cgroup` is a cgroup to enter first.
@@ -70,7 +81,8 @@ pub fn run(order: &Order<'_>, gate: Fd, cgroup: Option<Raw>) -> ! {
         label_follows: false,
         limit_settled: false,
         null: None,
-        mask: None,
+        empty: None,
+        mounted: [None, None],
         scratch: None,
         parent: None,
         isolated: false,
@@ -82,9 +94,7 @@ pub fn run(order: &Order<'_>, gate: Fd, cgroup: Option<Raw>) -> ! {
     system::set_name(c"locule-init");
     child.tie_to_keeper();
     if let Some(cgroup) = cgroup {
-        let entered = system::openat(cgroup, c"cgroup.procs", O_WRONLY, 0)
-            .and_then(|file| system::write(file.raw(), b"0"));
-        if let Err(errno) = entered {
+        if let Err(errno) = enter_cgroup(cgroup) {
             child.fail(&Error::from(errno).bare_frame(Stream::Launch));
         }
     }
@@ -136,10 +146,24 @@ impl Child {
         self.root = Some(root);
     }
 
+    /// The mount at `/proc` or `/sys`, whatever its directory in the root is called by now.
+    pub fn mounted_at(&self, name: &[u8]) -> Option<Raw> {
+        let index = GUARDED.iter().position(|&known| known == name)?;
+        self.mounted[index].as_ref().map(Fd::raw)
+    }
+
+    /// Remembers a mount if it is one of those.
+    pub fn remember(&mut self, name: &[u8], mount: Fd) {
+        if let Some(index) = GUARDED.iter().position(|&known| known == name) {
+            self.mounted[index] = Some(mount);
+        }
+    }
+
     /// Closes what leads out of the container.
     pub fn forget_host(&mut self) {
         self.null = None;
-        self.mask = None;
+        self.empty = None;
+        self.mounted = [None, None];
         self.scratch = None;
         self.root = None;
     }
@@ -401,7 +425,7 @@ impl Child {
                 self.tie_to_keeper();
             }
             Operation::NewSession {} => system::setsid()?,
-            Operation::NewKeyring { name } => settings::keyring(name)?,
+            Operation::NewKeyring {} => settings::keyring()?,
             Operation::LoopbackUp {} => settings::loopback_up()?,
             Operation::Propagation { flags } => root::propagation(self, flags)?,
             Operation::Root { path, kind } => root::directory(self, path, kind)?,

@@ -64,6 +64,10 @@ fn entry(from: Raw, to: Raw, name: &CStr, depth: u32) -> Sys {
         }
         S_IFREG => {
             let source = system::openat(from, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0)?;
+            // It may have become a device meanwhile, which has no end.
+            if system::stat(source.raw())?.kind() != S_IFREG {
+                return Err(Errno::ELOOP);
+            }
             let flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW;
             let copy = system::openat(to, name, flags, 0o600)?;
             while system::sendfile(copy.raw(), source.raw(), 1 << 30)? != 0 {}

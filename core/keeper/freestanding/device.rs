@@ -63,8 +63,21 @@ pub fn make(child: &mut Child, operation: &Operation<'static>) -> Result {
 }
 
 /// Opens a path that may be missing.
-fn open_if_there(root: Raw, path: &CStr) -> Result<Option<Fd>> {
-    match path::open(root, path, 0) {
+///
+/// Below `/proc` and `/sys` it is looked up in what has been mounted there, not in the root: of a
+/// root that is shared with another container this one can rename the directory `proc` with all
+/// that is mounted on it, and a mask that finds nothing is left out.
+fn open_if_there(child: &mut Child, path: &CStr) -> Result<Option<Fd>> {
+    let bytes = path.to_bytes_with_nul();
+    let start = bytes.iter().take_while(|&&byte| byte == b'/').count();
+    let len = bytes[start..].iter().take_while(|&&byte| byte != b'/' && byte != 0).count();
+    let (name, below) = bytes[start..].split_at(len);
+    let up = below.split(|&byte| byte == b'/' || byte == 0).any(|part| part == b"..");
+    let (from, path) = match child.mounted_at(name).filter(|_| !up) {
+        Some(mount) => (mount, CStr::from_bytes_with_nul(below).map_err(|_| Errno::EINVAL)?),
+        None => (child.root()?, path),
+    };
+    match path::open(from, if path.is_empty() { c"." } else { path }, 0) {
         Ok(fd) => Ok(Some(fd)),
         Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
         Err(errno) => Err(Error::new(detail::TARGET, errno)),
@@ -73,7 +86,7 @@ fn open_if_there(root: Raw, path: &CStr) -> Result<Option<Fd>> {
 
 /// Makes a path read-only by a bind of itself.
 pub fn write_protect(child: &mut Child, path: &CStr) -> Result {
-    let Some(place) = open_if_there(child.root()?, path)? else { return Ok(()) };
+    let Some(place) = open_if_there(child, path)? else { return Ok(()) };
     let flags = OPEN_TREE_CLONE | AT_RECURSIVE as u32 | AT_EMPTY_PATH as u32;
     let tree = system::open_tree(place.raw(), c"", flags)?;
     let attributes = MountAttr { set: MOUNT_ATTR_RDONLY, ..MountAttr::default() };
@@ -87,27 +100,31 @@ pub fn write_protect(child: &mut Child, path: &CStr) -> Result {
     }
 }
 
-/// Hides a path.
+/// Hides a path. The first mask of a kind is kept, to be cloned for the others.
 pub fn mask(child: &mut Child, path: &CStr) -> Result {
-    let Some(place) = open_if_there(child.root()?, path)? else { return Ok(()) };
-    let cover = if system::stat(place.raw())?.is_directory() {
-        empty_directory(child)?
-    } else {
-        null_device(child)?
-    };
+    let Some(place) = open_if_there(child, path)? else { return Ok(()) };
+    let directory = system::stat(place.raw())?.is_directory();
+    let known = if directory { &child.empty } else { &child.null };
+    if let Some(known) = known {
+        let flags = OPEN_TREE_CLONE | AT_EMPTY_PATH as u32;
+        let cover = system::open_tree(known.raw(), c"", flags)?;
+        return system::move_mount(cover.raw(), place.raw()).during(detail::ATTACH);
+    }
+    let cover = if directory { empty_directory()? } else { null_device()? };
     system::move_mount(cover.raw(), place.raw()).during(detail::ATTACH)?;
-    // The first empty directory is kept, to be cloned for the others.
-    if child.mask.is_none() && system::stat(cover.raw())?.is_directory() {
-        child.mask = Some(cover);
+    if directory {
+        child.empty = Some(cover);
+    } else {
+        // Through a writable mount root could change the mode and the owner of the host's device.
+        let attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC;
+        change_attributes(cover.raw(), attributes, 0).during(detail::ATTRIBUTES)?;
+        child.null = Some(cover);
     }
     Ok(())
 }
 
 /// All masked directories show one read-only tmpfs.
-fn empty_directory(child: &Child) -> Result<Fd> {
-    if let Some(mask) = &child.mask {
-        return Ok(system::open_tree(mask.raw(), c"", OPEN_TREE_CLONE | AT_EMPTY_PATH as u32)?);
-    }
+fn empty_directory() -> Result<Fd> {
     let fs = system::fsopen(c"tmpfs")?;
     system::fsconfig_string(fs.raw(), c"mode", c"0555")?;
     system::fsconfig_string(fs.raw(), c"nr_inodes", c"1")?;
@@ -118,16 +135,11 @@ fn empty_directory(child: &Child) -> Result<Fd> {
 }
 
 /// The host's null device, which has to prove that it is one (CVE-2025-31133).
-fn null_device(child: &mut Child) -> Result<Fd> {
-    let null = match &child.null {
-        Some(null) => null.raw(),
-        None => {
-            let null = system::openat(AT_FDCWD, c"/dev/null", O_PATH | O_NOFOLLOW, 0)?;
-            if !system::stat(null.raw())?.is_device(1, 3) {
-                return Err(Error::new(detail::NOT_GENUINE, Errno::ENODEV).about(b"/dev/null"));
-            }
-            child.null.insert(null).raw()
-        }
-    };
-    Ok(system::open_tree(null, c"", OPEN_TREE_CLONE | AT_EMPTY_PATH as u32)?)
+fn null_device() -> Result<Fd> {
+    let flags = OPEN_TREE_CLONE | AT_SYMLINK_NOFOLLOW as u32;
+    let null = system::open_tree(AT_FDCWD, c"/dev/null", flags)?;
+    if !system::stat(null.raw())?.is_device(1, 3) {
+        return Err(Error::new(detail::NOT_GENUINE, Errno::ENODEV).about(b"/dev/null"));
+    }
+    Ok(null)
 }

@@ -17,7 +17,7 @@ use crate::request;
 use crate::socket::{self, Descriptors};
 use crate::system::{self, Errno, Fd, Raw, Sys};
 use crate::text::PathBuffer;
-use crate::{cleanup, hook, idle};
+use crate::{cleanup, hook, idle, peer};
 
 const PROCESSES: usize = 1024;
 const WATCHERS: usize = 768;
@@ -251,11 +251,7 @@ impl Keeper {
             self.deaf = true;
             return;
         };
-        // The mode of the socket's name keeps others out; this keeps out those who found
-        // another way to the name.
-        let allowed = system::peer_credentials(connection.raw())
-            .is_ok_and(|peer| peer.uid == 0 || peer.uid == system::geteuid());
-        if let (true, Some(index)) = (allowed, free) {
+        if let (true, Some(index)) = (peer::may_ask(connection.raw()), free) {
             self.watch_for(connection.raw(), EPOLLIN, Source::Connection, index);
             self.connections[index] = Some(connection);
         }

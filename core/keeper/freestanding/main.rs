@@ -25,6 +25,7 @@ mod keeper;
 mod memory;
 mod mount;
 mod path;
+mod peer;
 mod process;
 mod procfs;
 mod program;

@@ -13,6 +13,7 @@ use crate::child::Child;
 use crate::copy;
 use crate::failure::{During, Error, Result};
 use crate::path::{self, Links, Missing};
+use crate::procfs;
 use crate::socket::descriptor_path;
 use crate::system::{self, Errno, Fd, Raw, Sys};
 use crate::text::{PATH_MAX, PathBuffer};
@@ -62,6 +63,7 @@ pub fn attach_prepared(
     let is_file = !system::stat(made.raw())?.is_directory();
     let (place, existed) = open_target(child, target, flags, is_file)?;
     refuse_hidden_proc(place.raw(), target)?;
+    refuse_forged_proc(made.raw(), target)?;
     if existed {
         take_over(place.raw(), made.raw(), flags)?;
     }
@@ -112,7 +114,9 @@ pub fn mount(child: &mut Child, operation: &Operation<'_>) -> Result {
             if existed {
                 take_over(place.raw(), mount.raw(), flags)?;
             }
-            return propagate(mount.raw(), propagation).during(detail::ATTRIBUTES);
+            propagate(mount.raw(), propagation).during(detail::ATTRIBUTES)?;
+            settle(child, mount, target);
+            return Ok(());
         }
         Err(error) => return Err(error),
     };
@@ -140,9 +144,7 @@ pub fn bind(child: &mut Child, operation: &Operation<'_>) -> Result {
     let is_file = !system::stat(tree.raw())?.is_directory();
     let place = open_target(child, target, flags, is_file)?.0;
     refuse_hidden_proc(place.raw(), target)?;
-    if trim(target.to_bytes()) == b"proc" && !is_proc(tree.raw())? {
-        return Err(Error::new(detail::NOT_GENUINE, Errno::EINVAL).about(source.to_bytes()));
-    }
+    refuse_forged_proc(tree.raw(), target)?;
     let wanted = Wanted { set, clear, recursive_set, recursive_clear };
     match apply(tree.raw(), &wanted) {
         // Linux 5.10 and 5.11 can change only a mount that is in place, and not a tree.
@@ -153,7 +155,9 @@ pub fn bind(child: &mut Child, operation: &Operation<'_>) -> Result {
             system::move_mount(mount, place.raw()).during(detail::ATTACH)?;
             remount(mount, set, clear).during(detail::ATTRIBUTES)?;
             remount(mount, recursive_set, recursive_clear).during(detail::ATTRIBUTES)?;
-            propagate(mount, propagation).during(detail::ATTRIBUTES)
+            propagate(mount, propagation).during(detail::ATTRIBUTES)?;
+            settle(child, tree, target);
+            Ok(())
         }
         Err(errno) => Err(Error::new(detail::ATTRIBUTES, errno)),
         Ok(()) => attach(child, tree, place.raw(), target, propagation)
@@ -229,6 +233,11 @@ fn refuse_hidden_proc(place: Raw, target: &CStr) -> Result {
         return Err(Error::new(detail::MISMATCH, Errno::EINVAL));
     }
     Ok(())
+}
+
+/// What is mounted at /proc is a procfs, all of it (CVE-2019-16884).
+fn refuse_forged_proc(mount: Raw, target: &CStr) -> Result {
+    if trim(target.to_bytes()) == b"proc" { procfs::check(mount) } else { Ok(()) }
 }
 
 /// A new filesystem, mounted nowhere yet.
@@ -331,10 +340,17 @@ fn attach(child: &mut Child, mount: Fd, place: Raw, target: &CStr, propagation: 
     system::move_mount(mount.raw(), place).during(detail::ATTACH)?;
     // In place, because a propagation type is about peers, which a detached mount has none.
     propagate(mount.raw(), propagation).during(detail::ATTRIBUTES)?;
+    settle(child, mount, target);
+    Ok(())
+}
+
+/// What an attached mount means for the steps to come.
+fn settle(child: &mut Child, mount: Fd, target: &CStr) {
     if target.to_bytes().iter().all(|&byte| byte == b'/' || byte == b'.') {
         child.set_root(mount);
+    } else {
+        child.remember(trim(target.to_bytes()), mount);
     }
-    Ok(())
 }
 
 fn apply(mount: Raw, wanted: &Wanted) -> Sys {

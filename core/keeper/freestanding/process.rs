@@ -262,6 +262,15 @@ fn by_way_of_another(
         drop(ours);
         let stepped = (|| -> core::result::Result<(), (u16, Errno)> {
             let plain = |errno| (detail::PLAIN, errno);
+            let mut cgroup = recipe.cgroup;
+            let joined = recipe.before.iter().flatten().fold(0, |kinds, (_, kind)| kinds | kind);
+            if joined & CLONE_NEWCGROUP != 0 {
+                // With `nsdelegate`, as systemd mounts it, nobody can enter a cgroup that is not
+                // below the root of the own cgroup namespace.
+                if let Some(directory) = cgroup.take() {
+                    child::enter_cgroup(directory).map_err(|errno| (detail::CLONE, errno))?;
+                }
+            }
             for (namespace, kind) in recipe.before.iter().flatten() {
                 system::setns(*namespace, *kind).map_err(plain)?;
             }
@@ -271,10 +280,10 @@ fn by_way_of_another(
                     system::setns(*namespace, *kind).map_err(plain)?;
                 }
             }
-            let (pid, pidfd, by_hand) = spawn(recipe.flags | CLONE_PARENT, recipe.cgroup)
+            let (pid, pidfd, by_hand) = spawn(recipe.flags | CLONE_PARENT, cgroup)
                 .map_err(|errno| (detail::CLONE, errno))?;
             let Some(pidfd) = pidfd else {
-                child::run(order, duplicate_gate(&gate), recipe.cgroup.filter(|_| by_hand));
+                child::run(order, duplicate_gate(&gate), cgroup.filter(|_| by_hand));
             };
             system_send(&theirs, 0, pid, Some(pidfd.raw())).map_err(plain)
         })();

@@ -33,13 +33,17 @@ pub fn existing() -> Result<Fd> {
 }
 
 fn genuine(proc: Fd) -> Result<Fd> {
+    check(proc.raw())?;
+    Ok(proc)
+}
+
+/// Whether this is a procfs, from its root.
+pub fn check(proc: Raw) -> Result {
     // The root of a procfs always has inode 1.
-    if system::fstatfs(proc.raw())?.magic() != PROC_SUPER_MAGIC
-        || system::stat(proc.raw())?.ino != 1
-    {
+    if system::fstatfs(proc)?.magic() != PROC_SUPER_MAGIC || system::stat(proc)?.ino != 1 {
         return Err(Error::new(detail::NOT_GENUINE, Errno::EINVAL).about(b"/proc"));
     }
-    Ok(proc)
+    Ok(())
 }
 
 /// Opens a file of `proc` itself, not of something mounted on it.

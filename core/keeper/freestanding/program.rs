@@ -11,6 +11,9 @@ use crate::failure::{Error, Result};
 use crate::system::{self, Errno, Sys};
 use crate::text::{PATH_MAX, PathBuffer, parse_number};
 
+/// How many times 2048 bytes of a passwd file are looked through: 16 MiB.
+const PASSWD_READS: u32 = 8192;
+
 /// Where the program is, once it has been found.
 pub type Found = PathBuffer<PATH_MAX>;
 
@@ -56,10 +59,12 @@ pub fn find(name: &CStr, search: &CStr, found: &mut Found) -> Result {
 
 /// Whether a file could be a program.
 pub fn executable(path: &CStr) -> Sys {
-    if system::statx(AT_FDCWD, path, 0)?.is_directory() {
-        return Err(Errno::EISDIR);
+    match system::statx(AT_FDCWD, path, 0)?.kind() {
+        S_IFREG => system::faccessat(AT_FDCWD, path, X_OK),
+        S_IFDIR => Err(Errno::EISDIR),
+        // A socket, one of ours say, has the permission, too.
+        _ => Err(Errno::EACCES),
     }
-    system::faccessat(AT_FDCWD, path, X_OK)
 }
 
 /// Executes the program. Returns only if that fails.
@@ -106,7 +111,9 @@ fn home_directory(out: &mut PathBuffer<PATH_MAX>) -> Sys {
         let mut buffer = [0u8; 2048];
         let mut line = PathBuffer::<PATH_MAX>::new();
         let mut whole = true;
-        'file: while let Ok(len @ 1..) = system::read(file.raw(), &mut buffer) {
+        // An image can have a file without an end: a sparse one.
+        'file: for _ in 0..PASSWD_READS {
+            let Ok(len @ 1..) = system::read(file.raw(), &mut buffer) else { break };
             for &byte in &buffer[..len] {
                 if byte != b'\n' {
                     // A line longer than any path is not one we could use.

@@ -7,10 +7,11 @@ use locule_plan::{Numbers, Operation};
 
 use crate::abi::*;
 use crate::child::Child;
+use crate::copy::device_number;
 use crate::failure::{During, Error, Result};
 use crate::path::{self, Links, Missing};
 use crate::procfs;
-use crate::system::{self, Errno};
+use crate::system::{self, Errno, Fd, Raw, Sys};
 use crate::text::{PATH_MAX, PathBuffer};
 
 /// The offsets can be written until the first process is in, so: unshare, write, enter.
@@ -24,9 +25,10 @@ pub fn time_namespace(child: &mut Child, offsets: &CStr) -> Result {
     Ok(system::setns(namespace.raw(), CLONE_NEWTIME)?)
 }
 
-/// A session keyring of its own, or the host's keys stay readable.
-pub fn keyring(name: &CStr) -> Result {
-    match system::join_session_keyring(name) {
+/// A session keyring of its own, or the host's keys stay readable. It has no name, because a
+/// process that makes one of the same name first could make this one join that.
+pub fn keyring() -> Result {
+    match system::new_session_keyring() {
         Ok(()) | Err(Errno::ENOSYS | Errno::EPERM | Errno::EACCES) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
@@ -141,19 +143,34 @@ fn fill(mask: &mut [u8], numbers: Numbers<'_>) {
 /// Puts the container's null device in the place of the host's: through a descriptor of that
 /// one the container's root could change the mode and the owner of a file of the host.
 pub fn own_null(child: &mut Child) -> Result {
-    let is_null = |fd| system::stat(fd).is_ok_and(|stat| stat.is_device(1, 3));
-    let flags = O_RDWR | O_NOFOLLOW | O_NOCTTY;
-    // An image may have anything there, or nothing; then the host's has to do.
     let slash = system::openat(AT_FDCWD, c"/", O_PATH | O_DIRECTORY, 0)?;
-    let null = path::open_file(slash.raw(), c"/dev/null", flags, 0);
-    let Ok(null) = null else { return Ok(()) };
-    if !is_null(null.raw()) {
-        return Ok(());
-    }
+    let flags = O_RDWR | O_NOFOLLOW | O_NOCTTY;
+    let null = match path::open_file(slash.raw(), c"/dev/null", flags, 0) {
+        Ok(null) if is_null(null.raw()) => null,
+        // The image may have anything there, and the container may have taken it away.
+        _ => match new_null() {
+            // In a user namespace, which has no power over the host's.
+            Err(Errno::EPERM) => return Ok(()),
+            null => null?,
+        },
+    };
     for stream in (0..3).filter(|&stream| is_null(stream)) {
         system::duplicate_to(null.raw(), stream, 0)?;
     }
     child.replace_hook_null(&null)
+}
+
+fn is_null(fd: Raw) -> bool {
+    system::stat(fd).is_ok_and(|stat| stat.is_device(1, 3))
+}
+
+/// A null device that is mounted nowhere.
+fn new_null() -> Sys<Fd> {
+    let fs = system::fsopen(c"tmpfs")?;
+    system::fsconfig_create(fs.raw())?;
+    let mount = system::fsmount(fs.raw(), MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC)?;
+    system::mknodat(mount.raw(), c"null", S_IFCHR | 0o666, device_number(1, 3))?;
+    system::openat(mount.raw(), c"null", O_RDWR | O_NOFOLLOW | O_NOCTTY, 0)
 }
 
 /// Changes to a directory and makes sure that it is one of the container's: a symlink in

@@ -18,6 +18,7 @@ pub struct Errno(pub i32);
 impl Errno {
     pub const EPERM: Errno = Errno(1);
     pub const ENOENT: Errno = Errno(2);
+    pub const ESRCH: Errno = Errno(3);
     pub const EINTR: Errno = Errno(4);
     pub const E2BIG: Errno = Errno(7);
     pub const EBADF: Errno = Errno(9);
@@ -35,6 +36,7 @@ impl Errno {
     pub const ENAMETOOLONG: Errno = Errno(36);
     pub const ENOSYS: Errno = Errno(38);
     pub const ELOOP: Errno = Errno(40);
+    pub const ENOPROTOOPT: Errno = Errno(92);
     pub const EOPNOTSUPP: Errno = Errno(95);
     pub const ECANCELED: Errno = Errno(125);
 }
@@ -419,6 +421,14 @@ pub fn peer_credentials(socket: Raw) -> Sys<PeerCredentials> {
     Ok(out)
 }
 
+/// A pidfd of the process that made a connection.
+pub fn peer_pidfd(socket: Raw) -> Sys<Fd> {
+    let mut raw: Raw = -1;
+    let mut len = size_of::<Raw>() as u32;
+    call!(nr::GETSOCKOPT, socket, SOL_SOCKET, SO_PEERPIDFD, &raw mut raw, &raw mut len)?;
+    Fd::new(raw).ok_or(Errno::EBADF)
+}
+
 /// Whether a descriptor is a socket of this type.
 pub fn is_socket(fd: Raw, kind: i32) -> bool {
     let mut found = 0i32;
@@ -623,8 +633,8 @@ pub fn personality(persona: u64) -> Sys {
     done(call!(nr::PERSONALITY, persona))
 }
 
-pub fn join_session_keyring(name: &CStr) -> Sys {
-    done(call!(nr::KEYCTL, KEYCTL_JOIN_SESSION_KEYRING, name))
+pub fn new_session_keyring() -> Sys {
+    done(call!(nr::KEYCTL, KEYCTL_JOIN_SESSION_KEYRING, 0usize))
 }
 
 pub fn seccomp(flags: u64, program: &SockFprog) -> Sys<usize> {

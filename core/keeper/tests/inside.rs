@@ -71,7 +71,7 @@ fn everything(who: As) {
     plan.child(&Operation::Hostname { name: c"box" });
     plan.child(&Operation::Sysctl { name: c"kernel/msgmax", value: c"4321" });
     plan.child(&Operation::LoopbackUp {});
-    plan.child(&Operation::NewKeyring { name: c"test" });
+    plan.child(&Operation::NewKeyring {});
     plan.output();
     let script = "hostname; cat /proc/sys/kernel/msgmax; cat /mnt/data/file /mnt/single; echo
         ls /hidden | wc -l; ls -l /secret | cut -c1; test -s /secret || echo empty

@@ -120,8 +120,8 @@ operations! {
     25 BecomeRoot {}
     /// `setsid()`.
     26 NewSession {}
-    /// Join a new session keyring of this name; not an error where the kernel forbids it.
-    27 NewKeyring { name: &'a CStr }
+    /// Join a new session keyring; not an error where the kernel forbids it.
+    27 NewKeyring {}
     /// Bring the loopback interface up.
     28 LoopbackUp {}
     /// Change the propagation of every mount in the namespace (`MS_PRIVATE`, `MS_SLAVE`, ...,

@@ -99,8 +99,7 @@ pub(crate) fn compile_container(input: &ContainerInput<'_>) -> Result<Plan> {
     }
 
     out.child("", &Operation::NewSession {});
-    let keyring = c_string(format!("_ses.{}", input.id), "")?;
-    out.child("", &Operation::NewKeyring { name: &keyring });
+    out.child("", &Operation::NewKeyring {});
     if namespaces.is_new(join::NETWORK) {
         out.child("/linux/namespaces", &Operation::LoopbackUp {});
     }

@@ -67,6 +67,7 @@ pub(crate) fn compile_exec(input: &ExecInput<'_>) -> Result<Plan> {
         out.child("", &Operation::BecomeRoot {});
     }
     out.child("", &Operation::NewSession {});
+    out.child("", &Operation::NewKeyring {});
     let terminal = input.process.terminal().unwrap_or(false);
     process::streams(&mut out, Some(input.process), "", &input.descriptors, terminal, false);
 

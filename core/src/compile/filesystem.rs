@@ -1,7 +1,7 @@
 //! What the container finds below its root: mounts, devices, links, protected paths.
 
 use std::ffi::CString;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use locule_plan::protocol::MAX_PREPARED_MOUNTS;
 use locule_plan::{List, Operation, OwnedList, Stream, mount};
@@ -215,13 +215,13 @@ pub(super) fn protect(out: &mut Writer, spec: &oci::Spec) -> Result<()> {
     let read_only = linux.and_then(|linux| linux.readonly_paths().as_ref());
     for (index, path) in read_only.into_iter().flatten().enumerate() {
         let pointer = format!("/linux/readonlyPaths/{index}");
-        let path = c_string(path.as_str(), &pointer)?;
+        let path = c_path(&absolute(Path::new(path)), &pointer)?;
         out.child(&pointer, &Operation::ReadonlyPath { path: &path });
     }
     let masked = linux.and_then(|linux| linux.masked_paths().as_ref());
     for (index, path) in masked.into_iter().flatten().enumerate() {
         let pointer = format!("/linux/maskedPaths/{index}");
-        let path = c_string(path.as_str(), &pointer)?;
+        let path = c_path(&absolute(Path::new(path)), &pointer)?;
         out.child(&pointer, &Operation::MaskPath { path: &path });
     }
     if spec.root().as_ref().is_some_and(|root| root.readonly().unwrap_or(false)) {
@@ -230,9 +230,18 @@ pub(super) fn protect(out: &mut Writer, spec: &oci::Spec) -> Result<()> {
     Ok(())
 }
 
-/// A relative destination counts from `/` (config.md, "Mounts").
+/// A relative destination counts from `/` (config.md, "Mounts"). Without `.` and `..`, so that
+/// what lies below `/proc` is known by its name.
 fn absolute(path: &Path) -> PathBuf {
-    Path::new("/").join(path)
+    let mut plain = PathBuf::from("/");
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => plain.push(name),
+            Component::ParentDir => drop(plain.pop()),
+            _ => {}
+        }
+    }
+    plain
 }
 
 fn bind_mount(

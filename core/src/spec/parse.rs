@@ -38,6 +38,15 @@ pub fn parse_process(json: &[u8]) -> Result<Process> {
     document.decode()
 }
 
+/// An id that is left out would be root's, whoever the container's process is.
+fn check_user_is_whole(user: &Node) -> Result<()> {
+    let missing = ["uid", "gid"].into_iter().find(|id| user.get(id).is_none());
+    // What is no object is refused in any case.
+    let Some(id) = missing.filter(|_| matches!(user, Node::Object(_))) else { return Ok(()) };
+    let message = format!("user.{id} is missing: a user is given as a whole, or not at all");
+    Err(Error::new(Category::Spec, Stage::Validate, message).at(format!("/user/{id}")))
+}
+
 /// Reads a `process` object in which everything but `args` may be missing, and is then as in
 /// `container`, the process the container was created with. The terminal is not inherited.
 pub fn parse_process_over(json: &[u8], container: &Process) -> Result<Process> {
@@ -45,9 +54,11 @@ pub fn parse_process_over(json: &[u8], container: &Process) -> Result<Process> {
     let has = |name: &str| document.get(name).is_some();
     let (user, env, cwd) = (has("user"), has("env"), has("cwd"));
     let (capabilities, rlimits) = (has("capabilities"), has("rlimits"));
+    let whole = document.get("user").map_or(Ok(()), check_user_is_whole);
     document.insert_missing("cwd", Node::Text("/".into()));
     gaps::fill_process(&mut document);
     let mut process: Process = document.decode()?;
+    whole?;
 
     if !user {
         process.set_user(container.user().clone());

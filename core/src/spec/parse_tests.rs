@@ -1,5 +1,5 @@
 use super::*;
-use crate::spec::{oci, validate, validate_process};
+use crate::spec::{validate, validate_process};
 
 /// The smallest document that passes, with `process` and `rest` added to.
 fn spec(rest: &str) -> String {
@@ -234,11 +234,12 @@ fn a_process_over_the_containers_takes_what_it_does_not_say() {
     assert_eq!(process.oom_score_adj(), Some(5));
     assert_eq!(process.terminal(), None);
     let process = parse_process_over(
-        br#"{"args":["ps"],"user":{},"env":[],"noNewPrivileges":false,"capabilities":{}}"#,
+        br#"{"args":["ps"],"user":{"uid":1,"gid":0},"env":[],"noNewPrivileges":false,
+            "capabilities":{}}"#,
         &container,
     )
     .unwrap();
-    assert_eq!(process.user(), &oci::User::default());
+    assert_eq!((process.user().uid(), process.user().gid()), (1, 0));
     assert_eq!(process.env().as_deref(), Some(&[][..]));
     assert_eq!(process.no_new_privileges(), Some(false));
     assert!(process.capabilities().as_ref().unwrap().bounding().is_none());

@@ -19,25 +19,34 @@ pub const CASES: &[Case] = cases![
     links_in_the_place_of_proc_and_sys_are_refused,
     a_root_that_changes_meanwhile_leads_nothing_outside,
     a_working_directory_among_open_descriptors_is_refused,
+    a_root_that_changes_meanwhile_uncovers_nothing,
     masks_and_devices_follow_links_inside_the_root_only,
     a_fifo_in_the_place_of_passwd_hangs_nothing,
     exec_gives_no_inheritable_or_ambient_capabilities,
 ];
 
-fn c_path(path: &Path) -> CString {
+pub fn c_path(path: &Path) -> CString {
     CString::new(path.as_os_str().as_bytes()).expect("no NUL")
 }
 
-/// A null device at `/dev/null` that only this case has.
-fn own_null_device(t: &Test) -> PathBuf {
-    let null = t.dir.join("null");
-    let path = c_path(&null);
+/// From here on this process has mounts of its own.
+pub fn own_mounts() {
     // SAFETY: C strings and integers; this process has one thread.
     unsafe {
-        let private = libc::MS_REC | libc::MS_PRIVATE;
-        let none = std::ptr::null();
+        let (private, none) = (libc::MS_REC | libc::MS_PRIVATE, std::ptr::null());
         assert_eq!(libc::unshare(libc::CLONE_NEWNS), 0);
         assert_eq!(libc::mount(none, c"/".as_ptr(), none, private, none.cast()), 0);
+    }
+}
+
+/// A null device at `/dev/null` that only this case has.
+pub fn own_null_device(t: &Test) -> PathBuf {
+    let null = t.dir.join("null");
+    let path = c_path(&null);
+    own_mounts();
+    // SAFETY: C strings and integers.
+    unsafe {
+        let none = std::ptr::null::<libc::c_char>();
         assert_eq!(libc::mknod(path.as_ptr(), libc::S_IFCHR | 0o600, libc::makedev(1, 3)), 0);
         let target = c"/dev/null".as_ptr();
         assert_eq!(libc::mount(path.as_ptr(), target, none, libc::MS_BIND, none.cast()), 0);
@@ -46,7 +55,7 @@ fn own_null_device(t: &Test) -> PathBuf {
 }
 
 /// A root filesystem that only this case has.
-fn own_root(t: &Test) -> PathBuf {
+pub fn own_root(t: &Test) -> PathBuf {
     let root = t.dir.join("root");
     let busybox = bundle::busybox().expect("busybox");
     bundle::make_rootfs(&root, &busybox).expect("make a root filesystem");
@@ -83,7 +92,7 @@ fn a_container_without_a_mount_namespace_is_refused(t: &Test) {
     assert_eq!(t.refused(&t.options("a", &spec)).category, Category::Unsupported);
 }
 
-fn with_mount(mut spec: Value, mount: Value) -> Value {
+pub fn with_mount(mut spec: Value, mount: Value) -> Value {
     spec["mounts"].as_array_mut().unwrap().push(mount);
     spec
 }
@@ -210,6 +219,48 @@ pub fn a_root_that_changes_meanwhile_leads_nothing_outside(t: &Test) {
         done.store(true, std::sync::atomic::Ordering::SeqCst);
     });
     assert_eq!(fs::read_dir(&outside).expect("the directory").count(), 0);
+}
+
+// Without mounted_at in device.rs this fails: another container with the same root, here a thread,
+// renames the directory that /proc is mounted on, with the mount, and what was to be masked or
+// write-protected below /proc is not found and left open below the other name.
+fn a_root_that_changes_meanwhile_uncovers_nothing(t: &Test) {
+    t.need_root();
+    let root = own_root(t);
+    fs::create_dir(root.join("other")).expect("mkdir");
+    let (one, other) = (c_path(&root.join("proc")), c_path(&root.join("other")));
+    let script = "for proc in /proc /other; do test -d $proc/sys/kernel || continue; \
+                  test -c $proc/keys || echo keys; \
+                  (: >>$proc/sys/kernel/panic) 2>/dev/null && echo sys; done; echo end";
+    // Held while the names must stay as they are; true at the end.
+    let done = std::sync::Mutex::new(false);
+    let found = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !*done.lock().unwrap() {
+                let (here, exchange) = (libc::AT_FDCWD, libc::RENAME_EXCHANGE);
+                // SAFETY: C strings and integers.
+                unsafe {
+                    libc::renameat2(here, one.as_ptr(), here, other.as_ptr(), exchange);
+                }
+            }
+        });
+        let mut found = Vec::new();
+        for _ in 0..60 {
+            let spec = bundle::spec(&root, &["/bin/sh", "-c", script]);
+            let mut options = t.options("a", &spec);
+            options.stdio[1] = Stream::Pipe;
+            let Ok(container) = t.engine().create(&options) else { continue };
+            let _still = done.lock().unwrap();
+            if container.start(None).is_ok() {
+                found.push(output_of(&*container.init()).stdout);
+            }
+            container.delete(true).expect("delete");
+        }
+        *done.lock().unwrap() = true;
+        found
+    });
+    assert!(!found.is_empty(), "no container was created");
+    assert_eq!(found.iter().find(|seen| *seen != "end\n"), None);
 }
 
 fn a_working_directory_among_open_descriptors_is_refused(t: &Test) {

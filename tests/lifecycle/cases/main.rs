@@ -5,10 +5,13 @@
 
 mod attach;
 mod exec;
+mod forgeries;
 mod hooks;
 mod hostile;
 mod ids;
+mod insiders;
 mod life;
+mod limits;
 mod mounts;
 mod namespaces;
 mod older;
@@ -33,12 +36,15 @@ fn main() -> ExitCode {
             ("signals", signals::CASES),
             ("exec", exec::CASES),
             ("pause", pause::CASES),
+            ("limits", limits::CASES),
             ("stdio", stdio::CASES),
             ("waiting", waiting::CASES),
             ("attach", attach::CASES),
             ("parentage", parentage::CASES),
             ("hooks", hooks::CASES),
             ("hostile", hostile::CASES),
+            ("forgeries", forgeries::CASES),
+            ("insiders", insiders::CASES),
             ("process", process::CASES),
             ("mounts", mounts::CASES),
             ("namespaces", namespaces::CASES),
@@ -46,7 +52,14 @@ fn main() -> ExitCode {
             ("rootless", rootless::CASES),
             ("schema", schema::CASES),
         ],
-        &[stdio::HELPERS, attach::HELPERS, hooks::HELPERS, parentage::HELPERS, rootless::HELPERS]
-            .concat(),
+        &[
+            stdio::HELPERS,
+            attach::HELPERS,
+            hooks::HELPERS,
+            parentage::HELPERS,
+            rootless::HELPERS,
+            insiders::HELPERS,
+        ]
+        .concat(),
     )
 }

@@ -108,8 +108,11 @@ fn a_container_can_join_all_but_the_mounts_of_a_pod(t: &Test) {
     pod.delete(true).expect("delete");
 }
 
-/// Makes this a machine with cgroup v2 alone, for this process.
+/// Makes this a machine with cgroup v2 alone, for this process, unless it is one.
 fn only_cgroup_v2(t: &Test) {
+    if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        return;
+    }
     let none = std::ptr::null();
     let (cgroup, kind) = (c"/sys/fs/cgroup".as_ptr(), c"cgroup2".as_ptr());
     // SAFETY: C strings and integers; this process has one thread.
@@ -142,6 +145,16 @@ fn a_writable_cgroup_belongs_to_the_containers_root(t: &Test) {
     };
     assert_eq!(t.run(&spec(&["rw"])).success(), "made");
     assert_eq!(t.run(&spec(&["ro"])).success(), "none");
+    // Every controller can be handed on, and no limit of the container itself can be changed.
+    let mut hand_on = spec(&["rw"]);
+    hand_on["process"]["args"][2] = json!(
+        "cd /sys/fs/cgroup && mkdir own && echo 1 > own/cgroup.procs && echo $$ > own/cgroup.procs
+        for name in $(cat cgroup.controllers); do
+            echo +$name > cgroup.subtree_control || echo no $name
+        done
+        for limit in *.max; do (echo max > $limit) 2> /dev/null && echo changed $limit; done; true"
+    );
+    assert_eq!(t.run(&hand_on).success(), "");
 }
 
 /// Where the container sees its cgroups, and with which options these are mounted.

@@ -14,8 +14,12 @@ use crate::{Test, bundle, leftovers};
 
 /// The exit code of a case that could not run.
 pub const SKIPPED: i32 = 77;
+
 /// A case that takes longer hangs.
-const LIMIT: Duration = Duration::from_secs(120);
+fn limit() -> Duration {
+    let given = std::env::var("LOCULE_TEST_LIMIT").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(given.unwrap_or(120))
+}
 
 /// A case, or a function that a case runs in a process of its own.
 pub type Case = (&'static str, fn(&Test));
@@ -191,7 +195,10 @@ fn guard(face: &str, name: &str) -> ExitCode {
         .spawn()
         .expect("start a case")
         .id() as i32;
-    let until = Instant::now() + LIMIT;
+    // SAFETY: plain integers.
+    let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, case, 0) } as i32;
+    assert!(pidfd >= 0, "pidfd_open: {}", std::io::Error::last_os_error());
+    let until = Instant::now() + limit();
     let mut code = None;
     while code.is_none() {
         if Instant::now() > until {
@@ -202,7 +209,11 @@ fn guard(face: &str, name: &str) -> ExitCode {
         match reap() {
             Some((pid, status)) if pid == case => code = Some(status),
             Some(_) => {}
-            None => std::thread::sleep(Duration::from_millis(1)),
+            None => {
+                let mut ended = libc::pollfd { fd: pidfd, events: libc::POLLIN, revents: 0 };
+                // SAFETY: one structure, which lives through the call.
+                unsafe { libc::poll(&raw mut ended, 1, 50) };
+            }
         }
     }
     let status = code.unwrap_or(0);
