@@ -98,7 +98,8 @@ const char *locule_version(void);
 /**
  * Returns 1 if the library that runs has this feature, else 0, also for NULL. In 0.1:
  * "cancel", "container", "detach", "events", "exec", "explain", "parentage", "pass-fds",
- * "rootfs-overlay", "spec", "terminal". What this machine can do says locule_runtime_features_json.
+ * "rootfs-overlay", "seccomp-listener", "spec", "terminal". What this machine can do says
+ * locule_runtime_features_json.
  *
  * Any thread. Does not block. Since 0.1.
  */
@@ -612,6 +613,13 @@ struct locule_create_opts {
     size_t pass_fd_count;
     /** Stops the call. May be NULL. */
     locule_cancel *cancel;
+    /**
+     * NULL, or a connected AF_UNIX socket, borrowed for the call, over which the listener of the
+     * seccomp filter goes to the caller instead of to `listenerPath`, in one message with the
+     * container process state. Its other end has to be served while this call and the start block:
+     * what they wait for may be the answer to a notification. Feature "seccomp-listener".
+     */
+    const int *seccomp_listener;
 };
 
 /** How another process is run in a container. */
@@ -639,6 +647,13 @@ struct locule_exec_opts {
     size_t pass_fd_count;
     /** Stops the call. May be NULL. */
     locule_cancel *cancel;
+    /**
+     * NULL, or a connected AF_UNIX socket, borrowed for the call, over which the listener of the
+     * seccomp filter goes to the caller instead of to `listenerPath`, in one message with the
+     * container process state. Its other end has to be served while this call blocks:
+     * what it waits for may be the answer to a notification. Feature "seccomp-listener".
+     */
+    const int *seccomp_listener;
 };
 
 /**

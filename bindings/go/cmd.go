@@ -41,6 +41,8 @@ type Cmd struct {
 	Stdout, Stderr io.Writer
 	// ExtraFiles are further open files: entry i becomes descriptor 3+i.
 	ExtraFiles []*os.File
+	// SeccompListener is as for [WithSeccompListener].
+	SeccompListener *os.File
 	// TTY gives the command a terminal of this size. All streams are copied then, and Stderr
 	// gets nothing. At the end of Stdin the terminal gets an end-of-file character, control-D,
 	// and Wait does not wait for Stdin.
@@ -199,6 +201,10 @@ func (c *Cmd) exec(ctx context.Context, process execProcess) (*liblocule.Process
 	if err := c.stdio.check("exec"); err != nil {
 		return nil, err
 	}
+	listener, err := oneDescriptor("exec", c.SeccompListener)
+	if err != nil {
+		return nil, err
+	}
 	if err := c.stdio.open(); err != nil {
 		return nil, err
 	}
@@ -214,6 +220,8 @@ func (c *Cmd) exec(ctx context.Context, process execProcess) (*liblocule.Process
 		TimeoutMS: timeout(ctx, 0),
 		PassFDs:   pass,
 		Cancel:    cancel,
+
+		SeccompListener: listener,
 	})
 	return lib, wrap(ctx, "exec", id, err)
 }
@@ -231,6 +239,9 @@ func (c *Cmd) startContainer(ctx context.Context) error {
 	config.stdio, config.pipes = c.stdio, [3]bool{}
 	if c.TTY != nil {
 		config.size = c.TTY
+	}
+	if c.SeccompListener != nil {
+		config.listener = c.SeccompListener
 	}
 	container := new(Container)
 	if err := c.runtime.create(ctx, container, "", spec, &config); err != nil {

@@ -25,6 +25,7 @@ type createConfig struct {
 	size       *WinSize
 	pipes      [3]bool
 	stdio      stdio
+	listener   *os.File
 }
 
 // WithBundle names the bundle: the directory from which relative paths in the spec are taken,
@@ -101,6 +102,14 @@ func WithExtraFiles(files ...*os.File) CreateOption {
 	return func(c *createConfig) { c.stdio.extra = files }
 }
 
+// WithSeccompListener has the listener of the seccomp filter come over a connected Unix socket,
+// in one message with the container process state, in place of the profile's listenerPath.
+// Serve its other end from a goroutine: creation and start may wait for answers to
+// notifications.
+func WithSeccompListener(socket *os.File) CreateOption {
+	return func(c *createConfig) { c.listener = socket }
+}
+
 // WithTTY gives the first process a terminal of this size. Its input is copied from stdin,
 // and what it prints to stdout, as with any reader or writer; there is no stderr. At the end
 // of stdin it gets an end-of-file character, control-D.
@@ -119,6 +128,10 @@ func (c *createConfig) lower(id string, spec *specs.Spec) (*liblocule.CreateOpti
 		ID:        id,
 		Bundle:    c.bundle,
 		Parentage: c.parentage,
+	}
+	var err error
+	if o.SeccompListener, err = oneDescriptor("create", c.listener); err != nil {
+		return nil, err
 	}
 	ours := spec != nil
 	if spec == nil {
@@ -140,6 +153,18 @@ func (c *createConfig) lower(id string, spec *specs.Spec) (*liblocule.CreateOpti
 		o.Spec = text
 	}
 	return o, nil
+}
+
+// oneDescriptor is the file's, if there is a file.
+func oneDescriptor(op string, socket *os.File) ([]int, error) {
+	if socket == nil {
+		return nil, nil
+	}
+	fd := int(socket.Fd())
+	if fd < 0 {
+		return nil, invalid(op, "the socket for the seccomp listener is not open")
+	}
+	return []int{fd}, nil
 }
 
 // change makes the changes that options ask for, in a copy.

@@ -10,8 +10,8 @@ use locule::{
 };
 
 use crate::argument::{
-    self, bytes, descriptors, invalid, object, option_timeout, optional_bytes, optional_path,
-    optional_text, unsupported,
+    self, bytes, descriptor, descriptors, invalid, object, option_timeout, optional_bytes,
+    optional_path, optional_text, unsupported,
 };
 use crate::buf::{self, locule_buf};
 use crate::cancel::{self, locule_cancel};
@@ -66,6 +66,11 @@ pub struct locule_create_opts {
     pub pass_fd_count: usize,
     /// Stops the call. May be NULL.
     pub cancel: *mut locule_cancel,
+    /// NULL, or a connected AF_UNIX socket, borrowed for the call, over which the listener of the
+    /// seccomp filter goes to the caller instead of to `listenerPath`, in one message with the
+    /// container process state. Its other end has to be served while this call and the start block:
+    /// what they wait for may be the answer to a notification. Feature "seccomp-listener".
+    pub seccomp_listener: *const c_int,
 }
 
 // SAFETY: `repr(C)`, the size comes first, integers and pointers only, without padding
@@ -123,6 +128,8 @@ impl locule_create_opts {
             other => return Err(unsupported(format!("`opts.parentage` {other} is unknown"))),
         };
         options.pass_fds = pass_fds;
+        // SAFETY: passed on to the caller.
+        options.seccomp_listener = unsafe { listener(self.seccomp_listener)? };
         options.timeout = option_timeout(self.timeout_ms);
         options.cancel = cancel;
         Ok(options)
@@ -154,6 +161,11 @@ pub struct locule_exec_opts {
     pub pass_fd_count: usize,
     /// Stops the call. May be NULL.
     pub cancel: *mut locule_cancel,
+    /// NULL, or a connected AF_UNIX socket, borrowed for the call, over which the listener of the
+    /// seccomp filter goes to the caller instead of to `listenerPath`, in one message with the
+    /// container process state. Its other end has to be served while this call blocks:
+    /// what it waits for may be the answer to a notification. Feature "seccomp-listener".
+    pub seccomp_listener: *const c_int,
 }
 
 // SAFETY: `repr(C)`, the size comes first, integers and pointers only, without padding
@@ -161,6 +173,16 @@ pub struct locule_exec_opts {
 unsafe impl Versioned for locule_exec_opts {
     const NAME: &'static str = "locule_exec_opts";
     const FIRST_SIZE: usize = 88;
+}
+
+/// # Safety
+/// `socket` is NULL or points to a descriptor that stays open for `'a`.
+unsafe fn listener<'a>(socket: *const c_int) -> Result<Option<BorrowedFd<'a>>> {
+    // SAFETY: passed on to the caller.
+    match unsafe { socket.as_ref() } {
+        Some(&socket) => descriptor(socket, "opts.seccomp_listener").map(Some),
+        None => Ok(None),
+    }
 }
 
 /// Send the signal to every process of the container.
@@ -320,6 +342,7 @@ pub unsafe extern "C" fn locule_container_exec(
                 process,
                 stdio: options::stdio(&opts.stdio).map_err(named)?,
                 pass_fds: &pass_fds,
+                seccomp_listener: listener(opts.seccomp_listener).map_err(named)?,
                 timeout: option_timeout(opts.timeout_ms),
                 cancel: cancel::optional(opts.cancel),
             })?;

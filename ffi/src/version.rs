@@ -20,7 +20,7 @@ const VERSION: &CStr =
     };
 
 /// What locule_has answers yes to. A name is never removed.
-const FEATURES: [&str; 11] = [
+const FEATURES: [&str; 12] = [
     "cancel",
     "container",
     "detach",
@@ -30,6 +30,7 @@ const FEATURES: [&str; 11] = [
     "parentage",
     "pass-fds",
     "rootfs-overlay",
+    "seccomp-listener",
     "spec",
     "terminal",
 ];
@@ -45,7 +46,8 @@ pub extern "C" fn locule_version() -> *const c_char {
 
 /// Returns 1 if the library that runs has this feature, else 0, also for NULL. In 0.1:
 /// "cancel", "container", "detach", "events", "exec", "explain", "parentage", "pass-fds",
-/// "rootfs-overlay", "spec", "terminal". What this machine can do says locule_runtime_features_json.
+/// "rootfs-overlay", "seccomp-listener", "spec", "terminal". What this machine can do says
+/// locule_runtime_features_json.
 ///
 /// Any thread. Does not block. Since 0.1.
 #[unsafe(no_mangle)]

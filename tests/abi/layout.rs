@@ -67,6 +67,7 @@ fn layouts() -> Vec<Layout> {
             pass_fds,
             pass_fd_count,
             cancel,
+            seccomp_listener,
         }),
         layout!(locule_exec_opts {
             size,
@@ -79,6 +80,7 @@ fn layouts() -> Vec<Layout> {
             pass_fds,
             pass_fd_count,
             cancel,
+            seccomp_listener,
         }),
     ]
 }

@@ -139,6 +139,7 @@ class CreateOpts(Sized):
         ("pass_fds", POINTER(c_int)),
         ("pass_fd_count", c_size_t),
         ("cancel", c_void_p),
+        ("seccomp_listener", POINTER(c_int)),
     ]
 
 
@@ -156,6 +157,7 @@ class ExecOpts(Sized):
         ("pass_fds", POINTER(c_int)),
         ("pass_fd_count", c_size_t),
         ("cancel", c_void_p),
+        ("seccomp_listener", POINTER(c_int)),
     ]
 
 

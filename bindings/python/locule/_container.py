@@ -105,6 +105,7 @@ class Container:
         encoding: Optional[str] = None,
         errors: Optional[str] = None,
         pass_fds: Sequence[int] = (),
+        seccomp_listener: Optional[int] = None,
         start_timeout: Optional[float] = None,
         cancel: Optional[Cancel] = None,
     ) -> Process:
@@ -112,8 +113,8 @@ class Container:
 
         `env`, `cwd` and `user` are those of the first process unless given; `env` is the whole
         environment, but for a PATH. With ``tty`` the streams are ``process.terminal``.
-        `pass_fds` become 3, 4, ... in the program. `start_timeout` (60 seconds) is for the
-        start alone.
+        `pass_fds` become 3, 4, ... in the program; for `seccomp_listener` see `Runtime.create`.
+        `start_timeout` (60 seconds) is for the start alone.
         """
         document = _choices.process_document(args, env, cwd, user, tty)
         names = _choices.parse_args(args)
@@ -129,6 +130,7 @@ class Container:
                     pass_fds=descriptors(pass_fds),
                     pass_fd_count=len(pass_fds),
                     cancel=use(cancel, stack),
+                    seccomp_listener=one_descriptor(seccomp_listener),
                 )
                 streams.fill(opts)
                 out = ctypes.byref(handle.out)
@@ -278,6 +280,10 @@ def milliseconds(timeout: Optional[float]) -> int:
 
 def descriptors(fds: Sequence[int]) -> Any:
     return (ctypes.c_int * len(fds))(*fds) if fds else None
+
+
+def one_descriptor(fd: Optional[int]) -> Any:
+    return None if fd is None else ctypes.pointer(ctypes.c_int(fd))
 
 
 def run_streams(

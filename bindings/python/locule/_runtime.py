@@ -13,7 +13,7 @@ from . import _abi, _choices
 from ._cancel import Cancel, use
 from ._choices import Args, Choices, Mount, StrPath, Tty, User
 from ._container import (
-    Completed, Container, descriptors, finish, milliseconds, run_streams,
+    Completed, Container, descriptors, finish, milliseconds, one_descriptor, run_streams,
 )
 from ._documents import State, decode
 from ._errors import Invalid, Timeout, TimeoutExpired, call, call_for_bytes
@@ -104,6 +104,7 @@ class Runtime:
         encoding: Optional[str] = None,
         errors: Optional[str] = None,
         pass_fds: Sequence[int] = (),
+        seccomp_listener: Optional[int] = None,
         timeout: Optional[float] = None,
         cancel: Optional[Cancel] = None,
     ) -> Container:
@@ -119,6 +120,10 @@ class Runtime:
                     and everything of it removed
         parentage   whose child the first process is: that of its "keeper", of this process
                     ("child"), or of the nearest subreaper ("orphan")
+        seccomp_listener
+                    a connected AF_UNIX socket over which the listener of the seccomp filter
+                    comes, in place of `listenerPath`: for `socket.recv_fds` at its other end, in
+                    a thread, because creation and start may wait for answers to notifications
         timeout     how long the creation may take, in seconds: 60
         cancel      a token that stops it
         """
@@ -139,6 +144,7 @@ class Runtime:
             opts.timeout_ms = milliseconds(timeout)
             opts.pass_fds = descriptors(pass_fds)
             opts.pass_fd_count = len(pass_fds)
+            opts.seccomp_listener = one_descriptor(seccomp_listener)
             opts.cancel = use(cancel, stack)
             streams = Streams(stdin, stdout, stderr, text, encoding, errors)
             stack.callback(streams.close)

@@ -328,6 +328,7 @@ class Container:
         stderr: Stdio = None,
         tty: Optional[Tty] = None,
         pass_fds: Sequence[int] = (),
+        seccomp_listener: Optional[int] = None,
         start_timeout: Optional[float] = None,
     ) -> Process:
         """Runs another program in the container."""
@@ -339,7 +340,8 @@ class Container:
         process = await _in_thread(
             lambda cancel: self._container.exec(
                 args, env=env, cwd=cwd, user=user, stdin=stdin, stdout=stdout, stderr=stderr,
-                tty=tty, pass_fds=pass_fds, start_timeout=start_timeout, cancel=cancel,
+                tty=tty, pass_fds=pass_fds, seccomp_listener=seccomp_listener,
+                start_timeout=start_timeout, cancel=cancel,
             ),
             undo,
         )

@@ -24,6 +24,7 @@ pub const RESOLVE_NO_MAGICLINKS: u64 = 2;
 pub const RESOLVE_NO_SYMLINKS: u64 = 4;
 pub const RESOLVE_IN_ROOT: u64 = 0x10;
 
+pub const F_GETFD: i32 = 1;
 pub const F_SETFD: i32 = 2;
 pub const F_DUPFD_CLOEXEC: i32 = 1030;
 pub const F_GET_SEALS: i32 = 1034;
@@ -158,12 +159,14 @@ pub const MNT_DETACH: i32 = 2;
 
 pub const AF_UNIX: i32 = 1;
 pub const AF_INET: i32 = 2;
+pub const SOCK_STREAM: i32 = 1;
 pub const SOCK_DGRAM: i32 = 2;
 pub const SOCK_SEQPACKET: i32 = 5;
 pub const SOCK_CLOEXEC: i32 = O_CLOEXEC;
 pub const SOL_SOCKET: i32 = 1;
 pub const SO_TYPE: i32 = 3;
 pub const SO_PEERCRED: i32 = 17;
+pub const SO_SNDTIMEO: i32 = 21;
 pub const SO_PEERPIDFD: i32 = 77;
 pub const SCM_RIGHTS: i32 = 1;
 pub const MSG_DONTWAIT: i32 = 0x40;
@@ -245,6 +248,7 @@ pub struct EpollEvent {
 
 // ---- Processes -------------------------------------------------------------------------------
 
+pub const CLONE_FILES: u64 = 0x400;
 pub const CLONE_PIDFD: u64 = 0x1000;
 pub const CLONE_PARENT: u64 = 0x8000;
 pub const CLONE_NEWUSER: u64 = 0x1000_0000;
@@ -386,5 +390,9 @@ impl TimeSpec {
             seconds: (milliseconds / 1000) as i64,
             nanoseconds: (milliseconds % 1000 * 1_000_000) as i64,
         }
+    }
+
+    pub const fn from_microseconds(microseconds: u32) -> TimeSpec {
+        TimeSpec { seconds: 0, nanoseconds: microseconds as i64 * 1000 }
     }
 }

@@ -59,11 +59,13 @@ mod machine {
         pub const GETPID: usize = 39;
         pub const SENDFILE: usize = 40;
         pub const SOCKET: usize = 41;
+        pub const CONNECT: usize = 42;
         pub const SENDMSG: usize = 46;
         pub const RECVMSG: usize = 47;
         pub const BIND: usize = 49;
         pub const LISTEN: usize = 50;
         pub const SOCKETPAIR: usize = 53;
+        pub const SETSOCKOPT: usize = 54;
         pub const GETSOCKOPT: usize = 55;
         pub const CLONE: usize = 56;
         pub const EXECVE: usize = 59;
@@ -240,6 +242,8 @@ mod machine {
         pub const SOCKETPAIR: usize = 199;
         pub const BIND: usize = 200;
         pub const LISTEN: usize = 201;
+        pub const CONNECT: usize = 203;
+        pub const SETSOCKOPT: usize = 208;
         pub const GETSOCKOPT: usize = 209;
         pub const SENDMSG: usize = 211;
         pub const RECVMSG: usize = 212;

@@ -7,6 +7,7 @@ use locule_plan::protocol::{Gate, MAX_DESCRIPTORS, MAX_PREPARED_MOUNTS, Reply, d
 use locule_plan::{Document, Operation, Operations, Step, Stream};
 
 use crate::abi::*;
+use crate::agent::Line;
 use crate::failure::{Error, Result};
 use crate::path::Parent;
 use crate::process::{Interrupts, Mode, Order};
@@ -23,6 +24,10 @@ pub struct Child {
     mode: Mode,
     gate: Option<Fd>,
     listener: Option<Fd>,
+    /// The line to the agent that hands the listener of the filter over.
+    line: Option<Line>,
+    /// The number that is kept free for that.
+    reserved: Option<Fd>,
     slots: [Raw; MAX_DESCRIPTORS],
     slot_count: usize,
     /// Mounts that the keeper made, to be attached in this order.
@@ -56,6 +61,15 @@ pub struct Child {
     pub program: Found,
 }
 
+/// The highest descriptor that the program of a plan gets.
+pub fn highest_of(plan: &Document<'_>) -> Raw {
+    let steps = plan.stream(Stream::Child).chain(plan.stream(Stream::Start)).flatten();
+    steps.fold(2, |highest, step| match step.operation {
+        Operation::Descriptor { target, .. } => highest.max(target.min(1 << 20) as Raw),
+        _ => highest,
+    })
+}
+
 /// Moves the calling process into a cgroup of version 2.
 pub fn enter_cgroup(directory: Raw) -> Sys {
     let file = system::openat(directory, c"cgroup.procs", O_WRONLY, 0)?;
@@ -63,18 +77,20 @@ pub fn enter_cgroup(directory: Raw) -> Sys {
 }
 
 /// Goes through the plan; `cgroup` is a cgroup to enter first.
-pub fn run(order: &Order<'_>, gate: Fd, cgroup: Option<Raw>) -> ! {
+pub fn run(order: &Order<'_>, gate: Fd, cgroup: Option<Raw>, line: Option<Line>) -> ! {
     let mut child = Child {
         plan: order.plan,
         mode: order.mode,
         gate: Some(gate),
         listener: order.listener.and_then(Fd::new),
+        line,
+        reserved: None,
         slots: [-1; MAX_DESCRIPTORS],
         slot_count: order.slots.len().min(MAX_DESCRIPTORS),
         prepared: [const { None }; MAX_PREPARED_MOUNTS],
         prepared_count: 0,
         attached_count: 0,
-        highest: 2,
+        highest: highest_of(&order.plan),
         root: None,
         proc: None,
         hook_null: None,
@@ -125,6 +141,7 @@ fn slot_of(operation: &Operation<'_>) -> Option<u32> {
         | Operation::EnterCgroup { slot }
         | Operation::EnterResctrlGroup { slot }
         | Operation::JoinNamespace { slot, .. }
+        | Operation::Listener { slot, .. }
         | Operation::JoinProcess { slot, .. } => Some(slot),
         _ => None,
     }
@@ -241,15 +258,13 @@ impl Child {
                 need(slot);
             }
             match step.operation {
-                Operation::Descriptor { target, .. } => {
-                    self.highest = self.highest.max(target.min(1 << 20) as Raw);
-                }
                 Operation::Hook { .. } => hooks = true,
                 Operation::SecurityLabel { .. } => self.label_follows = true,
                 _ => {}
             }
         }
-        let least = self.highest + 1;
+        // A filter's listener gets the lowest number, however few the program may have.
+        let least = self.highest + 1 + Raw::from(self.line.is_some());
         for held in [&mut self.gate, &mut self.listener] {
             if let Some(low) = held.as_ref().map(Fd::raw).filter(|&raw| raw < least) {
                 *held = Some(system::duplicate(low, least)?);
@@ -272,6 +287,9 @@ impl Child {
                 system::duplicate_to(self.slot(slot)?, target as Raw, O_CLOEXEC)?;
             }
         }
+        if self.line.is_some() {
+            self.reserved = Some(system::duplicate(self.gate(), 3)?);
+        }
         if hooks {
             self.hook_null = Some(system::duplicate(1, least)?);
         }
@@ -283,7 +301,8 @@ impl Child {
         let kept = |least: Raw| {
             let own = [self.gate(), self.listener.as_ref().map_or(-1, Fd::raw)];
             let slots = self.slots[..self.slot_count].iter().copied();
-            own.into_iter().chain(slots).filter(|&raw| raw >= least).min()
+            let line = self.line.iter().flat_map(Line::numbers);
+            own.into_iter().chain(slots).chain(line).filter(|&raw| raw >= least).min()
         };
         let mut first = 3;
         while let Some(next) = kept(first) {
@@ -464,6 +483,17 @@ impl Child {
             }
             Operation::NoNewPrivileges {} => {
                 system::prctl(PR_SET_NO_NEW_PRIVS, 1, 0)?;
+            }
+            Operation::Listener { slot, path, .. } => {
+                let line = self.line.ok_or(Errno::EINVAL)?;
+                let mut socket = -1;
+                if path.is_empty() {
+                    // The agent's from here on.
+                    socket = self.slot(slot)?;
+                    self.slots[slot as usize] = -1;
+                }
+                self.reserved = None;
+                line.announce(self.gate(), socket)?;
             }
             Operation::Seccomp { flags, program } => {
                 // The filter may forbid it later.

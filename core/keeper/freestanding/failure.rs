@@ -116,6 +116,7 @@ fn subject<'a>(operation: &Operation<'a>) -> &'a [u8] {
         Operation::Hostname { name } | Operation::Domainname { name } => name,
         Operation::Sysctl { name, .. } | Operation::Program { name, .. } => name,
         Operation::SecurityLabel { label, .. } => label,
+        Operation::Listener { path, .. } => path,
         Operation::Exec { args, .. } => args.iter().next().unwrap_or(c""),
         Operation::Hook { path, .. } => path,
         Operation::KillCgroup { path }

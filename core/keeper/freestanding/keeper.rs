@@ -12,7 +12,7 @@ use locule_plan::{Document, Operation, Step, Stream};
 
 use crate::abi::*;
 use crate::failure::Error;
-use crate::process::{Interrupts, wait_status};
+use crate::process::{Interrupts, dismiss, wait_status};
 use crate::request;
 use crate::socket::{self, Descriptors};
 use crate::system::{self, Errno, Fd, Raw, Sys};
@@ -32,6 +32,8 @@ pub struct Process {
     /// Who waits for `Started`, and then, unless it is the first process, for `Exited`.
     pub answer: Option<Fd>,
     pub plan: Option<Plan>,
+    /// What is to be seen off with it.
+    pub agent: Option<Fd>,
 }
 
 /// A plan in memory.
@@ -42,7 +44,8 @@ pub struct Plan {
 }
 
 impl Process {
-    const NONE: Process = Process { pid: 0, pidfd: None, gate: None, answer: None, plan: None };
+    const NONE: Process =
+        Process { pid: 0, pidfd: None, gate: None, answer: None, plan: None, agent: None };
 }
 
 /// All zero at first, and touched only as far as it is used. The small things come first and
@@ -356,6 +359,8 @@ impl Keeper {
     fn gate_closed(&mut self, index: usize) {
         let epoll = self.epoll();
         Self::put_away(epoll, &mut self.processes[index].gate);
+        // It had the gate, too, so it has done its work.
+        dismiss(self.processes[index].agent.take());
         let pidfd = self.processes[index].pidfd.as_ref().map_or(-1, Fd::raw);
         if let Some(status) = died_before_exec(pidfd, self.processes[index].pid) {
             let error = Error::new(detail::DIED, Errno(status));
@@ -389,6 +394,7 @@ impl Keeper {
 
     /// A process has ended. What it said before is heard first.
     fn ended(&mut self, index: usize) {
+        dismiss(self.processes[index].agent.take());
         while self.processes[index].gate.is_some() {
             if !self.hear(index) {
                 self.gate_closed(index);

@@ -10,6 +10,7 @@
 #![allow(clippy::large_enum_variant)] // For the same reason.
 
 mod abi;
+mod agent;
 mod arch;
 mod child;
 mod cleanup;

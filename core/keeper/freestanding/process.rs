@@ -5,6 +5,7 @@ use locule_plan::protocol::{Failure, Gate, detail};
 use locule_plan::{Document, Operation, Step, Stream};
 
 use crate::abi::*;
+use crate::agent::{self, Line};
 use crate::child;
 use crate::descriptors;
 use crate::failure::{During, Error, Result};
@@ -65,6 +66,8 @@ pub struct Launched {
     pub pid: i32,
     pub pidfd: Fd,
     pub gate: Fd,
+    /// A pidfd of the agent that hands the listener of its filter over, to be reaped.
+    pub agent: Option<Fd>,
 }
 
 /// Why there is none. A process that came to be is dead; its pidfd is for a parent other
@@ -79,6 +82,7 @@ struct Recipe<'a> {
     flags: u64,
     cgroup: Option<Raw>,
     through: Option<(Raw, u64)>,
+    has_agent: bool,
     /// Namespaces to join before a new user namespace takes the power to.
     before: [Option<(Raw, u64)>; 8],
     /// The operation a failed clone is blamed on, and the one that it is if the cgroup did
@@ -100,6 +104,7 @@ pub fn launch(
         flags: 0,
         cgroup: None,
         through: None,
+        has_agent: agent::step_of(order).is_some(),
         before: [None; 8],
         step: None,
         cgroup_step: None,
@@ -140,11 +145,23 @@ pub fn launch(
 /// Kills a process that is not wanted any more, and reaps it if it is ours.
 pub fn abandon(launched: Launched, mode: Mode) -> Option<Fd> {
     let _ = system::pidfd_send_signal(launched.pidfd.raw(), SIGKILL);
+    dismiss(launched.agent);
     if mode == Mode::Child {
         return Some(launched.pidfd);
     }
     let _ = system::waitid(launched.pidfd.raw(), WEXITED);
     None
+}
+
+/// Sees the agent of a process off that has ended, or is at its program. It may be at its work
+/// still, but not for long.
+pub fn dismiss(agent: Option<Fd>) {
+    if let Some(agent) = agent {
+        let mut left = [PollFd::readable(agent.raw())];
+        let _ = system::poll(&mut left, Some(TimeSpec::from_milliseconds(1000)));
+        let _ = system::pidfd_send_signal(agent.raw(), SIGKILL);
+        let _ = system::waitid(agent.raw(), WEXITED);
+    }
 }
 
 fn prepare<'a>(order: &Order<'_>, step: &Step<'a>, recipe: &mut Recipe<'a>) -> Result {
@@ -157,7 +174,7 @@ fn prepare<'a>(order: &Order<'_>, step: &Step<'a>, recipe: &mut Recipe<'a>) -> R
             let join = (order.slot(slot)?, kind);
             let free = recipe.joins.iter().position(Option::is_none).ok_or(Errno::E2BIG)?;
             recipe.joins[free] = Some(join);
-            if recipe.through.is_none() {
+            if recipe.through.is_none() && !recipe.has_agent {
                 let own = own_namespace(kind)?;
                 system::setns(join.0, kind)?;
                 // To return to, now that this one has been left.
@@ -193,22 +210,26 @@ fn own_namespace(kind: u64) -> Result<Fd> {
 
 fn create(order: &Order<'_>, recipe: &Recipe<'_>) -> Result<Launched> {
     let (ours, theirs) = system::socketpair()?;
-    if recipe.through.is_some() || recipe.before[0].is_some() {
+    if recipe.through.is_some() || recipe.before[0].is_some() || recipe.has_agent {
         if order.mode == Mode::Child {
             // The intermediate process would be the host's child as well.
             return Err(Errno::EOPNOTSUPP.into());
         }
-        let (pid, pidfd) = by_way_of_another(order, recipe, theirs)?;
-        return Ok(Launched { pid, pidfd, gate: ours });
+        let (pid, pidfd, agent) = by_way_of_another(order, recipe, &ours, theirs)?;
+        if recipe.has_agent {
+            // The agent has done what it needed the descriptors for that the process closes.
+            let _ = socket::say(ours.raw(), Gate::Proceed, None);
+        }
+        return Ok(Launched { pid, pidfd, gate: ours, agent });
     }
     let extra = if order.mode == Mode::Child { CLONE_PARENT } else { 0 };
     let (pid, pidfd, by_hand) = spawn(recipe.flags | extra, recipe.cgroup).during(detail::CLONE)?;
     match pidfd {
         None => {
             drop(ours);
-            child::run(order, theirs, recipe.cgroup.filter(|_| by_hand))
+            child::run(order, theirs, recipe.cgroup.filter(|_| by_hand), None)
         }
-        Some(pidfd) => Ok(Launched { pid, pidfd, gate: ours }),
+        Some(pidfd) => Ok(Launched { pid, pidfd, gate: ours, agent: None }),
     }
 }
 
@@ -249,17 +270,21 @@ fn spawn(flags: u64, cgroup: Option<Raw>) -> Sys<(i32, Option<Fd>, bool)> {
     Ok((pid, if pid == 0 { None } else { Fd::new(pidfd) }, by_hand))
 }
 
-/// Clones by way of a process that joins namespaces first.
+/// Clones by way of a process that joins namespaces first, and is the new one's agent then if
+/// it is to have one. `keepers` is the keeper's end of the gate.
 fn by_way_of_another(
     order: &Order<'_>,
     recipe: &Recipe<'_>,
+    keepers: &Fd,
     gate: Fd,
-) -> Result<(i32, Fd)> {
+) -> Result<(i32, Fd, Option<Fd>)> {
     let (ours, theirs) = system::socketpair()?;
     let mut pidfd = -1;
     let pid = system::clone(CLONE_PIDFD | SIGCHLD as u64, &mut pidfd).during(detail::CLONE)?;
     if pid == 0 {
         drop(ours);
+        // Or the new process would not notice that its keeper is gone.
+        system::close(keepers.raw());
         let stepped = (|| -> core::result::Result<(), (u16, Errno)> {
             let plain = |errno| (detail::PLAIN, errno);
             let mut cgroup = recipe.cgroup;
@@ -276,16 +301,37 @@ fn by_way_of_another(
             }
             if let Some((user, kinds)) = recipe.through {
                 system::setns(user, CLONE_NEWUSER | kinds).map_err(plain)?;
-                for (namespace, kind) in recipe.joins.iter().flatten() {
+            }
+            for (join, own) in recipe.joins.iter().zip(&recipe.own) {
+                // Unless the keeper has joined it already.
+                if let (Some((namespace, kind)), None) = (join, own) {
                     system::setns(*namespace, *kind).map_err(plain)?;
                 }
             }
-            let (pid, pidfd, by_hand) = spawn(recipe.flags | CLONE_PARENT, cgroup)
-                .map_err(|errno| (detail::CLONE, errno))?;
-            let Some(pidfd) = pidfd else {
-                child::run(order, duplicate_gate(&gate), cgroup.filter(|_| by_hand));
+            let line = match recipe.has_agent {
+                true => Some(Line::new(child::highest_of(&order.plan) + 2).map_err(plain)?),
+                false => None,
             };
-            system_send(&theirs, 0, pid, Some(pidfd.raw())).map_err(plain)
+            let shared = if recipe.has_agent { CLONE_FILES } else { 0 };
+            let flags = recipe.flags | CLONE_PARENT | shared;
+            let (pid, pidfd, by_hand) =
+                spawn(flags, cgroup).map_err(|errno| (detail::CLONE, errno))?;
+            let Some(pidfd) = pidfd else {
+                let cgroup = cgroup.filter(|_| by_hand);
+                child::run(order, gate_of(&gate, line), cgroup, line);
+            };
+            let Some(line) = line else {
+                return system_send(&theirs, 0, pid, Some(pidfd.raw())).map_err(plain);
+            };
+            let sent = system::duplicate_to(pidfd.raw(), line.pidfd, O_CLOEXEC)
+                .and_then(|()| system_send(&theirs, 0, pid, Some(pidfd.raw())));
+            if sent.is_err() {
+                let _ = system::pidfd_send_signal(pidfd.raw(), SIGKILL);
+                system::exit(1);
+            }
+            // From here on the process closes what is not needed, in the table of both.
+            pidfd.into_raw();
+            line.serve(order, pid)
         })();
         if let Err((what, errno)) = stepped {
             let _ = system_send(&theirs, what.into(), errno.0, None);
@@ -298,18 +344,31 @@ fn by_way_of_another(
     let mut descriptors = Descriptors::none();
     let mut words = [0; 8];
     let received = socket::receive(ours.raw(), &mut words, &mut descriptors, 0);
-    let _ = system::waitid(pidfd.raw(), WEXITED);
+    let agent = if recipe.has_agent && descriptors.len() == 1 {
+        Some(pidfd)
+    } else {
+        let _ = system::waitid(pidfd.raw(), WEXITED);
+        None
+    };
     let word =
         |at: usize| i32::from_le_bytes([words[at], words[at + 1], words[at + 2], words[at + 3]]);
     match (received, descriptors.take(0)) {
-        (Ok(8), Some(pidfd)) => Ok((word(4), pidfd)),
+        (Ok(8), Some(pidfd)) => Ok((word(4), pidfd, agent)),
         (Ok(8), None) => Err(Error::new(word(0) as u16, Errno(word(4)))),
         _ => Err(Error::new(detail::DIED, Errno::ECANCELED)),
     }
 }
 
-/// The closure above only borrows the gate; the new process owns its copy of it.
-fn duplicate_gate(gate: &Fd) -> Fd {
+/// The closure above only borrows the gate; the new process owns its copy of it. What it shares
+/// with an agent it leaves alone until the keeper tells it to go on.
+fn gate_of(gate: &Fd, line: Option<Line>) -> Fd {
+    if line.is_some() {
+        let mut word = [0];
+        let received = socket::receive(gate.raw(), &mut word, &mut Descriptors::none(), 0);
+        if received != Ok(1) || Gate::decode(&word) != Some(Gate::Proceed) {
+            system::exit(1);
+        }
+    }
     match system::duplicate(gate.raw(), 3) {
         Ok(gate) => gate,
         Err(_) => system::exit(1),

@@ -7,6 +7,7 @@ use locule_plan::protocol::{
 use locule_plan::{Operation, Stream, VERSION};
 
 use crate::abi::*;
+use crate::agent;
 use crate::failure::Error;
 use crate::hook;
 use crate::keeper::{
@@ -142,6 +143,7 @@ fn create(keeper: &mut Keeper, flags: u32, reply: Option<Fd>, descriptors: &mut 
                         gate,
                         answer: None,
                         plan: Some(plan),
+                        agent: launched.agent,
                     },
                 );
                 if let Some(reply) = reply {
@@ -227,8 +229,8 @@ fn build(
         listener: (mode != Mode::Keeper).then(|| listener.raw()),
     };
     let interrupts = keeper.interrupts(reply.map_or(-1, Fd::raw));
-    let launched = launch(&order, &interrupts).map_err(Ending::Refused)?;
-    let phase = match escort(&launched, &plan, reply, &interrupts) {
+    let mut launched = launch(&order, &interrupts).map_err(Ending::Refused)?;
+    let phase = match escort(&mut launched, &order, &plan, reply, &interrupts) {
         Ok(phase) => phase,
         Err(mut ending) => {
             let pidfd = abandon(launched, mode);
@@ -244,7 +246,8 @@ fn build(
 
 /// Serves the process until it is at the gate, or at its program if its plan has no gate.
 fn escort(
-    launched: &Launched,
+    launched: &mut Launched,
+    order: &Order<'_>,
     plan: &Plan,
     reply: Option<&Fd>,
     interrupts: &Interrupts,
@@ -280,7 +283,21 @@ fn escort(
             };
         }
         match Gate::decode(&buffer[..len]) {
-            Some(Gate::Ready) => return Ok(Phase::Created),
+            Some(Gate::Ready) => {
+                // A filter that is installed already has its listener handed over by now, or
+                // its agent says why not.
+                if agent::step_of(order).is_some_and(|(stream, _)| stream == Stream::Child)
+                    && let Some(agent) = launched.agent.take()
+                {
+                    let _ = system::waitid(agent.raw(), WEXITED);
+                    let len = socket::receive(gate, &mut buffer, &mut descriptors, MSG_DONTWAIT);
+                    if let Some(Reply::Failed(failure)) = Reply::decode(&buffer[..len.unwrap_or(0)])
+                    {
+                        return Err(refused(failure));
+                    }
+                }
+                return Ok(Phase::Created);
+            }
             Some(Gate::Terminal) => {
                 if let Some(master) = descriptors.take(0) {
                     send(reply, &Reply::Terminal, Some(master.raw()));
@@ -384,6 +401,7 @@ fn exec(keeper: &mut Keeper, reply: Option<Fd>, descriptors: &mut Descriptors) {
                 gate: Some(launched.gate),
                 answer: reply,
                 plan: Some(plan),
+                agent: launched.agent,
             },
         ),
         Err(failure) => {

@@ -1,5 +1,5 @@
 //! Datagrams with descriptors: receiving requests, sending replies, and the one-byte words
-//! of the gate. Nothing here blocks when it sends, and a dead peer is nobody's error.
+//! of the gate. Neither blocks when it is sent, and a dead peer is nobody's error.
 
 use core::ffi::CStr;
 use core::mem::MaybeUninit;
@@ -102,8 +102,18 @@ pub fn receive(
 }
 
 /// Sends one datagram with at most one descriptor.
-#[inline(never)]
 pub fn send(socket: Raw, bytes: &[u8], descriptor: Option<Raw>) -> Sys {
+    send_some(socket, bytes, descriptor, MSG_DONTWAIT).map(|_| ())
+}
+
+/// Sends as much as there is room for, with at most one descriptor.
+#[inline(never)]
+pub fn send_some(
+    socket: Raw,
+    bytes: &[u8],
+    descriptor: Option<Raw>,
+    flags: i32,
+) -> Sys<usize> {
     #[repr(C, align(8))]
     struct One {
         header: ControlHeader,
@@ -130,7 +140,7 @@ pub fn send(socket: Raw, bytes: &[u8], descriptor: Option<Raw>) -> Sys {
         flags: 0,
     };
     // SAFETY: every pointer is to a local or to `bytes`, with its length; sending only reads.
-    unsafe { system::sendmsg(socket, &header, MSG_NOSIGNAL | MSG_DONTWAIT) }.map(|_| ())
+    unsafe { system::sendmsg(socket, &header, MSG_NOSIGNAL | flags) }
 }
 
 /// Sends a reply, if there is anyone to send it to.

@@ -410,6 +410,17 @@ pub fn listen(socket: Raw, backlog: i32) -> Sys {
     done(call!(nr::LISTEN, socket, backlog))
 }
 
+pub fn connect(socket: Raw, address: &SocketAddress, len: usize) -> Sys {
+    done(call!(nr::CONNECT, socket, &raw const *address, len))
+}
+
+/// How long connecting and sending may take.
+pub fn set_send_timeout(socket: Raw, seconds: u64) -> Sys {
+    let time = TimeSpec::from_milliseconds(seconds * 1000);
+    let len = size_of::<TimeSpec>();
+    done(call!(nr::SETSOCKOPT, socket, SOL_SOCKET, SO_SNDTIMEO, &raw const time, len))
+}
+
 pub fn accept(socket: Raw) -> Sys<Fd> {
     descriptor(call!(nr::ACCEPT4, socket, 0, 0, SOCK_CLOEXEC))
 }

@@ -231,6 +231,11 @@ operations! {
     65 Attach { target: &'a CStr, propagation: u64, flags: u32 }
     /// `set_mempolicy`: `policy` is a mode and its flags, `nodes` a bit mask, 32 nodes a number.
     70 MemoryPolicy { policy: u32, nodes: Numbers<'a> }
+    /// The filter of the [`Operation::Seccomp`] that follows has a listener, which goes to
+    /// whoever listens at `path` on the host, or else over the socket in `slot`: with its
+    /// *container process state*, the texts of `state` with the process's pid (the one the
+    /// keeper knows it by) between each two of them.
+    71 Listener { slot: u32, path: &'a CStr, state: List<'a> }
 
     /// Write "0" to the `tasks` file of a resctrl group in `slot`.
     66 EnterResctrlGroup { slot: u32 }

@@ -207,6 +207,8 @@ pub mod detail {
     pub const LISTEN: u16 = 18;
     /// The ids of the mount could not be mapped.
     pub const ID_MAP: u16 = 19;
+    /// Nobody could be reached at the path of a listening socket.
+    pub const CONNECT: u16 = 20;
 }
 
 /// A short text in a datagram, cut to fit.

@@ -10,6 +10,7 @@ use locule_plan::{Operation, OwnedList, Stream, join, root};
 
 use super::filesystem::{self, Place};
 use super::hooks::{self, About};
+use super::listener::ListenerInput;
 use super::process::{self, Descriptors, ProcessInput};
 use super::{
     HostFacts, Plan, SeccompCompiler, Slot, Writer, c_path, c_string, mask_of, unsupported,
@@ -34,6 +35,8 @@ pub(crate) struct ContainerInput<'a> {
     pub resctrl: Option<&'a Group>,
     pub descriptors: Descriptors,
     pub seccomp: SeccompCompiler<'a>,
+    /// Whether the caller wants the listener of the seccomp filter.
+    pub takes_listener: bool,
 }
 
 /// The namespaces of a spec, sorted out.
@@ -112,6 +115,11 @@ pub(crate) fn compile_container(input: &ContainerInput<'_>) -> Result<Plan> {
         pointer: "/process",
         seccomp_profile: linux.and_then(|linux| linux.seccomp().as_ref()),
         seccomp: input.seccomp,
+        listener: ListenerInput {
+            container: About::of(input),
+            init: None,
+            is_callers: input.takes_listener,
+        },
         facts: input.facts,
         keep_groups: denies_setgroups(spec, input.facts),
     };

@@ -5,6 +5,8 @@ use locule_plan::{Operation, Stream, join};
 use super::container::{
     Namespaces, cgroup_entries, maps_root, memory_policy, personality, resctrl_entries,
 };
+use super::hooks::About;
+use super::listener::ListenerInput;
 use super::process::{self, Descriptors, ProcessInput};
 use super::{HostFacts, Plan, SeccompCompiler, Slot, Writer, mask_of};
 use crate::Result;
@@ -14,8 +16,10 @@ use crate::spec::oci;
 
 /// Everything that decides how a process is run in a container.
 pub(crate) struct ExecInput<'a> {
-    /// The container's own configuration, as it was created.
-    pub spec: &'a oci::Spec,
+    /// The container, with its own configuration as it was created.
+    pub container: About<'a>,
+    /// The pid of its first process.
+    pub init: i32,
     /// The process, completed from the container's where it said nothing.
     pub process: &'a oci::Process,
     pub facts: &'a HostFacts,
@@ -29,10 +33,13 @@ pub(crate) struct ExecInput<'a> {
     /// Whether to wait at the gate (for a keeper that serves this process alone).
     pub gate: bool,
     pub seccomp: SeccompCompiler<'a>,
+    /// Whether the caller wants the listener of the seccomp filter.
+    pub takes_listener: bool,
 }
 
 pub(crate) fn compile_exec(input: &ExecInput<'_>) -> Result<Plan> {
-    let namespaces = Namespaces::of(input.spec);
+    let spec = input.container.spec;
+    let namespaces = Namespaces::of(spec);
     let mut out = Writer::default();
     out.push(Stream::Launch, "", &Operation::NewNamespaces { flags: 0 });
     let affinity = input.process.exec_cpu_affinity().as_ref();
@@ -63,7 +70,7 @@ pub(crate) fn compile_exec(input: &ExecInput<'_>) -> Result<Plan> {
     if kinds != 0 {
         out.child("", &Operation::JoinProcess { slot, kinds });
     }
-    if namespaces.has(join::USER) && (!namespaces.is_new(join::USER) || maps_root(input.spec)) {
+    if namespaces.has(join::USER) && (!namespaces.is_new(join::USER) || maps_root(spec)) {
         out.child("", &Operation::BecomeRoot {});
     }
     out.child("", &Operation::NewSession {});
@@ -74,13 +81,18 @@ pub(crate) fn compile_exec(input: &ExecInput<'_>) -> Result<Plan> {
     let process = ProcessInput {
         process: input.process,
         pointer: "",
-        seccomp_profile: input.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()),
+        seccomp_profile: spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()),
         seccomp: input.seccomp,
+        listener: ListenerInput {
+            container: input.container,
+            init: Some(input.init),
+            is_callers: input.takes_listener,
+        },
         facts: input.facts,
         keep_groups: input.keep_groups,
     };
-    personality(&mut out, input.spec);
-    memory_policy(&mut out, input.spec);
+    personality(&mut out, spec);
+    memory_policy(&mut out, spec);
     process::become_process(&mut out, &process)?;
     if input.gate {
         out.child("", &Operation::Gate {});

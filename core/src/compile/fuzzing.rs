@@ -57,7 +57,8 @@ fn facts(caller: Caller) -> HostFacts {
 
 /// Profiles are compiled by a target of their own.
 fn program(_: &oci::LinuxSeccomp) -> Result<Arc<seccomp::Program>> {
-    Ok(Arc::new(seccomp::Program { bpf: vec![0; 16], flags: 0 }))
+    let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+    Ok(Arc::new(seccomp::Program { bpf: vec![0; 16], flags }))
 }
 
 fn resctrl(spec: &spec::Spec) -> Result<Option<Group>> {
@@ -81,6 +82,7 @@ pub fn compile_container(spec: &spec::Spec, caller: Caller) -> Result<Plan> {
         resctrl: resctrl(spec)?.as_ref(),
         descriptors: Descriptors { stdio: [true; 3], pass: 2 },
         seccomp: &program,
+        takes_listener: caller == Caller::User,
     })
 }
 
@@ -89,7 +91,8 @@ pub fn compile_exec(spec: &spec::Spec, process: &spec::Process, caller: Caller) 
     let facts = facts(caller);
     let location = facts.cgroups.locate(None, "box", facts.euid)?;
     exec::compile_exec(&ExecInput {
-        spec,
+        container: About { spec, id: "box", bundle: Path::new("/bundle") },
+        init: 4711,
         process,
         facts: &facts,
         location: &location,
@@ -98,6 +101,7 @@ pub fn compile_exec(spec: &spec::Spec, process: &spec::Process, caller: Caller) 
         keep_groups: caller == Caller::User,
         gate: true,
         seccomp: &program,
+        takes_listener: caller == Caller::Root,
     })
 }
 

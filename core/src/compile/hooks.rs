@@ -10,7 +10,8 @@ use super::{Plan, Writer, c_path, c_string};
 use crate::Result;
 use crate::spec::{self, oci};
 
-/// What hooks are told of a container.
+/// What hooks, and others that are told its state, learn of a container.
+#[derive(Clone, Copy)]
 pub(crate) struct About<'a> {
     pub spec: &'a oci::Spec,
     pub id: &'a str,
@@ -97,8 +98,8 @@ fn push_with(
     Ok(())
 }
 
-/// The state document for a hook, cut where the pid goes. One that has stopped has none.
-fn state_around_pid(about: &About<'_>, status: &str) -> (String, String) {
+/// The state document, cut where the pid goes. One that has stopped has none.
+pub(super) fn state_around_pid(about: &About<'_>, status: &str) -> (String, String) {
     let text = |value: &str| serde_json::Value::from(value).to_string();
     let mut head = format!(
         "{{\"ociVersion\":{},\"id\":{},\"status\":{}",

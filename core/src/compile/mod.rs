@@ -10,6 +10,7 @@ mod filesystem;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod hooks;
+mod listener;
 mod print;
 mod process;
 #[cfg(test)]
@@ -97,6 +98,8 @@ pub(crate) enum Slot {
     ResctrlTasks(usize),
     /// A pidfd of the container's first process.
     Init,
+    /// The socket over which the caller wants the listener of the seccomp filter.
+    Listener,
 }
 
 /// What happens when a container or a process starts, as data: an encoded plan and the

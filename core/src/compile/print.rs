@@ -140,6 +140,7 @@ impl std::fmt::Display for Slot {
             Slot::Pass(index) => write!(f, "passed descriptor {}", index + 3),
             Slot::Namespace { path, .. } => write!(f, "namespace {}", path.display()),
             Slot::CgroupEntry(index) => write!(f, "way into cgroup {index}"),
+            Slot::Listener => f.write_str("socket for the seccomp listener"),
             Slot::ResctrlTasks(index) => write!(f, "way into resctrl group {index}"),
             Slot::Init => f.write_str("pidfd of the container's first process"),
         }

@@ -6,6 +6,7 @@ use std::ffi::CString;
 
 use locule_plan::{Operation, OwnedList, OwnedNumbers, Stream};
 
+use super::listener::{self, ListenerInput};
 use super::{HostFacts, SeccompCompiler, Slot, Writer, c_path, c_string};
 use crate::spec::{oci, vocabulary};
 use crate::{Category, Error, Result, Stage};
@@ -25,6 +26,7 @@ pub(super) struct ProcessInput<'a> {
     pub pointer: &'a str,
     pub seccomp_profile: Option<&'a oci::LinuxSeccomp>,
     pub seccomp: SeccompCompiler<'a>,
+    pub listener: ListenerInput<'a>,
     pub facts: &'a HostFacts,
     /// The user namespace forbids `setgroups`.
     pub keep_groups: bool,
@@ -215,6 +217,9 @@ pub(super) fn execute(out: &mut Writer, input: &ProcessInput<'_>) -> Result<()> 
 fn seccomp(out: &mut Writer, stream: Stream, input: &ProcessInput<'_>) -> Result<()> {
     let Some(profile) = input.seccomp_profile else { return Ok(()) };
     let program = (input.seccomp)(profile)?;
+    if program.has_listener() {
+        listener::push(out, stream, &input.listener, profile)?;
+    }
     out.push(
         stream,
         "/linux/seccomp",

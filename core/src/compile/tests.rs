@@ -59,7 +59,8 @@ fn user_facts() -> HostFacts {
 }
 
 fn program(_: &oci::LinuxSeccomp) -> Result<Arc<seccomp::Program>> {
-    Ok(Arc::new(seccomp::Program { bpf: vec![0; 16], flags: 0 }))
+    let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+    Ok(Arc::new(seccomp::Program { bpf: vec![0; 16], flags }))
 }
 
 /// As where it is mounted at the usual place.
@@ -84,6 +85,7 @@ fn compile_with(config: &Value, facts: &HostFacts, rootfs: Rootfs) -> Result<Pla
         resctrl: resctrl(&spec).as_ref(),
         descriptors: Descriptors { stdio: [true; 3], pass: 1 },
         seccomp: &program,
+        takes_listener: false,
     })
 }
 
@@ -148,8 +150,13 @@ fn full() -> Value {
             ],
             "sysctl": { "net.ipv4.ip_unprivileged_port_start": "0" },
             "resources": { "pids": { "limit": 64 } },
+            "seccomp": {
+                "defaultAction": "SCMP_ACT_ALLOW",
+                "listenerPath": "/run/agent.sock",
+                "listenerMetadata": "team blue",
+                "syscalls": [{ "names": ["mkdir"], "action": "SCMP_ACT_NOTIFY" }],
+            },
             "intelRdt": { "closID": "shared", "enableMonitoring": true },
-            "seccomp": { "defaultAction": "SCMP_ACT_ALLOW" },
             "rootfsPropagation": "slave",
             "memoryPolicy": { "mode": "MPOL_BIND", "nodes": "0-1,33",
                               "flags": ["MPOL_F_STATIC_NODES", "MPOL_F_NUMA_BALANCING"] },
@@ -202,7 +209,8 @@ fn plans_of_another_process_in_the_container() {
     let facts = root_facts();
     let location = facts.cgroups.locate(None, "box", 0).unwrap();
     let plan = compile_exec(&ExecInput {
-        spec: &spec,
+        container: About { id: "box", bundle: Path::new("/bundle"), spec: &spec },
+        init: 4711,
         process: &process,
         facts: &facts,
         location: &location,
@@ -211,6 +219,7 @@ fn plans_of_another_process_in_the_container() {
         keep_groups: false,
         gate: false,
         seccomp: &program,
+        takes_listener: true,
     });
     check("exec", &plan.unwrap());
 }

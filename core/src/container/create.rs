@@ -69,7 +69,23 @@ fn compile(
         resctrl,
         descriptors: streams.descriptors(options.pass_fds.len()),
         seccomp: &|profile| runtime.0.seccomp.get(profile),
+        takes_listener: options.seccomp_listener.is_some(),
     })
+}
+
+/// A child of this process has no other parent that could have an agent beside it.
+fn check_parentage(options: &CreateOptions<'_>, spec: &oci::Spec) -> Result<()> {
+    let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    let mut rules = seccomp.into_iter().flat_map(|profile| profile.syscalls().iter().flatten());
+    let notifies = rules.any(|rule| rule.action() == oci::LinuxSeccompAction::ScmpActNotify);
+    if !notifies || options.parentage != Parentage::Child {
+        return Ok(());
+    }
+    let message = "SCMP_ACT_NOTIFY needs a process that hands the listener over, which would be a \
+                   child of the caller, too";
+    Err(Error::new(Category::Unsupported, Stage::Arguments, message)
+        .at("/linux/seccomp")
+        .hint("choose another parentage than child"))
 }
 
 pub(super) fn explain(runtime: &Runtime, options: &CreateOptions<'_>) -> Result<Plan> {
@@ -103,6 +119,7 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
     let (configuration, bundle) = runtime.0.configurations.load(&options.source)?;
     let spec = &configuration.spec;
     joined::check(spec)?;
+    check_parentage(options, spec)?;
     let location = locate(runtime, spec, id)?;
     let resctrl = resctrl_group(spec, id)?;
     if let Some(group) = &resctrl {
@@ -173,6 +190,7 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
         Slot::CgroupEntry(index) => entries.get(*index).map(|entry| match entry {
             Entry::IntoV2(fd) | Entry::Procs(fd) => fd.as_raw_fd(),
         }),
+        Slot::Listener => options.seccomp_listener.map(|socket| socket.as_raw_fd()),
         Slot::ResctrlTasks(index) => tasks.get(*index).map(AsRawFd::as_raw_fd),
         Slot::Namespace { .. } | Slot::Init => None,
     })?;

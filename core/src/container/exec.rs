@@ -70,7 +70,8 @@ fn begin(container: &Container, options: &ExecOptions<'_>) -> Result<Process> {
     let tasks = open_tasks(shared.resctrl())?;
     let facts = &shared.runtime.0.facts;
     let plan = compile_exec(&ExecInput {
-        spec,
+        container: container.about(),
+        init: shared.init.pid(),
         process: &process,
         facts,
         location: shared.cgroup.location(),
@@ -79,6 +80,7 @@ fn begin(container: &Container, options: &ExecOptions<'_>) -> Result<Process> {
         keep_groups: denies_setgroups(spec, facts),
         gate: shared.keeper.is_none(),
         seccomp: &|profile| shared.runtime.0.seccomp.get(profile),
+        takes_listener: options.seccomp_listener.is_some(),
     })?;
     let opened = Opened::open(&plan, |slot| match slot {
         Slot::Stdio(number) => streams.raw(*number),
@@ -86,6 +88,7 @@ fn begin(container: &Container, options: &ExecOptions<'_>) -> Result<Process> {
         Slot::CgroupEntry(index) => entries.get(*index).map(|entry| match entry {
             Entry::IntoV2(fd) | Entry::Procs(fd) => fd.as_raw_fd(),
         }),
+        Slot::Listener => options.seccomp_listener.map(|socket| socket.as_raw_fd()),
         Slot::ResctrlTasks(index) => tasks.get(*index).map(AsRawFd::as_raw_fd),
         Slot::Init => Some(init.as_raw_fd()),
         Slot::Namespace { .. } => None,

@@ -144,6 +144,7 @@ fn message(name: &str, failure: &Failure, subject: &str) -> String {
         detail::ATTACH => format!("attach the mount at{about}"),
         detail::ID_MAP => format!("map the ids of the mount at{about}"),
         detail::MISMATCH => format!("{}: something else is there", what(name, &about)),
+        detail::CONNECT => format!("failed to connect with seccomp agent at{about}"),
         detail::EXIT_STATUS => format!("{} {}", what(name, &about), ended()),
         detail::TIMEOUT => format!("{} took longer than allowed", what(name, &about)),
         detail::TOO_MANY => "the keeper has no room for another process or watcher".to_owned(),
@@ -200,6 +201,7 @@ fn what(name: &str, about: &str) -> String {
         "Sysctl" => "set the sysctl",
         "NoNewPrivileges" => "set no_new_privs",
         "Seccomp" => "install the seccomp filter",
+        "Listener" => "hand over the listener of the seccomp filter to",
         "BoundingCapabilities" | "Capabilities" => "set the capabilities",
         "User" => "change the user and groups",
         "WorkingDirectory" => "change to the working directory",
@@ -243,7 +245,7 @@ fn stage_of(stream: u32, name: &str) -> Stage {
             Stage::Settings
         }
         "Terminal" | "Descriptor" => Stage::Stdio,
-        "Seccomp" => Stage::Seccomp,
+        "Seccomp" | "Listener" => Stage::Seccomp,
         "Hook" => Stage::Hook,
         "Program" | "Exec" => Stage::Exec,
         "" => match Stream::from_number(stream) {
@@ -317,6 +319,12 @@ fn hint(name: &str, failure: &Failure) -> Option<&'static str> {
             "/sys/devices/system/node/has_memory lists the nodes that there are, of which a \
              cgroup may allow fewer; not every kernel has every mode and flag",
         ),
+        ("Listener", libc::ENOENT | libc::ECONNREFUSED) => {
+            Some("the agent that answers for SCMP_ACT_NOTIFY has to listen already")
+        }
+        ("Seccomp", libc::EBUSY) => {
+            Some("this process is itself below a filter with a listener: there can be one only")
+        }
         ("Terminal", libc::ENOENT) => Some("a terminal needs a devpts mounted at /dev/pts"),
         ("SecurityLabel", libc::ENOENT) => Some("the profile has to be loaded first"),
         ("Program", libc::EACCES) => Some(

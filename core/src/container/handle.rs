@@ -114,6 +114,12 @@ impl Container {
         &self.0.record.id
     }
 
+    /// As documents for others name it.
+    pub(super) fn about(&self) -> About<'_> {
+        let record = &self.0.record;
+        About { id: &record.id, bundle: &record.bundle, spec: &self.0.configuration.spec }
+    }
+
     /// Its first process.
     pub fn init(&self) -> &Process {
         &self.0.init
@@ -180,10 +186,8 @@ impl Container {
 
     /// Runs the hooks that no keeper runs. One that fails ends the container.
     fn poststart(&self, deadline: &Deadline<'_>) -> Result<()> {
-        let bundle = &self.0.record.bundle;
-        let about = About { spec: &self.0.configuration.spec, id: self.id(), bundle };
         let pid = self.0.init.pid();
-        late_hooks::poststart(&self.0.runtime, &about, pid, deadline).inspect_err(|_| {
+        late_hooks::poststart(&self.0.runtime, &self.about(), pid, deadline).inspect_err(|_| {
             if let Some(pidfd) = &self.0.init.0.pidfd {
                 let _ = send_signal(pidfd, libc::SIGKILL);
             }
@@ -326,8 +330,7 @@ impl Container {
             let _ = self.0.init.wait(Some(PATIENCE), None);
         }
         clean(&self.0.cgroup, self.0.resctrl(), &self.0.dir)?;
-        let about = About { spec: &self.0.configuration.spec, id, bundle: &self.0.record.bundle };
-        late_hooks::poststop(&self.0.runtime, &about);
+        late_hooks::poststop(&self.0.runtime, &self.about());
         Ok(())
     }
 

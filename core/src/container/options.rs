@@ -114,6 +114,12 @@ pub struct CreateOptions<'a> {
     pub on_host_exit: OnHostExit,
     /// Descriptors to pass on, to become 3, 4, ... in the program.
     pub pass_fds: &'a [BorrowedFd<'a>],
+    /// A connected `AF_UNIX` socket over which the listener of the seccomp filter goes to the
+    /// caller, instead of to `listenerPath`: as soon as the filter is installed, in one message
+    /// with the *container process state* (runtime-spec, config-linux.md), for a profile with
+    /// `SCMP_ACT_NOTIFY`. Its other end has to be served while this call and, for the first
+    /// process, the start block: what they wait for may be the answer to a notification.
+    pub seccomp_listener: Option<BorrowedFd<'a>>,
     /// How long creation may take. Default: 60 seconds.
     pub timeout: Option<Duration>,
     /// Stops the call.
@@ -131,6 +137,7 @@ impl<'a> CreateOptions<'a> {
             parentage: Parentage::Keeper,
             on_host_exit: OnHostExit::Kill,
             pass_fds: &[],
+            seccomp_listener: None,
             timeout: None,
             cancel: None,
         }
@@ -147,6 +154,11 @@ pub struct ExecOptions<'a> {
     pub stdio: [Stdio<'a>; 3],
     /// Descriptors to pass on, to become 3, 4, ... in the program.
     pub pass_fds: &'a [BorrowedFd<'a>],
+    /// A connected `AF_UNIX` socket over which the listener of the seccomp filter goes to the
+    /// caller, instead of to `listenerPath`: as soon as the filter is installed, in one message
+    /// with the *container process state* (runtime-spec, config-linux.md), for a profile with
+    /// `SCMP_ACT_NOTIFY`. Its other end has to be served while this call blocks: what it waits for may be the answer to a notification.
+    pub seccomp_listener: Option<BorrowedFd<'a>>,
     /// How long the start may take. Default: 60 seconds.
     pub timeout: Option<Duration>,
     /// Stops the call.
@@ -156,6 +168,13 @@ pub struct ExecOptions<'a> {
 impl<'a> ExecOptions<'a> {
     /// The defaults for this process document.
     pub fn new(process: &'a [u8]) -> Self {
-        ExecOptions { process, stdio: [Stdio::Null; 3], pass_fds: &[], timeout: None, cancel: None }
+        ExecOptions {
+            process,
+            stdio: [Stdio::Null; 3],
+            pass_fds: &[],
+            seccomp_listener: None,
+            timeout: None,
+            cancel: None,
+        }
     }
 }

@@ -26,13 +26,14 @@ const MOST_INSTRUCTIONS: usize = 4096;
 static LIBSECCOMP: Mutex<()> = Mutex::new(());
 
 /// The actions that [`compile`] takes.
-pub const ACTIONS: [LinuxSeccompAction; 8] = [
+pub const ACTIONS: [LinuxSeccompAction; 9] = [
     LinuxSeccompAction::ScmpActAllow,
     LinuxSeccompAction::ScmpActErrno,
     LinuxSeccompAction::ScmpActKill,
     LinuxSeccompAction::ScmpActKillProcess,
     LinuxSeccompAction::ScmpActKillThread,
     LinuxSeccompAction::ScmpActLog,
+    LinuxSeccompAction::ScmpActNotify,
     LinuxSeccompAction::ScmpActTrace,
     LinuxSeccompAction::ScmpActTrap,
 ];
@@ -49,10 +50,11 @@ pub const OPERATORS: [LinuxSeccompOperator; 7] = [
 ];
 
 /// The flags that have an effect.
-pub const FLAGS: [LinuxSeccompFilterFlag; 3] = [
+pub const FLAGS: [LinuxSeccompFilterFlag; 4] = [
     LinuxSeccompFilterFlag::SeccompFilterFlagLog,
     LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow,
     LinuxSeccompFilterFlag::SeccompFilterFlagTsync,
+    LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv,
 ];
 
 /// Every architecture of the specification but the native one, and libseccomp's name for it.
@@ -107,14 +109,13 @@ pub fn architectures() -> Vec<Arch> {
 ///
 /// # Errors
 ///
-/// `Spec` with the pointer where the profile is wrong; `Unsupported` for `SCMP_ACT_NOTIFY`.
+/// `Spec` with the pointer where the profile is wrong.
 /// Any thread may call it; calls wait for each other.
 pub fn compile(profile: &LinuxSeccomp) -> Result<Arc<Program>> {
     let _guard = LIBSECCOMP.lock().unwrap_or_else(PoisonError::into_inner);
     let default = action(
         profile.default_action(),
         profile.default_errno_ret(),
-        &format!("{AT}/defaultAction"),
         &format!("{AT}/defaultErrnoRet"),
     )?;
     let mut context = ScmpFilterContext::new(default).map_err(|e| failed("start", AT, &e))?;
@@ -164,12 +165,7 @@ fn add_rule(
     default: ScmpAction,
     at: &str,
 ) -> Result<()> {
-    let action = action(
-        rule.action(),
-        rule.errno_ret(),
-        &format!("{at}/action"),
-        &format!("{at}/errnoRet"),
-    )?;
+    let action = action(rule.action(), rule.errno_ret(), &format!("{at}/errnoRet"))?;
     let conditions = conditions(rule.args().as_deref().unwrap_or_default(), at)?;
     for (index, name) in rule.names().iter().enumerate() {
         let Ok(call) = ScmpSyscall::from_name(name) else {
@@ -229,12 +225,7 @@ fn condition(arg: &LinuxSeccompArg) -> ScmpArgCompare {
     ScmpArgCompare::new(arg.index() as u32, operator, value)
 }
 
-fn action(
-    action: LinuxSeccompAction,
-    errno: Option<u32>,
-    at: &str,
-    errno_at: &str,
-) -> Result<ScmpAction> {
+fn action(action: LinuxSeccompAction, errno: Option<u32>, errno_at: &str) -> Result<ScmpAction> {
     use LinuxSeccompAction::*;
     if let Some(errno) = errno {
         let limit = match action {
@@ -259,14 +250,7 @@ fn action(
         ScmpActTrace => ScmpAction::Trace(errno as u16),
         ScmpActLog => ScmpAction::Log,
         ScmpActAllow => ScmpAction::Allow,
-        ScmpActNotify => {
-            return Err(Error::new(
-                Category::Unsupported,
-                Stage::Seccomp,
-                "SCMP_ACT_NOTIFY is not supported yet",
-            )
-            .at(at));
-        }
+        ScmpActNotify => ScmpAction::Notify,
     })
 }
 
@@ -279,13 +263,23 @@ fn denies(default: ScmpAction) -> bool {
 /// `SECCOMP_FILTER_FLAG_*` bits.
 fn flags(profile: &LinuxSeccomp) -> u64 {
     use LinuxSeccompFilterFlag::*;
-    let Some(flags) = profile.flags() else { return libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW };
-    flags.iter().fold(0, |bits, flag| {
+    let mut rules = profile.syscalls().iter().flatten();
+    let notifies = rules.any(|rule| rule.action() == LinuxSeccompAction::ScmpActNotify);
+    let listener = if notifies { libc::SECCOMP_FILTER_FLAG_NEW_LISTENER } else { 0 };
+    let Some(flags) = profile.flags() else {
+        return listener | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
+    };
+    flags.iter().fold(listener, |bits, flag| {
         bits | match flag {
+            // The kernel has no answer for both, and the process has one thread.
+            SeccompFilterFlagTsync if notifies => 0,
             SeccompFilterFlagTsync => libc::SECCOMP_FILTER_FLAG_TSYNC,
             SeccompFilterFlagLog => libc::SECCOMP_FILTER_FLAG_LOG,
             SeccompFilterFlagSpecAllow => libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
             // The kernel takes it only together with a listener.
+            SeccompFilterFlagWaitKillableRecv if notifies => {
+                libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
+            }
             SeccompFilterFlagWaitKillableRecv => 0,
         }
     })

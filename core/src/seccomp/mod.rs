@@ -22,6 +22,13 @@ pub struct Program {
     pub flags: u64,
 }
 
+impl Program {
+    /// Whether installing it gives a listener, to which calls of the program are notified.
+    pub fn has_listener(&self) -> bool {
+        self.flags & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER != 0
+    }
+}
+
 #[cfg(test)]
 mod interpreter;
 #[cfg(test)]

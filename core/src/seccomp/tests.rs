@@ -42,6 +42,7 @@ fn every_action_becomes_the_kernels() {
         ("SCMP_ACT_ERRNO", errno(libc::EPERM)),
         ("SCMP_ACT_TRACE", 0x7ff0_0001),
         ("SCMP_ACT_LOG", 0x7ffc_0000),
+        ("SCMP_ACT_NOTIFY", 0x7fc0_0000),
     ] {
         let program = compiled(&format!(
             r#"{{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{{"names":["getpid"],"action":"{action}"}}]}}"#
@@ -182,11 +183,6 @@ fn wrong_profiles_are_refused_with_the_pointer() {
             "/linux/seccomp/syscalls/1/errnoRet",
         ),
         (
-            r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["read"],"action":"SCMP_ACT_NOTIFY"}]}"#,
-            Category::Unsupported,
-            "/linux/seccomp/syscalls/0/action",
-        ),
-        (
             r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["read"],"action":"SCMP_ACT_KILL",
                 "args":[{"index":6,"value":1,"op":"SCMP_CMP_EQ"}]}]}"#,
             Category::Spec,
@@ -196,6 +192,23 @@ fn wrong_profiles_are_refused_with_the_pointer() {
         let error = compile(&profile(json)).unwrap_err();
         assert_eq!((error.category(), error.pointer()), (category, Some(pointer)), "{json}");
     }
+}
+
+#[test]
+fn a_profile_that_notifies_has_a_listener_and_the_flags_that_go_with_one() {
+    let flags = |action: &str, flags: &str| {
+        let json = format!(
+            r#"{{"defaultAction":"SCMP_ACT_ALLOW","flags":[{flags}],
+                "syscalls":[{{"names":["read"],"action":"{action}"}}]}}"#
+        );
+        compile(&profile(&json)).unwrap().flags
+    };
+    let all = r#""SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV","SECCOMP_FILTER_FLAG_TSYNC""#;
+    let listener = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+    let killable = libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+    assert_eq!(flags("SCMP_ACT_NOTIFY", ""), listener);
+    assert_eq!(flags("SCMP_ACT_NOTIFY", all), listener | killable);
+    assert_eq!(flags("SCMP_ACT_TRAP", all), libc::SECCOMP_FILTER_FLAG_TSYNC);
 }
 
 #[test]

@@ -983,6 +983,7 @@ impl Create {
             pass_fds: if fds.is_empty() { ptr::null() } else { fds.as_ptr() },
             pass_fd_count: count,
             cancel,
+            seccomp_listener: if fds.is_empty() { ptr::null() } else { fds.as_ptr() },
         });
         let code = call(opts.get());
         // SAFETY: the reference from above, or NULL.
@@ -1017,6 +1018,7 @@ impl Exec {
             pass_fds: if fds.is_empty() { ptr::null() } else { fds.as_ptr() },
             pass_fd_count: count,
             cancel,
+            seccomp_listener: if fds.is_empty() { ptr::null() } else { fds.as_ptr() },
         });
         let code = call(opts.get());
         // SAFETY: the reference from above, or NULL.

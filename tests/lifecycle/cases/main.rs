@@ -14,6 +14,7 @@ mod life;
 mod limits;
 mod mounts;
 mod namespaces;
+mod notify;
 mod older;
 mod parentage;
 mod pause;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
             ("process", process::CASES),
             ("mounts", mounts::CASES),
             ("namespaces", namespaces::CASES),
+            ("notify", notify::CASES),
             ("older", older::CASES),
             ("rootless", rootless::CASES),
             ("schema", schema::CASES),

@@ -263,6 +263,7 @@ impl CAbi {
             pass_fds: options.pass_fds.as_ptr(),
             pass_fd_count: options.pass_fds.len(),
             cancel: cancel_of(options.cancel),
+            seccomp_listener: options.seccomp_listener.as_ref().map_or(ptr::null(), ptr::from_ref),
         };
         Ok(f(&raw const opts))
     }
@@ -376,6 +377,7 @@ impl Container for CContainer {
             pass_fds: options.pass_fds.as_ptr(),
             pass_fd_count: options.pass_fds.len(),
             cancel: cancel_of(options.cancel),
+            seccomp_listener: options.seccomp_listener.as_ref().map_or(ptr::null(), ptr::from_ref),
         };
         let mut process = ptr::null_mut();
         call(|err| unsafe {

@@ -134,6 +134,8 @@ pub struct Create<'a> {
     pub on_host_exit: OnHostExit,
     /// Descriptors to become 3, 4, ...
     pub pass_fds: Vec<RawFd>,
+    /// A socket over which the listener of the seccomp filter is to come.
+    pub seccomp_listener: Option<RawFd>,
     /// How long it may take.
     pub timeout: Option<Duration>,
     /// Stops it.
@@ -151,6 +153,7 @@ impl Default for Create<'_> {
             parentage: Parentage::Keeper,
             on_host_exit: OnHostExit::Kill,
             pass_fds: Vec::new(),
+            seccomp_listener: None,
             timeout: None,
             cancel: None,
         }
@@ -166,6 +169,8 @@ pub struct Exec<'a> {
     pub stdio: [Stream; 3],
     /// Descriptors to become 3, 4, ...
     pub pass_fds: Vec<RawFd>,
+    /// A socket over which the listener of the seccomp filter is to come.
+    pub seccomp_listener: Option<RawFd>,
     /// How long the start may take.
     pub timeout: Option<Duration>,
     /// Stops it.
@@ -179,6 +184,7 @@ impl Exec<'_> {
             process: serde_json::json!({ "args": args }),
             stdio: [Stream::Null; 3],
             pass_fds: Vec::new(),
+            seccomp_listener: None,
             timeout: None,
             cancel: None,
         }

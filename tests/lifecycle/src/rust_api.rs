@@ -79,6 +79,7 @@ fn with_options<T>(
         parentage: options.parentage,
         on_host_exit: options.on_host_exit,
         pass_fds: &pass_fds,
+        seccomp_listener: options.seccomp_listener.map(borrow),
         timeout: options.timeout,
         cancel: cancel_of(options.cancel),
     };
@@ -148,6 +149,7 @@ impl Container for locule::Container {
             process: process.as_bytes(),
             stdio: stdio(&options.stdio),
             pass_fds: &pass_fds,
+            seccomp_listener: options.seccomp_listener.map(borrow),
             timeout: options.timeout,
             cancel: cancel_of(options.cancel),
         };

@@ -4,6 +4,7 @@ from table import ANY, REMOVED, START, Case, Refused, Works, create, spec_error,
 
 USER_NAMESPACE = {"/linux/namespaces/-": {"type": "user"}}
 SECCOMP = {"defaultAction": "SCMP_ACT_ALLOW"}
+NOTIFY = {"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}
 
 
 def rule(**more):
@@ -360,10 +361,30 @@ CASES = [
              rule(args=[{"index": 0, "value": 7919 * n, "op": "SCMP_CMP_EQ"},
                         {"index": 1, "value": 7907 * n, "op": "SCMP_CMP_GT"}])
              for n in range(1000)]}}),
-    Case("a listener of seccomp is refused, not ignored",
-         Refused("unsupported", "seccomp", None, "/linux/seccomp/syscalls/0/action", "NOTIFY"),
-         put={"/linux/seccomp": {**SECCOMP, "listenerPath": "/run/x",
-                                 "syscalls": [{**rule(), "action": "SCMP_ACT_NOTIFY"}]}}),
+    Case("notifications that nobody gets are refused",
+         Refused("spec", "compile", None, "/linux/seccomp/listenerPath",
+                 "SCMP_ACT_NOTIFY needs listenerPath", "the caller takes the listener"),
+         put={"/linux/seccomp": {**SECCOMP, "syscalls": [NOTIFY]}}),
+    Case("notifications of every call are refused",
+         spec_error("/linux/seccomp/defaultAction", "calls that are named"),
+         put={"/linux/seccomp": {"defaultAction": "SCMP_ACT_NOTIFY", "listenerPath": "/run/x"}}),
+    Case("a relative path of a seccomp agent is refused",
+         spec_error("/linux/seccomp/listenerPath", "not absolute"),
+         put={"/linux/seccomp": {**SECCOMP, "listenerPath": "agent", "syscalls": [NOTIFY]}}),
+    Case("a seccomp agent that does not listen is refused",
+         Refused("not-found", "seccomp", "ENOENT", "/linux/seccomp/listenerPath",
+                 'failed to connect with seccomp agent at "/no/such"', "has to listen already"),
+         put={"/linux/seccomp": {**SECCOMP, "listenerPath": "/no/such", "syscalls": [NOTIFY]}}),
+    Case("a seccomp agent whose socket has a name longer than an address is refused",
+         Refused("spec", "seccomp", "ENAMETOOLONG", "/linux/seccomp/listenerPath",
+                 "failed to connect with seccomp agent"),
+         put={"/linux/seccomp": {**SECCOMP, "listenerPath": "/run/" + "x" * 200,
+                                 "syscalls": [NOTIFY]}}),
+    Case("a child of the caller whose calls are notified is refused",
+         Refused("unsupported", "arguments", None, "/linux/seccomp", "SCMP_ACT_NOTIFY",
+                 "another parentage"),
+         put={"/linux/seccomp": {**SECCOMP, "listenerPath": "/run/x", "syscalls": [NOTIFY]}},
+         do=[create(parentage=2)]),
 
     # --- hooks ----------------------------------------------------------------------------------
     Case("a relative path of a hook is refused",

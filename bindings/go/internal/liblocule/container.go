@@ -41,6 +41,8 @@ type CreateOptions struct {
 	TimeoutMS uint32
 	PassFDs   []int
 	Cancel    *Cancel
+	// SeccompListener is empty, or has one descriptor.
+	SeccompListener []int
 }
 
 // lower writes the options for C. The struct is Go memory, but all its pointers lead to C
@@ -58,6 +60,8 @@ func (o *CreateOptions) lower(m *memory) (C.struct_locule_create_opts, func(), e
 		timeout_ms:    C.uint32_t(o.TimeoutMS),
 		pass_fds:      m.ints(o.PassFDs),
 		pass_fd_count: C.size_t(len(o.PassFDs)),
+
+		seccomp_listener: m.ints(o.SeccompListener),
 	}
 	if err := m.check(); err != nil {
 		return opts, nil, err
@@ -74,6 +78,8 @@ type ExecOptions struct {
 	TimeoutMS uint32
 	PassFDs   []int
 	Cancel    *Cancel
+	// SeccompListener is empty, or has one descriptor.
+	SeccompListener []int
 }
 
 // Container is a locule_container.
@@ -197,6 +203,7 @@ func (c *Container) Exec(o *ExecOptions) (*Process, error) {
 		pass_fds:         memory.ints(o.PassFDs),
 		pass_fd_count:    C.size_t(len(o.PassFDs)),
 		cancel:           cancel,
+		seccomp_listener: memory.ints(o.SeccompListener),
 	}
 	var process *C.locule_process
 	var e *C.locule_error

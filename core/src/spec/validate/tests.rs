@@ -336,10 +336,6 @@ fn wrong_seccomp_profiles_are_refused() {
             "/linux/seccomp/syscalls/0/args/0/index",
         ),
         (
-            r#""defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["read"],"action":"SCMP_ACT_NOTIFY"}]"#,
-            "/linux/seccomp/listenerPath",
-        ),
-        (
             r#""defaultAction":"SCMP_ACT_ALLOW","listenerMetadata":"x""#,
             "/linux/seccomp/listenerMetadata",
         ),
