@@ -61,7 +61,7 @@ program() { # NAME IN-THE-LIST
 mkdir "$work/programs"
 program cgroup tests/cgroup.rs
 program lifecycle cases/main.rs
-for name in endings failures inside memory; do
+for name in endings failures inside interfaces memory; do
     program "keeper-$name" "tests/$name.rs"
 done
 program keeper-lifecycle tests/lifecycle.rs

@@ -159,6 +159,7 @@ pub const MNT_DETACH: i32 = 2;
 
 pub const AF_UNIX: i32 = 1;
 pub const AF_INET: i32 = 2;
+pub const AF_NETLINK: i32 = 16;
 pub const SOCK_STREAM: i32 = 1;
 pub const SOCK_DGRAM: i32 = 2;
 pub const SOCK_SEQPACKET: i32 = 5;
@@ -173,6 +174,7 @@ pub const MSG_DONTWAIT: i32 = 0x40;
 pub const MSG_NOSIGNAL: i32 = 0x4000;
 pub const MSG_CMSG_CLOEXEC: i32 = 0x4000_0000;
 pub const MSG_CTRUNC: i32 = 8;
+pub const MSG_TRUNC: i32 = 0x20;
 
 #[repr(C)]
 pub struct SocketAddress {
@@ -253,6 +255,7 @@ pub const CLONE_PIDFD: u64 = 0x1000;
 pub const CLONE_PARENT: u64 = 0x8000;
 pub const CLONE_NEWUSER: u64 = 0x1000_0000;
 pub const CLONE_NEWNS: u64 = 0x0002_0000;
+pub const CLONE_NEWNET: u64 = 0x4000_0000;
 pub const CLONE_NEWTIME: u64 = 0x80;
 pub const CLONE_NEWCGROUP: u64 = 0x0200_0000;
 pub const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -358,6 +361,7 @@ pub const TIOCSPTLCK: usize = 0x4004_5431;
 pub const TIOCGPTPEER: usize = 0x5441;
 pub const SIOCGIFFLAGS: usize = 0x8913;
 pub const SIOCSIFFLAGS: usize = 0x8914;
+pub const SIOCGSKNS: usize = 0x894c;
 pub const IFF_UP: i16 = 1;
 
 #[repr(C)]
@@ -366,6 +370,46 @@ pub struct InterfaceRequest {
     pub flags: i16,
     pub rest: [u8; 22],
 }
+
+pub const SOCK_RAW: i32 = 3;
+pub const NLM_F_REQUEST: u16 = 1;
+pub const NLM_F_ACK: u16 = 4;
+pub const NLM_F_DUMP_INTR: u16 = 0x10;
+pub const NLM_F_REPLACE: u16 = 0x100;
+pub const NLM_F_DUMP: u16 = 0x300;
+pub const NLM_F_CREATE: u16 = 0x400;
+pub const NLMSG_ERROR: u16 = 2;
+pub const NLMSG_DONE: u16 = 3;
+pub const RTM_GETLINK: u16 = 18;
+pub const RTM_SETLINK: u16 = 19;
+pub const RTM_NEWADDR: u16 = 20;
+pub const RTM_GETADDR: u16 = 22;
+pub const IFLA_IFNAME: u16 = 3;
+pub const IFLA_MASTER: u16 = 10;
+pub const IFLA_NET_NS_FD: u16 = 28;
+pub const IFLA_EXT_MASK: u16 = 29;
+pub const RTEXT_FILTER_SKIP_STATS: u32 = 8;
+pub const IFA_LABEL: u16 = 3;
+pub const IFA_F_PERMANENT: u8 = 0x80;
+pub const RT_SCOPE_UNIVERSE: u8 = 0;
+
+/// `struct sockaddr_nl`.
+#[repr(C)]
+pub struct NetlinkAddress {
+    pub family: u16,
+    pad: u16,
+    pub port: u32,
+    pub groups: u32,
+}
+
+impl NetlinkAddress {
+    pub const UNKNOWN: NetlinkAddress =
+        NetlinkAddress { family: 0, pad: 0, port: u32::MAX, groups: 0 };
+}
+
+/// The fixed parts of route messages, as bytes: `struct ifinfomsg` and `struct ifaddrmsg`.
+pub const LINK_HEADER: usize = 16;
+pub const ADDRESS_HEADER: usize = 8;
 
 // ---- Memory and time -------------------------------------------------------------------------
 

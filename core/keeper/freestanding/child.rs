@@ -519,8 +519,12 @@ impl Child {
                 self.close_slots(stream, rest);
                 program::find(name, path, &mut self.program)?;
             }
-            Operation::Checkpoint {} => {
-                socket::say(self.gate(), Gate::Checkpoint, None)?;
+            Operation::Checkpoint { network } => {
+                let network = match network {
+                    0 => None,
+                    _ => Some(system::socket(AF_UNIX, SOCK_DGRAM)?),
+                };
+                socket::say(self.gate(), Gate::Checkpoint, network.as_ref().map(Fd::raw))?;
                 self.expect(Gate::Proceed);
             }
             Operation::Gate {} => self.wait_at_gate()?,

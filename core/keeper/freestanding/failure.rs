@@ -119,6 +119,7 @@ fn subject<'a>(operation: &Operation<'a>) -> &'a [u8] {
         Operation::Listener { path, .. } => path,
         Operation::Exec { args, .. } => args.iter().next().unwrap_or(c""),
         Operation::Hook { path, .. } => path,
+        Operation::MoveInterface { name, .. } => name,
         Operation::KillCgroup { path }
         | Operation::RemoveCgroup { path }
         | Operation::RemoveResctrlGroup { path }

@@ -12,6 +12,7 @@ use locule_plan::{Document, Operation, Step, Stream};
 
 use crate::abi::*;
 use crate::failure::Error;
+use crate::interface::Interfaces;
 use crate::process::{Interrupts, dismiss, wait_status};
 use crate::request;
 use crate::socket::{self, Descriptors};
@@ -68,6 +69,8 @@ pub struct Keeper {
     watchers: [Option<Fd>; WATCHERS],
     pub processes: [Process; PROCESSES],
     connections: [Option<Fd>; CONNECTIONS],
+    /// Those moved by a creation that may still turn out to have failed.
+    pub interfaces: Interfaces,
 }
 
 struct Cell(UnsafeCell<Keeper>);
@@ -87,6 +90,7 @@ static KEEPER: Cell = Cell(UnsafeCell::new(Keeper {
     processes: [const { Process::NONE }; PROCESSES],
     watchers: [const { None }; WATCHERS],
     connections: [const { None }; CONNECTIONS],
+    interfaces: Interfaces::NONE,
 }));
 
 /// What an event is about: a kind, and an index in the kind's table.
@@ -494,14 +498,21 @@ pub fn run_hooks(
     pid: i32,
     interrupts: &Interrupts,
 ) -> Result<(), Failure> {
-    for step in document.stream(stream).flatten() {
-        let result = match step.operation {
-            Operation::Hook { .. } => hook::run(&step.operation, pid, 1, interrupts),
-            _ => Err(Errno::EINVAL.into()),
-        };
-        result.map_err(|error| error.frame(stream, &step))?;
-    }
-    Ok(())
+    document.stream(stream).flatten().try_for_each(|step| run_hook(stream, &step, pid, interrupts))
+}
+
+/// Runs one hook.
+pub fn run_hook(
+    stream: Stream,
+    step: &Step<'_>,
+    pid: i32,
+    interrupts: &Interrupts,
+) -> Result<(), Failure> {
+    let result = match step.operation {
+        Operation::Hook { .. } => hook::run(&step.operation, pid, 1, interrupts),
+        _ => Err(Errno::EINVAL.into()),
+    };
+    result.map_err(|error| error.frame(stream, step))
 }
 
 /// Carries out the Cleanup stream; what fails does not keep the rest from being done. `state` is

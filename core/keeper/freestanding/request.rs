@@ -2,7 +2,8 @@
 //! is begun here and goes on in the event loop.
 
 use locule_plan::protocol::{
-    CONTROL_NAME, GATE_NAME, Gate, Phase, Reply, Request, RequestKind, create as flag, detail, watch as watch_flag,
+    CONTROL_NAME, Failure, GATE_NAME, Gate, Phase, Reply, Request, RequestKind, create as flag,
+    detail, shutdown, watch as watch_flag,
 };
 use locule_plan::{Operation, Stream, VERSION};
 
@@ -11,8 +12,9 @@ use crate::agent;
 use crate::failure::Error;
 use crate::hook;
 use crate::keeper::{
-    Keeper, Plan, Process, clean_up, died_before_exec, read_plan, refusal, run_hooks,
+    Keeper, Plan, Process, clean_up, died_before_exec, read_plan, refusal, run_hook,
 };
+use crate::interface::Interfaces;
 use crate::process::{Interrupts, Launched, Mode, Order, Refused, abandon, launch, wait_status};
 use crate::socket::{self, Descriptors};
 use crate::system::{self, Errno, Fd, Raw};
@@ -58,6 +60,9 @@ pub fn serve(keeper: &mut Keeper, socket: Raw, born: bool) -> bool {
         RequestKind::Watch if keeper.phase().is_some() => watch(keeper, request.flags, reply),
         RequestKind::Shutdown => {
             keeper.kill_all();
+            if request.flags & shutdown::UNDO != 0 {
+                keeper.interfaces.put_back();
+            }
             send(reply.as_ref(), &Reply::Done, None);
             system::exit(0);
         }
@@ -155,6 +160,7 @@ fn create(keeper: &mut Keeper, flags: u32, reply: Option<Fd>, descriptors: &mut 
         },
         Err(reply) => Ending::Reply(reply),
     };
+    keeper.interfaces.put_back();
     // What was broken off because someone ended, rather than failed.
     let mut ended = matches!(ending, Ending::Abandoned);
     match ending {
@@ -230,7 +236,8 @@ fn build(
     };
     let interrupts = keeper.interrupts(reply.map_or(-1, Fd::raw));
     let mut launched = launch(&order, &interrupts).map_err(Ending::Refused)?;
-    let phase = match escort(&mut launched, &order, &plan, reply, &interrupts) {
+    let interfaces = &mut keeper.interfaces;
+    let phase = match escort(&mut launched, &order, &plan, reply, &interrupts, interfaces) {
         Ok(phase) => phase,
         Err(mut ending) => {
             let pidfd = abandon(launched, mode);
@@ -251,6 +258,7 @@ fn escort(
     plan: &Plan,
     reply: Option<&Fd>,
     interrupts: &Interrupts,
+    interfaces: &mut Interfaces,
 ) -> Result<Phase, Ending> {
     let gate = launched.gate.raw();
     let refused = |failure| Ending::Refused(Refused { failure, pidfd: None });
@@ -304,7 +312,8 @@ fn escort(
                 }
             }
             Some(Gate::Checkpoint) => {
-                run_hooks(&plan.document, Stream::Hooks, launched.pid, interrupts).map_err(
+                let network = descriptors.take(0);
+                at_checkpoint(plan, launched.pid, network, interrupts, interfaces).map_err(
                     |failure| {
                         // A hook that was stopped because nobody waits is no failure.
                         if failure.errno == Errno::ECANCELED.0 && failure.detail == detail::PLAIN {
@@ -323,6 +332,25 @@ fn escort(
             }
         }
     }
+}
+
+/// Carries out the Hooks stream of the first process, whose network namespace `network` is of.
+fn at_checkpoint(
+    plan: &Plan,
+    pid: i32,
+    network: Option<Fd>,
+    interrupts: &Interrupts,
+    interfaces: &mut Interfaces,
+) -> Result<(), Failure> {
+    for step in plan.document.stream(Stream::Hooks).flatten() {
+        match step.operation {
+            Operation::MoveInterface { name, new_name } => interfaces
+                .move_in(network.as_ref(), name, new_name)
+                .map_err(|error| error.frame(Stream::Hooks, &step))?,
+            _ => run_hook(Stream::Hooks, &step, pid, interrupts)?,
+        }
+    }
+    Ok(())
 }
 
 /// Whether the asker has given up, and told its caller so, before the request was read.
@@ -361,6 +389,7 @@ fn start(keeper: &mut Keeper, reply: Option<Fd>) {
         return;
     };
     let _ = socket::say(gate, Gate::Open, None);
+    keeper.interfaces.keep();
     if let Ok(answer) = system::duplicate(reply.raw(), 3) {
         keeper.set_answer(0, answer);
     }

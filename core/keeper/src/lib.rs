@@ -35,6 +35,6 @@ mod tests {
             }
         }
         assert_eq!(stack_flags, Some(6), "the stack is not executable");
-        assert!(IMAGE.len() < 96 << 10, "{} bytes", IMAGE.len());
+        assert!(IMAGE.len() < 128 << 10, "{} bytes", IMAGE.len());
     }
 }

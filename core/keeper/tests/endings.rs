@@ -78,7 +78,7 @@ fn a_host_that_dies_during_create_leaves_nothing() {
     let mut host = Command::new("sleep").arg("1000").spawn().unwrap();
     let host_pidfd = pidfd(host.id() as i32);
     let mut plan = Plan::default();
-    plan.namespaces(0).filesystems(&bundle).child(&Operation::Checkpoint {});
+    plan.namespaces(0).filesystems(&bundle).child(&Operation::Checkpoint { network: 0 });
     let (output, input) = pipe();
     let script =
         format!("echo running > /proc/{}/fd/{}; sleep 1000", std::process::id(), input.as_raw_fd());
@@ -111,7 +111,7 @@ fn creation_ends_when_nobody_wants_the_answer() {
     let Some(bundle) = Bundle::new() else { return };
     let mut keeper = Keeper::new(As::Root);
     let mut plan = Plan::default();
-    plan.namespaces(0).filesystems(&bundle).child(&Operation::Checkpoint {});
+    plan.namespaces(0).filesystems(&bundle).child(&Operation::Checkpoint { network: 0 });
     let (args, env) = (list(&["sleep", "1000"]), list(&[]));
     plan.push(
         Stream::Hooks,
@@ -218,7 +218,7 @@ fn hooks_run_at_their_points_with_the_state_on_standard_input() {
     let mut plan = Plan::default();
     plan.namespaces(0).filesystems(&bundle);
     plan.bind(&c(bundle.path("")), c"/tmp", 0, 0);
-    plan.child(&Operation::Checkpoint {}).child(&Operation::Pivot {});
+    plan.child(&Operation::Checkpoint { network: 0 }).child(&Operation::Pivot {});
     let hook = |plan: &mut Plan, stream, name: &str, log: &str| {
         let script = format!("{{ echo -n '{name} '; cat; echo; }} >> {log}");
         let (args, env) = (list(&["sh", "-c", &script]), list(&["PATH=/usr/bin:/bin"]));

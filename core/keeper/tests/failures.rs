@@ -95,7 +95,7 @@ fn a_hook_that_fails_or_hangs_is_reported() {
         [("exit 3", 0, (detail::EXIT_STATUS, 3 << 8)), ("sleep 1000", 100, (detail::TIMEOUT, 0))]
     {
         let mut plan = Plan::default();
-        plan.namespaces(0).filesystems(&bundle).child(&Operation::Checkpoint {});
+        plan.namespaces(0).filesystems(&bundle).child(&Operation::Checkpoint { network: 0 });
         let (args, env) = (list(&["sh", "-c", script]), list(&["PATH=/usr/bin:/bin"]));
         plan.push_at(
             Stream::Hooks,

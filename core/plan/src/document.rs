@@ -25,7 +25,8 @@ pub enum Stream {
     Child = 2,
     /// The new process, once the gate is open.
     Start = 3,
-    /// The keeper, at the child's [`Operation::Checkpoint`]: hooks in the runtime's namespaces.
+    /// The keeper, at the child's [`Operation::Checkpoint`]: network interfaces, then hooks in
+    /// the runtime's namespaces.
     Hooks = 4,
     /// The keeper, once the program runs: hooks.
     Poststart = 5,

@@ -209,8 +209,9 @@ operations! {
     /// was found for [`Operation::Exec`].
     57 Program { name: &'a CStr, path: &'a CStr }
     /// Tell the keeper that the child has come to the point of the runtime hooks, and wait
-    /// until it has run [`Stream::Hooks`](crate::Stream).
-    58 Checkpoint {}
+    /// until it has run [`Stream::Hooks`](crate::Stream). If `network` is 1 the keeper gets a
+    /// socket by which it knows the child's network namespace.
+    58 Checkpoint { network: u32 }
     /// Tell the keeper that the container is created, and wait for start.
     59 Gate {}
     /// `personality(2)`.
@@ -255,6 +256,15 @@ operations! {
         path: &'a CStr, args: List<'a>, env: List<'a>, timeout: u64,
         state_head: &'a CStr, state_tail: &'a CStr,
     }
+
+    // ---- Stream::Hooks, before them -----------------------------------------------------------
+
+    /// Move the interface `name` of the keeper's network namespace into the child's, as
+    /// `new_name` (the same if it is empty; a `%d` in it stands for the lowest number that is
+    /// free), with its permanent addresses of global scope, and bring it up. If the creation
+    /// fails later, the interface goes back to where it was, with its name, all its addresses
+    /// and its state; of its routes only those return that come with the addresses.
+    91 MoveInterface { name: &'a CStr, new_name: &'a CStr }
 
     // ---- Stream::Cleanup: the host is gone -------------------------------------------------------
 

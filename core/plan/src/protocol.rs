@@ -35,6 +35,8 @@ pub const WITHDRAW: u8 = 1;
 pub const MAX_DESCRIPTORS: usize = 253;
 /// How many mounts a keeper can make for a process.
 pub const MAX_PREPARED_MOUNTS: usize = 64;
+/// How many network interfaces a keeper can move.
+pub const MAX_INTERFACES: usize = 64;
 /// Name of the keeper's listening socket in the state directory.
 pub const CONTROL_NAME: &core::ffi::CStr = c"control";
 /// Name of the listening socket of a process that waits at the gate without a keeper.
@@ -73,7 +75,13 @@ pub mod watch {
     pub const STATE_ONLY: u32 = 1;
 }
 
-/// Flag bits of [`Request::flags`] of `Create` (`Exec`, `Start`, `Shutdown` and `Hooks` take 0).
+/// Flag bits of [`Request::flags`] of `Shutdown`.
+pub mod shutdown {
+    /// The creation has failed after all: what it took from the host goes back.
+    pub const UNDO: u32 = 1;
+}
+
+/// Flag bits of [`Request::flags`] of `Create` (`Exec`, `Start` and `Hooks` take 0).
 pub mod create {
     /// The keeper leaves once the container is created; init goes to the nearest subreaper.
     pub const ORPHAN: u32 = 1;
@@ -88,7 +96,7 @@ pub mod create {
 pub struct Request {
     /// What is asked.
     pub kind: RequestKind,
-    /// Bits of [`create`] or [`watch`].
+    /// Bits of [`create`], [`watch`] or [`shutdown`].
     pub flags: u32,
 }
 
@@ -209,6 +217,10 @@ pub mod detail {
     pub const ID_MAP: u16 = 19;
     /// Nobody could be reached at the path of a listening socket.
     pub const CONNECT: u16 = 20;
+    /// The interface's addresses could not be set in the new namespace.
+    pub const ADDRESSES: u16 = 21;
+    /// The interface could not be brought up in the new namespace.
+    pub const BRING_UP: u16 = 22;
 }
 
 /// A short text in a datagram, cut to fit.
@@ -364,7 +376,7 @@ impl Reply {
 pub enum Gate {
     /// To the process: the Parent or Hooks stream is done, go on.
     Proceed = 1,
-    /// From the process: at the checkpoint.
+    /// From the process: at the checkpoint; with a descriptor as the operation says.
     Checkpoint = 2,
     /// From the process: at the gate; the container is created.
     Ready = 3,

@@ -10,6 +10,7 @@ use locule_plan::{Operation, OwnedList, Stream, join, root};
 
 use super::filesystem::{self, Place};
 use super::hooks::{self, About};
+use super::interfaces;
 use super::listener::ListenerInput;
 use super::process::{self, Descriptors, ProcessInput};
 use super::{
@@ -86,7 +87,6 @@ pub(crate) fn compile_container(input: &ContainerInput<'_>) -> Result<Plan> {
     let process = spec.process().as_ref().ok_or_else(|| {
         Error::new(Category::Spec, Stage::Compile, "process is missing").at("/process")
     })?;
-    refuse_what_is_not_supported(spec)?;
     need_own_mounts(&namespaces)?;
     let mut out = Writer::default();
 
@@ -136,14 +136,6 @@ pub(crate) fn compile_container(input: &ContainerInput<'_>) -> Result<Plan> {
     process::execute(&mut out, &becoming)?;
     cleanup(&mut out, input)?;
     Ok(out.finish())
-}
-
-fn refuse_what_is_not_supported(spec: &oci::Spec) -> Result<()> {
-    let Some(linux) = spec.linux() else { return Ok(()) };
-    if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
-        return Err(unsupported("/linux/netDevices", "moving network devices"));
-    }
-    Ok(())
 }
 
 /// Setting up the root changes the mounts of everybody in the mount namespace, down to taking
@@ -424,18 +416,24 @@ fn prepare_root(
         },
     )?;
 
+    // As late as the hooks allow, which may want them: an interface that has to go back because
+    // a mount fails has lost the routes that it had.
+    let moves = interfaces::push(out, spec, input.facts)?;
+    let about = About::of(input);
+    let mut hooked = false;
     if let Some(hooks) = spec.hooks() {
         let lists =
             [("prestart", prestart(hooks)), ("createRuntime", hooks.create_runtime().as_ref())];
-        let about = About::of(input);
-        let mut any = false;
         for (name, list) in lists {
-            any |= list.is_some_and(|list| !list.is_empty());
+            hooked |= list.is_some_and(|list| !list.is_empty());
             hooks::push(out, Stream::Hooks, name, list, &about, "creating")?;
         }
-        if any {
-            out.child("/hooks", &Operation::Checkpoint {});
-        }
+    }
+    if moves || hooked {
+        let pointer = if hooked { "/hooks" } else { "/linux/netDevices" };
+        out.child(pointer, &Operation::Checkpoint { network: moves.into() });
+    }
+    if let Some(hooks) = spec.hooks() {
         let list = hooks.create_container().as_ref();
         hooks::push(out, Stream::Child, "createContainer", list, &about, "creating")?;
     }

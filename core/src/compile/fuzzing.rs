@@ -22,6 +22,7 @@ fn facts(caller: Caller) -> HostFacts {
         euid: 0,
         egid: 0,
         privileged: true,
+        network_admin: true,
         in_user_namespace: false,
         setgroups_denied: false,
         selinux: true,
@@ -45,6 +46,7 @@ fn facts(caller: Caller) -> HostFacts {
             euid: 1000,
             egid: 100,
             privileged: false,
+            network_admin: false,
             root_entries: vec![
                 RootEntry { name: "bin".into(), link: Some("usr/bin".into()) },
                 RootEntry { name: "usr".into(), link: None },

@@ -10,6 +10,7 @@ mod filesystem;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod hooks;
+mod interfaces;
 mod listener;
 mod print;
 mod process;
@@ -41,6 +42,8 @@ pub struct HostFacts {
     pub egid: u32,
     /// Whether the caller has `CAP_SYS_ADMIN` in its user namespace.
     pub privileged: bool,
+    /// Whether the caller has `CAP_NET_ADMIN` in its user namespace.
+    pub network_admin: bool,
     /// Whether this is a user namespace below the machine's own: what is privileged here is
     /// not there, where the cgroups and the mounts come from.
     pub in_user_namespace: bool,

@@ -27,6 +27,7 @@ fn root_facts() -> HostFacts {
         euid: 0,
         egid: 0,
         privileged: true,
+        network_admin: true,
         in_user_namespace: false,
         setgroups_denied: false,
         selinux: false,
@@ -46,6 +47,7 @@ fn user_facts() -> HostFacts {
         euid: 1000,
         egid: 100,
         privileged: false,
+        network_admin: false,
         root_entries: vec![
             entry("bin", Some("usr/bin")),
             entry("etc", None),
@@ -162,6 +164,7 @@ fn full() -> Value {
                               "flags": ["MPOL_F_STATIC_NODES", "MPOL_F_NUMA_BALANCING"] },
             "maskedPaths": ["/proc/kcore"],
             "readonlyPaths": ["/proc/sys"],
+            "netDevices": { "ens5": { "name": "eth0" }, "ens4": {}, "ens6": { "name": "data%d" } },
         },
         "annotations": { "org.example.team": "blue" },
     })
@@ -252,9 +255,30 @@ fn maps_that_need_a_helper_are_refused_where_there_is_none() {
 }
 
 #[test]
-fn a_field_that_is_not_carried_out_is_refused_and_not_ignored() {
+fn network_devices_take_power_over_the_network_of_the_host() {
+    for (privileged, network_admin) in [(false, false), (true, false), (false, true)] {
+        let facts = HostFacts { privileged, network_admin, ..root_facts() };
+        let mut config = rootless();
+        let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.push(json!({ "type": "network" }));
+        config["linux"]["netDevices"] = json!({ "eth0": {} });
+        if privileged {
+            compile_with(&config, &root_facts(), Rootfs::Direct).unwrap();
+        } else {
+            config["linux"]["uidMappings"][0]["hostID"] = json!(0);
+            config["linux"]["gidMappings"][0]["hostID"] = json!(0);
+        }
+        let error = compile_with(&config, &facts, Rootfs::Direct).unwrap_err();
+        assert_eq!(error.category(), Category::Permission);
+        assert_eq!(error.pointer(), Some("/linux/netDevices"));
+        assert!(error.advice().unwrap().contains("CAP_NET_ADMIN"));
+    }
+}
+
+#[test]
+fn more_network_devices_than_the_keeper_moves_are_refused() {
     let mut config = full();
-    config["linux"]["netDevices"] = json!({ "eth0": {} });
+    config["linux"]["netDevices"] = (0..65).map(|n| (format!("ens{n}"), json!({}))).collect();
     let error = compile_with(&config, &root_facts(), Rootfs::Direct).unwrap_err();
     assert_eq!(error.category(), Category::Unsupported);
     assert_eq!(error.pointer(), Some("/linux/netDevices"));

@@ -298,7 +298,7 @@ impl Begun<'_> {
 impl Drop for Begun<'_> {
     fn drop(&mut self) {
         if let Some(keeper) = &self.keeper {
-            keeper.dismiss();
+            keeper.dismiss(protocol::shutdown::UNDO);
         }
         if let Some(leaving) = &self.leaving {
             // Without its socket it leaves even if it never understood a request.
@@ -366,9 +366,10 @@ impl Keeper {
         request(&self.0, create, &fds, &deadline, Stage::Spawn)
     }
 
-    /// Makes it kill what it has and leave, and waits until all that is dead.
-    pub(super) fn dismiss(&self) {
-        let shutdown = Request { kind: RequestKind::Shutdown, flags: 0 };
+    /// Makes it kill what it has and leave, and waits until all that is dead. `flags` are
+    /// [`protocol::shutdown`] bits.
+    pub(super) fn dismiss(&self, flags: u32) {
+        let shutdown = Request { kind: RequestKind::Shutdown, flags };
         let deadline = Deadline::within(Some(Duration::from_secs(10)), None);
         let replies = request(&self.0, shutdown, &[], &deadline, Stage::Delete);
         // Where no descriptor is left for an answer, the end of its socket is one. It may have

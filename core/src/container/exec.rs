@@ -28,7 +28,7 @@ pub(super) struct OwnKeeper {
 
 impl Drop for OwnKeeper {
     fn drop(&mut self) {
-        self.keeper.dismiss();
+        self.keeper.dismiss(0);
         let _ = self.dir.remove();
     }
 }

@@ -7,6 +7,7 @@ use crate::cgroup::Hierarchies;
 use crate::compile::{HostFacts, IdMappers, RootEntry};
 use crate::{Error, Result, Stage};
 
+const CAP_NET_ADMIN: u32 = 12;
 const CAP_SYS_ADMIN: u32 = 21;
 
 impl HostFacts {
@@ -14,7 +15,8 @@ impl HostFacts {
     pub fn gather(no_cgroups: bool) -> Result<HostFacts> {
         // SAFETY: these calls cannot fail.
         let (euid, egid) = unsafe { (libc::geteuid(), libc::getegid()) };
-        let privileged = effective_capabilities()? & (1 << CAP_SYS_ADMIN) != 0;
+        let capabilities = effective_capabilities()?;
+        let privileged = capabilities & (1 << CAP_SYS_ADMIN) != 0;
         let last_capability = fs::read_to_string("/proc/sys/kernel/cap_last_cap")
             .ok()
             .and_then(|text| text.trim().parse().ok())
@@ -25,6 +27,7 @@ impl HostFacts {
             euid,
             egid,
             privileged,
+            network_admin: capabilities & (1 << CAP_NET_ADMIN) != 0,
             in_user_namespace,
             setgroups_denied: privileged && setgroups.trim() == "deny",
             selinux: Path::new("/sys/fs/selinux/enforce").exists(),

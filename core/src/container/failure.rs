@@ -98,6 +98,9 @@ fn of_value(name: &str, errno: i32) -> Option<Category> {
             | "ResourceLimit" | "MemoryPolicy",
             libc::EINVAL | libc::ERANGE,
         ) => Some(Category::Spec),
+        ("MoveInterface", libc::ENODEV) => Some(Category::NotFound),
+        ("MoveInterface", libc::EEXIST) => Some(Category::Spec),
+        ("MoveInterface", libc::EINVAL) => Some(Category::Unsupported),
         // There is no devpts.
         ("Terminal", libc::ENOENT) => Some(Category::Spec),
         // No security module takes the label.
@@ -138,11 +141,15 @@ fn message(name: &str, failure: &Failure, subject: &str) -> String {
         detail::TARGET if matches!(name, "Mount" | "Bind" | "Attach" | "Remount") => {
             format!("open or create the mount target{about} in the root")
         }
+        detail::SOURCE if name == "MoveInterface" => format!("find the network interface{about}"),
         detail::SOURCE if name != "Terminal" => format!("open the mount source{about}"),
         detail::OPTION => format!("filesystem option{about} was refused"),
         detail::ATTRIBUTES => format!("set the mount attributes of{about}"),
         detail::ATTACH => format!("attach the mount at{about}"),
         detail::ID_MAP => format!("map the ids of the mount at{about}"),
+        detail::MISMATCH if name == "MoveInterface" => {
+            format!("the container's network namespace has an interface{about} already")
+        }
         detail::MISMATCH => format!("{}: something else is there", what(name, &about)),
         detail::CONNECT => format!("failed to connect with seccomp agent at{about}"),
         detail::EXIT_STATUS => format!("{} {}", what(name, &about), ended()),
@@ -154,6 +161,8 @@ fn message(name: &str, failure: &Failure, subject: &str) -> String {
         detail::OUTSIDE_ROOT => {
             format!("the working directory{about} is outside of the container's root")
         }
+        detail::ADDRESSES => format!("keep the addresses of the network interface{about}"),
+        detail::BRING_UP => format!("bring up the network interface{about} in the container"),
         detail::NOT_GENUINE => format!("{}: it is not the genuine file", what(name, &about)),
         _ if matches!(name, "Program" | "Exec") => format!("exec:{about}"),
         _ => what(name, &about),
@@ -216,6 +225,7 @@ fn what(name: &str, about: &str) -> String {
         "MemoryPolicy" => "set the memory policy",
         "Affinity" => "set the processors to run on",
         "SecurityLabel" => "set the security label",
+        "MoveInterface" => "move into the container the network interface",
         other => other,
     };
     format!("{verb}{about}")
@@ -241,9 +251,8 @@ fn stage_of(stream: u32, name: &str) -> Stage {
         "Directory" | "Symlink" | "IdMap" | "Mount" | "Bind" | "Attach" | "ReadonlyPath"
         | "MaskPath" | "Remount" => Stage::Mounts,
         "MakeDevice" => Stage::Devices,
-        "Hostname" | "Domainname" | "Sysctl" | "LoopbackUp" | "EnterResctrlGroup" => {
-            Stage::Settings
-        }
+        "Hostname" | "Domainname" | "Sysctl" | "LoopbackUp" | "EnterResctrlGroup"
+        | "MoveInterface" => Stage::Settings,
         "Terminal" | "Descriptor" => Stage::Stdio,
         "Seccomp" | "Listener" => Stage::Seccomp,
         "Hook" => Stage::Hook,
@@ -312,6 +321,20 @@ fn hint(name: &str, failure: &Failure) -> Option<&'static str> {
         ("SecurityLabel", libc::EINVAL) => {
             Some("this machine runs without the security module that the label is for")
         }
+        ("MoveInterface", libc::EPERM) => Some(
+            "it takes CAP_NET_ADMIN in the host's network namespace, which root of a user \
+             namespace may not have",
+        ),
+        ("MoveInterface", libc::ENODEV) => {
+            Some("ip link lists the interfaces that there are in this network namespace")
+        }
+        ("MoveInterface", libc::EEXIST) => Some(
+            "give it another name, or a template such as \"eth%d\", for which the first number is \
+             taken that is free",
+        ),
+        ("MoveInterface", libc::EINVAL) => Some(
+            "some interfaces cannot leave their network namespace, such as lo; ip netns(8) has more",
+        ),
         ("MemoryPolicy", libc::ENOSYS) => {
             Some("a memory policy takes a kernel with NUMA, CONFIG_NUMA; this one has none")
         }

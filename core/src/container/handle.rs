@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use locule_plan::protocol::{Gate, Phase, Reply, Request, RequestKind, watch};
+use locule_plan::protocol::{Gate, Phase, Reply, Request, RequestKind, shutdown, watch};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::configuration::Configuration;
@@ -324,7 +324,7 @@ impl Container {
             }
         }
         if let Some(keeper) = &self.0.keeper {
-            keeper.dismiss();
+            keeper.dismiss(0);
         } else {
             // Nobody else waits for it here, so see it dead before its cgroup is removed.
             let _ = self.0.init.wait(Some(PATIENCE), None);
@@ -544,7 +544,8 @@ pub(super) fn reclaim(runtime: &Runtime, id: &str) -> Result<bool> {
     // The lock is free, so the creator is dead, or the host of a finished one is. A keeper that
     // lives is doing the same at this moment, or, if it was to be detached, waits for requests.
     if let Ok(control) = Channel::connect(&dir, "control") {
-        Keeper(control, None).dismiss();
+        let flags = if record.init.is_none() { shutdown::UNDO } else { 0 };
+        Keeper(control, None).dismiss(flags);
     }
     if let Some(pidfd) = record.init.and_then(|init| init.open()) {
         let _ = send_signal(&pidfd, libc::SIGKILL);

@@ -1,5 +1,6 @@
 //! Namespaces that a configuration joins by path, and that turn out to be this process's own:
-//! what it says about them would change the host. Only the machine can tell.
+//! what it says about them would change the host. Only the machine can tell. A thread may have
+//! left its process's namespaces, and the container would be started from those of the caller's.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -39,7 +40,12 @@ fn setting_of(spec: &Spec, kind: LinuxNamespaceType) -> Option<(String, String)>
             }
         }
     }
-    let sysctl = spec.linux().as_ref()?.sysctl().as_ref()?;
+    let linux = spec.linux().as_ref()?;
+    let devices = linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty());
+    if kind == LinuxNamespaceType::Network && devices {
+        return Some(("/linux/netDevices".to_owned(), "netDevices".to_owned()));
+    }
+    let sysctl = linux.sysctl().as_ref()?;
     let of_it = |name: &&String| {
         let path = vocabulary::sysctl_path(name);
         path.and_then(|path| vocabulary::sysctl_namespace(&path)) == Some(kind)
@@ -57,7 +63,7 @@ fn is_own(kind: LinuxNamespaceType, path: &Path) -> bool {
     };
     // What cannot be looked at is told when it is opened.
     let identity = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
-    let own = identity(&Path::new("/proc/self/ns").join(file));
+    let own = identity(&Path::new("/proc/thread-self/ns").join(file));
     own.is_some() && identity(path) == own
 }
 

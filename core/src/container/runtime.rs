@@ -135,6 +135,7 @@ impl Runtime {
             idmapped_mounts: true,
             intel_rdt: true,
             memory_policy: true,
+            net_devices: true,
             ..Default::default()
         })
     }

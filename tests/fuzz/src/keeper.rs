@@ -953,7 +953,7 @@ impl Step {
             Step::Personality(persona) => child(&Operation::Personality { persona: *persona }),
             Step::NewSession => child(&Operation::NewSession {}),
             Step::Loopback => child(&Operation::LoopbackUp {}),
-            Step::Checkpoint => child(&Operation::Checkpoint {}),
+            Step::Checkpoint => child(&Operation::Checkpoint { network: 0 }),
             Step::Odd(step) => step.push(out),
         }
     }

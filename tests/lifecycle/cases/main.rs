@@ -14,6 +14,7 @@ mod life;
 mod limits;
 mod mounts;
 mod namespaces;
+mod network;
 mod notify;
 mod older;
 mod parentage;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
             ("process", process::CASES),
             ("mounts", mounts::CASES),
             ("namespaces", namespaces::CASES),
+            ("network", network::CASES),
             ("notify", notify::CASES),
             ("older", older::CASES),
             ("rootless", rootless::CASES),
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
             hooks::HELPERS,
             parentage::HELPERS,
             rootless::HELPERS,
+            network::HELPERS,
             insiders::HELPERS,
         ]
         .concat(),

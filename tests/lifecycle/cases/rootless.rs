@@ -23,7 +23,7 @@ pub const HELPERS: &[Case] =
 const USER: u32 = 54321;
 
 /// Runs a helper as this user, with a state directory of its own.
-fn as_user(t: &Test, helper: &str, through: &[&str]) {
+pub fn as_user(t: &Test, helper: &str, through: &[&str]) {
     t.need_root();
     std::fs::create_dir_all(&t.state_dir).expect("mkdir");
     chown(&t.state_dir, Some(USER), Some(USER)).expect("chown");

@@ -241,6 +241,8 @@ fn check_net_devices(linux: &Linux, namespaces: Namespaces) -> Result<()> {
     if !namespaces.has(LinuxNamespaceType::Network) {
         return Err(refuse("/linux/netDevices", "netDevices needs a network namespace"));
     }
+    let mut devices: Vec<_> = devices.iter().collect();
+    devices.sort_by_key(|(host, _)| *host); // the same one is refused every time
     let mut names = HashSet::new();
     for (host, device) in devices {
         let pointer = member("/linux/netDevices", host);
@@ -248,7 +250,7 @@ fn check_net_devices(linux: &Linux, namespaces: Namespaces) -> Result<()> {
             return Err(refuse(pointer, format!("{host:?} is not the name of an interface")));
         }
         let name = device.name().as_deref().filter(|name| !name.is_empty()).unwrap_or(host);
-        if !is_interface_name(&name.replace("%d", "0")) {
+        if !is_interface_name(&name.replacen("%d", "0", 1)) {
             let message = format!("{name:?} is not the name of an interface");
             return Err(refuse(format!("{pointer}/name"), message));
         }
