@@ -136,7 +136,7 @@ demo: deps stage $(PYTHON)
 	@echo "=== Python ==="
 	@$(PYTHON) bindings/python/examples/run.py
 
-test: deps lint test-rust test-abi test-python test-go test-refusals test-invariants test-soak test-fuzz
+test: deps lint test-rust test-abi test-python test-go test-refusals test-invariants test-soak test-fuzz test-vm
 
 test-rust:
 	$(CARGO) test --workspace

@@ -98,7 +98,8 @@ const char *locule_version(void);
 /**
  * Returns 1 if the library that runs has this feature, else 0, also for NULL. In 0.1:
  * "cancel", "container", "detach", "events", "exec", "explain", "parentage", "pass-fds",
- * "rootfs-overlay", "seccomp-listener", "spec", "terminal". What this machine can do says
+ * "rootfs-overlay", "seccomp-listener", "spec", "systemd", "terminal", "watch". What this machine
+ * can do says
  * locule_runtime_features_json.
  *
  * Any thread. Does not block. Since 0.1.
@@ -347,6 +348,22 @@ void locule_cancel_unref(locule_cancel *cancel);
 /** Do not touch cgroups at all. */
 #define LOCULE_RUNTIME_NO_CGROUPS 1
 
+/**
+ * Leave annotations alone that change what is done. With LOCULE_CGROUPS_SYSTEMD
+ * org.systemd.property.NAME sets any property of the container's unit: who may write annotations
+ * could do so.
+ */
+#define LOCULE_RUNTIME_IGNORE_ANNOTATIONS 2
+
+/** The library makes the containers' cgroups itself, with directories in every hierarchy. */
+#define LOCULE_CGROUPS_CGROUPFS 0
+
+/**
+ * systemd makes them, with a scope for each container: that of the machine for root, the user's
+ * own for an ordinary user. Needs cgroup v2 alone.
+ */
+#define LOCULE_CGROUPS_SYSTEMD 1
+
 /** The plan as text for people, a line a step. */
 #define LOCULE_EXPLAIN_TEXT 0
 /** The plan as JSON. */
@@ -365,6 +382,13 @@ struct locule_runtime_opts {
     const char *state_dir;
     /** The keeper executable. NULL: the one inside this library, else an installed one. */
     const char *keeper_path;
+    /**
+     * Who makes the containers' cgroups, one of LOCULE_CGROUPS_*; 0 with
+     * LOCULE_RUNTIME_NO_CGROUPS.
+     */
+    uint32_t cgroup_manager;
+    /** 0. */
+    uint32_t reserved;
 };
 
 /**
@@ -578,6 +602,28 @@ struct locule_stdio {
 /** The parent is the calling process: it gets SIGCHLD and may wait for it. The keeper leaves. */
 #define LOCULE_PARENTAGE_CHILD 2
 
+/** The container ran out of memory: LOCULE_EVENT_OOM. */
+#define LOCULE_WATCH_OOM 1
+
+/**
+ * Its processes had to wait for a resource too long: LOCULE_EVENT_PRESSURE. Needs cgroup v2
+ * alone.
+ */
+#define LOCULE_WATCH_PRESSURE 2
+
+/** A processor. */
+#define LOCULE_RESOURCE_CPU 1
+/** Memory. */
+#define LOCULE_RESOURCE_MEMORY 2
+/** Block devices. */
+#define LOCULE_RESOURCE_IO 3
+
+/**
+ * Count the time in which all processes that could run had to wait at once; else that in which
+ * at least one had to.
+ */
+#define LOCULE_WATCH_FULL 1
+
 /** Send the signal to every process of the container. */
 #define LOCULE_SIGNAL_ALL 1
 
@@ -654,6 +700,25 @@ struct locule_exec_opts {
      * what it waits for may be the answer to a notification. Feature "seccomp-listener".
      */
     const int *seccomp_listener;
+};
+
+/** What to be told of. All but `size` and `kind` are for LOCULE_WATCH_PRESSURE and else 0. */
+struct locule_watch_opts {
+    /** sizeof(struct locule_watch_opts). */
+    size_t size;
+    /** 0 or LOCULE_WATCH_FULL. */
+    uint64_t flags;
+    /** One of LOCULE_WATCH_*. */
+    uint32_t kind;
+    /** What they wait for: one of LOCULE_RESOURCE_*. */
+    uint32_t resource;
+    /** How long is too long: the time of waiting within a window, added up, in microseconds. */
+    uint64_t stall_us;
+    /**
+     * The window, 500,000 to 10,000,000 microseconds. For an ordinary user a multiple of two
+     * seconds. There is one event in a window at most.
+     */
+    uint64_t window_us;
 };
 
 /**
@@ -752,13 +817,26 @@ int locule_container_resume(locule_container *container, locule_error **err);
  * Changes the container's resource limits: `json` is `len` bytes of a `linux.resources`
  * object as in config.json; what is absent stays as it is.
  *
- * Any thread. Does not block. Fails with LOCULE_E_INVALID, LOCULE_E_SPEC, LOCULE_E_STATE,
- * LOCULE_E_UNSUPPORTED, LOCULE_E_PERMISSION, LOCULE_E_SYSTEM. Since 0.1.
+ * Any thread. Does not block, but for systemd's answer with LOCULE_CGROUPS_SYSTEMD. Fails with
+ * LOCULE_E_INVALID, LOCULE_E_SPEC, LOCULE_E_STATE, LOCULE_E_UNSUPPORTED, LOCULE_E_PERMISSION,
+ * LOCULE_E_SYSTEM. Since 0.1.
  */
 int locule_container_update_json(locule_container *container,
                                  const void *json,
                                  size_t len,
                                  locule_error **err);
+
+/**
+ * Has locule_runtime_dispatch of the container's runtime tell, from now on, when this happens,
+ * until the container is gone or the host has given back its last reference to this handle.
+ * What is watched for already is not told twice.
+ *
+ * Any thread. Does not block. Fails with LOCULE_E_INVALID, LOCULE_E_NOT_FOUND,
+ * LOCULE_E_UNSUPPORTED, LOCULE_E_PERMISSION, LOCULE_E_RESOURCE, LOCULE_E_SYSTEM. Since 0.1.
+ */
+int locule_container_watch(locule_container *container,
+                           const struct locule_watch_opts *opts,
+                           locule_error **err);
 
 /**
  * Stores in *out what the container uses, as a JSON object. The caller frees it with
@@ -940,6 +1018,10 @@ void locule_process_unref(locule_process *process);
 
 /** A process has ended. */
 #define LOCULE_EVENT_EXITED 1
+/** A container that is watched for it ran out of memory. */
+#define LOCULE_EVENT_OOM 2
+/** Processes of a container that is watched for it had to wait too long. */
+#define LOCULE_EVENT_PRESSURE 3
 
 /**
  * What happened, one of LOCULE_EVENT_*. 0 for NULL. A callback returns 0 for a kind that it
@@ -960,7 +1042,7 @@ const char *locule_event_container_id(const locule_event *event);
  * The process. Borrowed from the event: to keep it, take a reference with
  * locule_process_ref. The handle is another one than the host has from locule_container_exec
  * or locule_container_init; the container's id and the pid tell which process it is. NULL for
- * NULL.
+ * NULL, and for an event that is not LOCULE_EVENT_EXITED.
  *
  * Only in the callback. Does not block. Since 0.1.
  */
@@ -969,9 +1051,30 @@ locule_process *locule_event_process(const locule_event *event);
 /**
  * Stores in *out how the process ended.
  *
- * Only in the callback. Does not block. Fails with LOCULE_E_INVALID. Since 0.1.
+ * Only in the callback. Does not block. Fails with LOCULE_E_INVALID, also for an event that is
+ * not LOCULE_EVENT_EXITED. Since 0.1.
  */
 int locule_event_exit(const locule_event *event, struct locule_exit *out, locule_error **err);
+
+/**
+ * How many processes of the container the kernel has killed for want of memory by now. With
+ * cgroup v1 the kernel reports that memory ran out before it kills. 0 for NULL, and for an event
+ * that is not LOCULE_EVENT_OOM.
+ *
+ * Only in the callback. Does not block. Since 0.1.
+ */
+uint64_t locule_event_oom_kills(const locule_event *event);
+
+/**
+ * Stores in *out what a LOCULE_EVENT_PRESSURE was watched for, as it was given to
+ * locule_container_watch.
+ *
+ * Only in the callback. Does not block. Fails with LOCULE_E_INVALID, also for another event.
+ * Since 0.1.
+ */
+int locule_event_pressure(const locule_event *event,
+                          struct locule_watch_opts *out,
+                          locule_error **err);
 
 #ifdef __cplusplus
 }

@@ -184,7 +184,7 @@ func (c *Cmd) startProcess(ctx context.Context) error {
 	c.process = newProcess(lib)
 	events, id := &c.Container.events, c.Container.id
 	c.process.ended = func(pid int, status ExitStatus) {
-		events.publish(Event{EventExited, id, pid, status})
+		events.publish(Event{Kind: EventExited, ID: id, Pid: pid, Status: status})
 	}
 	return nil
 }

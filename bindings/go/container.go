@@ -37,6 +37,7 @@ type Container struct {
 	copyErr error         // written before
 
 	closing sync.Once
+	runtime *Runtime
 	events  hub
 }
 
@@ -60,9 +61,9 @@ func (c *Container) openPipes(config *createConfig) (err error) {
 	return nil
 }
 
-// adopt makes lib the container of the handle.
-func (c *Container) adopt(lib *liblocule.Container) error {
-	c.lib, c.id = lib, lib.ID()
+// adopt makes lib, of this runtime, the container of the handle.
+func (c *Container) adopt(r *Runtime, lib *liblocule.Container) error {
+	c.runtime, c.lib, c.id = r, lib, lib.ID()
 	init, err := lib.Init()
 	if err != nil {
 		return err
@@ -259,6 +260,9 @@ func (c *Container) Close() error {
 		}
 		if c.init != nil {
 			c.init.close()
+		}
+		if c.runtime != nil {
+			c.runtime.listeners.remove(c)
 		}
 		if c.lib != nil {
 			c.lib.Close()

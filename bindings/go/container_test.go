@@ -304,6 +304,28 @@ func TestKillKillsEverything(t *testing.T) {
 	}
 }
 
+func TestEventsTellThatMemoryRanOut(t *testing.T) {
+	needRoot(t)
+	ctx := testContext(t)
+	s := spec(t, "sh", "-c", "tail -c 100000000 /dev/zero >/dev/null; sleep 1000")
+	limit := int64(8 << 20)
+	s.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit, Swap: &limit}}
+	c := create(t, openRuntime(t), s)
+	check(t, c.WatchOOM(ctx))
+	check(t, c.Start(ctx))
+	for event, err := range c.Events(ctx) {
+		check(t, err)
+		if event.Kind != EventOOM || event.ID != c.ID() {
+			t.Errorf("%+v", event)
+		}
+		break
+	}
+	pressure := Pressure{Resource: ResourceCPU, Stall: 3 * time.Second, Window: time.Second}
+	if c.WatchPressure(ctx, pressure) == nil {
+		t.Error("a stall that is longer than the window was taken")
+	}
+}
+
 func TestEvents(t *testing.T) {
 	ctx := testContext(t)
 	c := sleeper(t, openRuntime(t))

@@ -1,30 +1,47 @@
 package locule
 
-// Events: what happens to a container's processes.
+// Events: what happens to a container and its processes.
 
 import (
 	"context"
 	"iter"
 	"sync"
+
+	"github.com/locule/locule/bindings/go/internal/liblocule"
 )
 
 // EventKind is what happened.
 type EventKind uint32
 
-// EventExited says that a process has ended. Later versions may add kinds.
-const EventExited EventKind = 1
+// Later versions may add kinds.
+const (
+	// EventExited says that a process has ended.
+	EventExited EventKind = liblocule.EventExited
+	// EventOOM says that the container ran out of memory: see [Container.WatchOOM].
+	EventOOM EventKind = liblocule.EventOOM
+	// EventPressure says that processes had to wait too long: see [Container.WatchPressure].
+	EventPressure EventKind = liblocule.EventPressure
+)
 
-// Event is something that happened to a process of a container.
+// Event is something that happened to a container or a process of it.
 type Event struct {
-	Kind   EventKind
-	ID     string // the container's
-	Pid    int    // of the process, as this process sees it
+	Kind EventKind
+	ID   string // the container's
+
+	// With EventExited: the process, as this process sees it, and how it ended.
+	Pid    int
 	Status ExitStatus
+
+	// With EventOOM: how many processes the kernel has killed by now. With cgroup v1 it reports
+	// that memory ran out before it kills.
+	Kills uint64
+	// With EventPressure: what the processes had to wait for.
+	Resource Resource
 }
 
 // Events yields what happens from now on to the first process and to those that are started
-// with [Container.Command] of this handle. The end of the first process is the last event. If
-// ctx ends, or the handle is closed, the last pair has the error.
+// with [Container.Command] of this handle, and what it is watched for. The end of the first
+// process is the last event. If ctx ends, or the handle is closed, the last pair has the error.
 func (c *Container) Events(ctx context.Context) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		s := c.events.subscribe()
@@ -49,7 +66,7 @@ func (c *Container) Events(ctx context.Context) iter.Seq2[Event, error] {
 				if err := wrap(ctx, "events", c.id, c.init.err); err != nil {
 					yield(Event{}, err)
 				} else {
-					yield(Event{EventExited, c.id, c.init.pid, c.init.status}, nil)
+					yield(Event{Kind: EventExited, ID: c.id, Pid: c.init.pid, Status: c.init.status}, nil)
 				}
 				return
 			}

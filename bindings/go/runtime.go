@@ -18,7 +18,10 @@ import (
 
 // Runtime is a place where containers are kept. All methods may be called by any number of
 // goroutines at once.
-type Runtime struct{ lib *liblocule.Runtime }
+type Runtime struct {
+	lib       *liblocule.Runtime
+	listeners listeners
+}
 
 // Option is a choice for [Open].
 type Option func(*openConfig)
@@ -26,6 +29,7 @@ type Option func(*openConfig)
 type openConfig struct {
 	stateDir, keeper string
 	flags            uint64
+	cgroups          uint32
 }
 
 // WithStateDir keeps containers in this directory, which is made if missing. The default is
@@ -45,6 +49,19 @@ func WithoutCgroups() Option {
 	return func(c *openConfig) { c.flags |= liblocule.RuntimeNoCgroups }
 }
 
+// WithSystemd has systemd make the containers' cgroups, with a scope for each: that of the
+// machine for root, the user's own for an ordinary user. Without it the library makes them itself.
+func WithSystemd() Option {
+	return func(c *openConfig) { c.cgroups = liblocule.CgroupsSystemd }
+}
+
+// IgnoreAnnotations leaves annotations alone that change what is done. With [WithSystemd]
+// org.systemd.property.NAME sets any property of a container's scope, and who may write
+// annotations could do so.
+func IgnoreAnnotations() Option {
+	return func(c *openConfig) { c.flags |= liblocule.RuntimeIgnoreAnnotations }
+}
+
 // Version is the version of liblocule that runs, such as "0.1.0".
 func Version() string { return liblocule.Version() }
 
@@ -59,11 +76,11 @@ func Open(opts ...Option) (*Runtime, error) {
 	for _, opt := range opts {
 		opt(&config)
 	}
-	lib, err := liblocule.NewRuntime(config.stateDir, config.keeper, config.flags)
+	lib, err := liblocule.NewRuntime(config.stateDir, config.keeper, config.flags, config.cgroups)
 	if err != nil {
 		return nil, wrap(context.Background(), "open", "", err)
 	}
-	return &Runtime{lib}, nil
+	return &Runtime{lib: lib, listeners: listeners{lib: lib}}, nil
 }
 
 // Close gives the runtime up. Containers and their handles go on. It may be called more than
@@ -117,7 +134,7 @@ func (r *Runtime) create(ctx context.Context, c *Container, id string, spec *spe
 	c.stdio = &config.stdio
 	lib, err := r.createLib(ctx, id, spec, config)
 	if err == nil {
-		if err = wrap(ctx, "create", id, c.adopt(lib)); err != nil {
+		if err = wrap(ctx, "create", id, c.adopt(r, lib)); err != nil {
 			c.scrap()
 		}
 	}
@@ -170,7 +187,7 @@ func (r *Runtime) Load(ctx context.Context, id string) (*Container, error) {
 	}
 	c := &Container{stdio: new(stdio), copied: make(chan struct{})}
 	close(c.copied)
-	if err := c.adopt(lib); err != nil {
+	if err := c.adopt(r, lib); err != nil {
 		c.Close()
 		return nil, wrap(ctx, "load", id, err)
 	}

@@ -81,7 +81,15 @@ func (p *process) close() {
 	p.lib.Close()
 }
 
-// watcher is the set of all processes that somebody waits for. There is an epoll descriptor
+// watched is something with a descriptor that becomes readable.
+type watched interface {
+	// look sees what there is; it returns true if nothing more will come.
+	look() bool
+	// finish says that nothing will be known any more.
+	finish(status ExitStatus, err error)
+}
+
+// watcher is the set of all descriptors that somebody waits for. There is an epoll descriptor
 // and a goroutine only while there are any.
 var watcher watchers
 
@@ -93,15 +101,22 @@ type watchers struct {
 type epollSet struct {
 	fd      int
 	file    *os.File // owns fd
-	watched map[int]*process
+	watched map[int]watched
 }
 
 // add watches p until it has ended or is removed. Called with p's lock.
 func (w *watchers) add(p *process) error {
 	fd, err := p.lib.FD()
-	if err != nil {
-		return err
+	if err == nil {
+		err = w.addFD(fd, p)
 	}
+	if err == nil {
+		p.fd = fd
+	}
+	return err
+}
+
+func (w *watchers) addFD(fd int, what watched) (err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	set := w.set
@@ -117,8 +132,7 @@ func (w *watchers) add(p *process) error {
 		}
 		return os.NewSyscallError("epoll_ctl", err)
 	}
-	p.fd = fd
-	set.watched[fd] = p
+	set.watched[fd] = what
 	if w.set == nil {
 		w.set = set
 		go w.run(set)
@@ -137,15 +151,17 @@ func newEpollSet() (*epollSet, error) {
 		return nil, os.NewSyscallError("fcntl", err)
 	}
 	file := os.NewFile(uintptr(fd), "locule processes")
-	return &epollSet{fd: fd, file: file, watched: make(map[int]*process)}, nil
+	return &epollSet{fd: fd, file: file, watched: make(map[int]watched)}, nil
 }
 
 // remove undoes add. Called with p's lock.
-func (w *watchers) remove(p *process) {
+func (w *watchers) remove(p *process) { w.removeFD(p.fd, p) }
+
+func (w *watchers) removeFD(fd int, what watched) {
 	w.mu.Lock()
 	var empty *epollSet
-	if w.set != nil && w.set.watched[p.fd] == p {
-		empty = w.forget(p.fd)
+	if w.set != nil && w.set.watched[fd] == what {
+		empty = w.forget(fd)
 	}
 	w.mu.Unlock()
 	// Without the lock: Close waits for run to leave the netpoller.

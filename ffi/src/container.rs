@@ -4,7 +4,9 @@ use std::ffi::{CString, c_char, c_int, c_void};
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::ptr;
+use std::time::Duration;
 
+use locule::cgroup::{Resource, Trigger, Watch};
 use locule::{
     Container, CreateOptions, Error, ExecOptions, OnHostExit, Parentage, Result, Rootfs, Source,
 };
@@ -182,6 +184,96 @@ unsafe fn listener<'a>(socket: *const c_int) -> Result<Option<BorrowedFd<'a>>> {
     match unsafe { socket.as_ref() } {
         Some(&socket) => descriptor(socket, "opts.seccomp_listener").map(Some),
         None => Ok(None),
+    }
+}
+
+/// The container ran out of memory: LOCULE_EVENT_OOM.
+pub const LOCULE_WATCH_OOM: u32 = 1;
+/// Its processes had to wait for a resource too long: LOCULE_EVENT_PRESSURE. Needs cgroup v2
+/// alone.
+pub const LOCULE_WATCH_PRESSURE: u32 = 2;
+
+/// A processor.
+pub const LOCULE_RESOURCE_CPU: u32 = 1;
+/// Memory.
+pub const LOCULE_RESOURCE_MEMORY: u32 = 2;
+/// Block devices.
+pub const LOCULE_RESOURCE_IO: u32 = 3;
+
+/// Count the time in which all processes that could run had to wait at once; else that in which
+/// at least one had to.
+pub const LOCULE_WATCH_FULL: u64 = 1;
+
+/// What to be told of. All but `size` and `kind` are for LOCULE_WATCH_PRESSURE and else 0.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct locule_watch_opts {
+    /// sizeof(struct locule_watch_opts).
+    pub size: usize,
+    /// 0 or LOCULE_WATCH_FULL.
+    pub flags: u64,
+    /// One of LOCULE_WATCH_*.
+    pub kind: u32,
+    /// What they wait for: one of LOCULE_RESOURCE_*.
+    pub resource: u32,
+    /// How long is too long: the time of waiting within a window, added up, in microseconds.
+    pub stall_us: u64,
+    /// The window, 500,000 to 10,000,000 microseconds. For an ordinary user a multiple of two
+    /// seconds. There is one event in a window at most.
+    pub window_us: u64,
+}
+
+// SAFETY: `repr(C)`, the size comes first, integers only, without padding (tests/abi/layout.rs).
+unsafe impl Versioned for locule_watch_opts {
+    const NAME: &'static str = "locule_watch_opts";
+    const FIRST_SIZE: usize = 40;
+}
+
+impl locule_watch_opts {
+    fn convert(&self) -> Result<Watch> {
+        check_flags(self.flags, LOCULE_WATCH_FULL, "opts.flags")?;
+        match self.kind {
+            LOCULE_WATCH_OOM => {
+                let unused = self.flags | u64::from(self.resource) | self.stall_us | self.window_us;
+                match unused {
+                    0 => Ok(Watch::OutOfMemory),
+                    _ => Err(invalid("a field of `opts` is for LOCULE_WATCH_PRESSURE only")),
+                }
+            }
+            LOCULE_WATCH_PRESSURE => Ok(Watch::Pressure(Trigger {
+                resource: match self.resource {
+                    LOCULE_RESOURCE_CPU => Resource::Cpu,
+                    LOCULE_RESOURCE_MEMORY => Resource::Memory,
+                    LOCULE_RESOURCE_IO => Resource::Io,
+                    other => {
+                        return Err(unsupported(format!("`opts.resource` {other} is unknown")));
+                    }
+                },
+                full: self.flags & LOCULE_WATCH_FULL != 0,
+                stall: Duration::from_micros(self.stall_us),
+                window: Duration::from_micros(self.window_us),
+            })),
+            other => Err(unsupported(format!("`opts.kind` {other} is unknown"))),
+        }
+    }
+}
+
+impl From<&Trigger> for locule_watch_opts {
+    fn from(trigger: &Trigger) -> Self {
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        locule_watch_opts {
+            size: size_of::<locule_watch_opts>(),
+            flags: if trigger.full { LOCULE_WATCH_FULL } else { 0 },
+            kind: LOCULE_WATCH_PRESSURE,
+            resource: match trigger.resource {
+                Resource::Cpu => LOCULE_RESOURCE_CPU,
+                Resource::Memory => LOCULE_RESOURCE_MEMORY,
+                Resource::Io => LOCULE_RESOURCE_IO,
+                _ => 0,
+            },
+            stall_us: micros(trigger.stall),
+            window_us: micros(trigger.window),
+        }
     }
 }
 
@@ -401,8 +493,9 @@ pub unsafe extern "C" fn locule_container_resume(
 /// Changes the container's resource limits: `json` is `len` bytes of a `linux.resources`
 /// object as in config.json; what is absent stays as it is.
 ///
-/// Any thread. Does not block. Fails with LOCULE_E_INVALID, LOCULE_E_SPEC, LOCULE_E_STATE,
-/// LOCULE_E_UNSUPPORTED, LOCULE_E_PERMISSION, LOCULE_E_SYSTEM. Since 0.1.
+/// Any thread. Does not block, but for systemd's answer with LOCULE_CGROUPS_SYSTEMD. Fails with
+/// LOCULE_E_INVALID, LOCULE_E_SPEC, LOCULE_E_STATE, LOCULE_E_UNSUPPORTED, LOCULE_E_PERMISSION,
+/// LOCULE_E_SYSTEM. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn locule_container_update_json(
     container: *mut locule_container,
@@ -412,6 +505,27 @@ pub unsafe extern "C" fn locule_container_update_json(
 ) -> c_int {
     // SAFETY: the caller's pointers are as the header asks.
     unsafe { fallible(err, || target(container)?.update(bytes(json, len, "json")?).map(|()| 0)) }
+}
+
+/// Has locule_runtime_dispatch of the container's runtime tell, from now on, when this happens,
+/// until the container is gone or the host has given back its last reference to this handle.
+/// What is watched for already is not told twice.
+///
+/// Any thread. Does not block. Fails with LOCULE_E_INVALID, LOCULE_E_NOT_FOUND,
+/// LOCULE_E_UNSUPPORTED, LOCULE_E_PERMISSION, LOCULE_E_RESOURCE, LOCULE_E_SYSTEM. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn locule_container_watch(
+    container: *mut locule_container,
+    opts: *const locule_watch_opts,
+    err: *mut *mut locule_error,
+) -> c_int {
+    // SAFETY: the caller's pointers are as the header asks.
+    unsafe {
+        fallible(err, || {
+            let container = target(container)?;
+            container.watch(options::read(opts, "opts")?.convert()?).map(|()| 0)
+        })
+    }
 }
 
 /// Stores in *out what the container uses, as a JSON object. The caller frees it with

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
 
+use locule::cgroup::Manager;
 use locule::{Category, Error, Result, Runtime, RuntimeOptions, Stage};
 
 use crate::argument::{invalid, object, optional_path, out, poll_timeout, unsupported};
@@ -15,10 +16,20 @@ use crate::entry::{fallible, infallible};
 use crate::error::{LOCULE_E_INVALID, locule_error};
 use crate::event::locule_event;
 use crate::handle;
-use crate::options::{self, Versioned, check_flags};
+use crate::options::{self, Versioned, check_flags, check_reserved};
 
 /// Do not touch cgroups at all.
 pub const LOCULE_RUNTIME_NO_CGROUPS: u64 = 1;
+/// Leave annotations alone that change what is done. With LOCULE_CGROUPS_SYSTEMD
+/// org.systemd.property.NAME sets any property of the container's unit: who may write annotations
+/// could do so.
+pub const LOCULE_RUNTIME_IGNORE_ANNOTATIONS: u64 = 2;
+
+/// The library makes the containers' cgroups itself, with directories in every hierarchy.
+pub const LOCULE_CGROUPS_CGROUPFS: u32 = 0;
+/// systemd makes them, with a scope for each container: that of the machine for root, the user's
+/// own for an ordinary user. Needs cgroup v2 alone.
+pub const LOCULE_CGROUPS_SYSTEMD: u32 = 1;
 
 /// How a runtime is opened.
 #[repr(C)]
@@ -33,6 +44,11 @@ pub struct locule_runtime_opts {
     pub state_dir: *const c_char,
     /// The keeper executable. NULL: the one inside this library, else an installed one.
     pub keeper_path: *const c_char,
+    /// Who makes the containers' cgroups, one of LOCULE_CGROUPS_*; 0 with
+    /// LOCULE_RUNTIME_NO_CGROUPS.
+    pub cgroup_manager: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
 // SAFETY: `repr(C)`, the size comes first, integers and pointers only, without padding
@@ -40,6 +56,21 @@ pub struct locule_runtime_opts {
 unsafe impl Versioned for locule_runtime_opts {
     const NAME: &'static str = "locule_runtime_opts";
     const FIRST_SIZE: usize = 32;
+}
+
+impl locule_runtime_opts {
+    fn cgroup_manager(&self) -> Result<Manager> {
+        let none = self.flags & LOCULE_RUNTIME_NO_CGROUPS != 0;
+        match (none, self.cgroup_manager) {
+            (true, LOCULE_CGROUPS_CGROUPFS) => Ok(Manager::None),
+            (true, LOCULE_CGROUPS_SYSTEMD) => {
+                Err(invalid("`opts.cgroup_manager` is given with LOCULE_RUNTIME_NO_CGROUPS"))
+            }
+            (false, LOCULE_CGROUPS_CGROUPFS) => Ok(Manager::Cgroupfs),
+            (false, LOCULE_CGROUPS_SYSTEMD) => Ok(Manager::Systemd),
+            (_, other) => Err(unsupported(format!("`opts.cgroup_manager` {other} is unknown"))),
+        }
+    }
 }
 
 /// The plan as text for people, a line a step.
@@ -92,11 +123,14 @@ pub unsafe extern "C" fn locule_runtime_new(
                 true => RuntimeOptions::default(),
                 false => {
                     let opts = options::read(opts, "opts")?;
-                    check_flags(opts.flags, LOCULE_RUNTIME_NO_CGROUPS, "opts.flags")?;
+                    let known = LOCULE_RUNTIME_NO_CGROUPS | LOCULE_RUNTIME_IGNORE_ANNOTATIONS;
+                    check_flags(opts.flags, known, "opts.flags")?;
+                    check_reserved(opts.reserved, "opts.reserved")?;
                     RuntimeOptions {
                         state_dir: optional_path(opts.state_dir).map(Path::to_owned),
                         keeper: optional_path(opts.keeper_path).map(Path::to_owned),
-                        no_cgroups: opts.flags & LOCULE_RUNTIME_NO_CGROUPS != 0,
+                        cgroup_manager: opts.cgroup_manager()?,
+                        ignore_annotations: opts.flags & LOCULE_RUNTIME_IGNORE_ANNOTATIONS != 0,
                     }
                 }
             };

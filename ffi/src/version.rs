@@ -20,7 +20,7 @@ const VERSION: &CStr =
     };
 
 /// What locule_has answers yes to. A name is never removed.
-const FEATURES: [&str; 12] = [
+const FEATURES: [&str; 14] = [
     "cancel",
     "container",
     "detach",
@@ -32,7 +32,9 @@ const FEATURES: [&str; 12] = [
     "rootfs-overlay",
     "seccomp-listener",
     "spec",
+    "systemd",
     "terminal",
+    "watch",
 ];
 
 /// The version of the library that runs, such as "0.1.0": it may be later than the header. A
@@ -46,7 +48,8 @@ pub extern "C" fn locule_version() -> *const c_char {
 
 /// Returns 1 if the library that runs has this feature, else 0, also for NULL. In 0.1:
 /// "cancel", "container", "detach", "events", "exec", "explain", "parentage", "pass-fds",
-/// "rootfs-overlay", "seccomp-listener", "spec", "terminal". What this machine can do says
+/// "rootfs-overlay", "seccomp-listener", "spec", "systemd", "terminal", "watch". What this machine
+/// can do says
 /// locule_runtime_features_json.
 ///
 /// Any thread. Does not block. Since 0.1.

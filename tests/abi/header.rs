@@ -31,13 +31,14 @@ const TYPEDEFS: [&str; 7] = [
 ];
 
 /// Types that C sees as `struct`.
-const STRUCTS: [&str; 6] = [
+const STRUCTS: [&str; 7] = [
     "locule_runtime_opts",
     "locule_spec_opts",
     "locule_stdio",
     "locule_create_opts",
     "locule_exec_opts",
     "locule_exit",
+    "locule_watch_opts",
 ];
 
 const PREAMBLE: &str = include_str!("preamble.h");

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use locule_ffi::buf::locule_buf;
-use locule_ffi::container::{locule_create_opts, locule_exec_opts};
+use locule_ffi::container::{locule_create_opts, locule_exec_opts, locule_watch_opts};
 use locule_ffi::options::locule_stdio;
 use locule_ffi::process::locule_exit;
 use locule_ffi::runtime::locule_runtime_opts;
@@ -39,7 +39,15 @@ fn layouts() -> Vec<Layout> {
         layout!(locule_buf { data, len }),
         layout!(locule_stdio { kind, fd }),
         layout!(locule_exit { size, kind, code, signal, core_dumped }),
-        layout!(locule_runtime_opts { size, flags, state_dir, keeper_path }),
+        layout!(locule_runtime_opts {
+            size,
+            flags,
+            state_dir,
+            keeper_path,
+            cgroup_manager,
+            reserved,
+        }),
+        layout!(locule_watch_opts { size, flags, kind, resource, stall_us, window_us }),
         layout!(locule_spec_opts {
             size,
             flags,

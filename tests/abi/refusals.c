@@ -67,6 +67,7 @@ static void everything_null(void)
     INVALID(locule_container_pause(NULL, &err));
     INVALID(locule_container_resume(NULL, &err));
     INVALID(locule_container_update_json(NULL, NULL, 0, &err));
+    INVALID(locule_container_watch(NULL, NULL, &err));
     INVALID(locule_container_stats_json(NULL, &buf, &err));
     INVALID(locule_container_pids_json(NULL, &buf, &err));
     INVALID(locule_container_state_json(NULL, &buf, &err));
@@ -81,6 +82,7 @@ static void everything_null(void)
     INVALID(locule_process_resize(NULL, 24, 80, &err));
     INVALID(locule_event_exit(NULL, &status, &err));
     INVALID(locule_event_exit(NULL, NULL, &err));
+    INVALID(locule_event_pressure(NULL, NULL, &err));
 
     /* The same without a place for the error. */
     CHECK(locule_container_start(NULL, NULL, NULL) == LOCULE_E_INVALID);
@@ -93,6 +95,7 @@ static void everything_null(void)
     CHECK(locule_runtime_state_dir(NULL) == NULL);
     CHECK(locule_container_id(NULL) == NULL);
     CHECK(locule_event_kind(NULL) == 0);
+    CHECK(locule_event_oom_kills(NULL) == 0);
     CHECK(locule_event_container_id(NULL) == NULL);
     CHECK(locule_event_process(NULL) == NULL);
     CHECK(locule_error_code(NULL) == 0);
@@ -122,7 +125,7 @@ static void everything_null(void)
     locule_buf_free(&buf);
 
     /* Option structs are looked at before the runtime is opened. */
-    struct locule_runtime_opts opts = {0, 0, NULL, NULL};
+    struct locule_runtime_opts opts = {0, 0, NULL, NULL, 0, 0};
     INVALID(locule_runtime_new(&opts, &runtime, &err));
     CHECK(runtime == NULL);
     opts.size = 8;
@@ -131,6 +134,15 @@ static void everything_null(void)
     INVALID(locule_runtime_new(&opts, &runtime, &err));
     opts.size = sizeof opts;
     opts.flags = UINT64_C(1) << 63;
+    UNSUPPORTED(locule_runtime_new(&opts, &runtime, &err));
+    opts.flags = 0;
+    opts.cgroup_manager = 9;
+    UNSUPPORTED(locule_runtime_new(&opts, &runtime, &err));
+    opts.cgroup_manager = LOCULE_CGROUPS_SYSTEMD;
+    opts.flags = LOCULE_RUNTIME_NO_CGROUPS;
+    INVALID(locule_runtime_new(&opts, &runtime, &err));
+    opts.flags = 0;
+    opts.reserved = 1;
     UNSUPPORTED(locule_runtime_new(&opts, &runtime, &err));
 
     LOCULE_OPTS(locule_spec_opts, spec, .flags = UINT64_C(1) << 40);

@@ -44,6 +44,10 @@ E_CALLBACK = -4113
 E_BUG = -4114
 
 RUNTIME_NO_CGROUPS = 1
+RUNTIME_IGNORE_ANNOTATIONS = 2
+
+CGROUPS_CGROUPFS = 0
+CGROUPS_SYSTEMD = 1
 EXPLAIN_TEXT = 0
 EXPLAIN_JSON = 1
 
@@ -71,6 +75,17 @@ EXIT_SIGNAL = 2
 EXIT_UNKNOWN = 3
 
 EVENT_EXITED = 1
+EVENT_OOM = 2
+EVENT_PRESSURE = 3
+
+WATCH_OOM = 1
+WATCH_PRESSURE = 2
+
+RESOURCE_CPU = 1
+RESOURCE_MEMORY = 2
+RESOURCE_IO = 3
+
+WATCH_FULL = 1
 
 
 class Buf(Structure):
@@ -95,6 +110,21 @@ class RuntimeOpts(Sized):
         ("flags", c_uint64),
         ("state_dir", c_char_p),
         ("keeper_path", c_char_p),
+        ("cgroup_manager", c_uint32),
+        ("reserved", c_uint32),
+    ]
+
+
+class WatchOpts(Sized):
+    """struct locule_watch_opts"""
+
+    _fields_ = [
+        ("size", c_size_t),
+        ("flags", c_uint64),
+        ("kind", c_uint32),
+        ("resource", c_uint32),
+        ("stall_us", c_uint64),
+        ("window_us", c_uint64),
     ]
 
 
@@ -229,6 +259,7 @@ FUNCTIONS: Dict[str, Tuple[Any, Tuple[Any, ...]]] = {
     "locule_container_pause": (c_int, (_handle, _err)),
     "locule_container_resume": (c_int, (_handle, _err)),
     "locule_container_update_json": (c_int, (_handle, c_char_p, c_size_t, _err)),
+    "locule_container_watch": (c_int, (_handle, POINTER(WatchOpts), _err)),
     "locule_container_stats_json": (c_int, (_handle, _buf, _err)),
     "locule_container_pids_json": (c_int, (_handle, _buf, _err)),
     "locule_container_state_json": (c_int, (_handle, _buf, _err)),
@@ -250,6 +281,8 @@ FUNCTIONS: Dict[str, Tuple[Any, Tuple[Any, ...]]] = {
     "locule_event_container_id": (c_char_p, (_handle,)),
     "locule_event_process": (_handle, (_handle,)),
     "locule_event_exit": (c_int, (_handle, POINTER(Exit), _err)),
+    "locule_event_oom_kills": (c_uint64, (_handle,)),
+    "locule_event_pressure": (c_int, (_handle, POINTER(WatchOpts), _err)),
 }
 
 _library: Optional[ctypes.CDLL] = None

@@ -13,7 +13,9 @@ from . import _abi, _choices
 from ._cancel import Cancel, use
 from ._choices import Args, StrPath, Tty, User
 from ._documents import State, Stats, decode
-from ._errors import CalledProcessError, NotFound, TimeoutExpired, call, call_for_bytes
+from ._errors import (
+    CalledProcessError, Invalid, NotFound, TimeoutExpired, call, call_for_bytes,
+)
 from ._handle import Handle, close_with
 from ._process import Process
 from ._stdio import PIPE, Stdio, Streams
@@ -230,6 +232,40 @@ class Container:
         with self._handle as container:
             pids: List[int] = json.loads(call_for_bytes("locule_container_pids_json", container))
             return pids
+
+    def watch_oom(self) -> None:
+        """From now on `events` also tell when the container runs out of memory."""
+        self._watch(_abi.WatchOpts(kind=_abi.WATCH_OOM))
+
+    def watch_pressure(
+        self, resource: str, *, stall: float = 0.15, window: float = 2.0, full: bool = False
+    ) -> None:
+        """From now on `events` also tell when processes have to wait too long.
+
+        resource    what for: "cpu", "memory" or "io"
+        stall       how long is too long: seconds of waiting within a window, added up
+        window      0.5 to 10 seconds; for an ordinary user a multiple of two. There is one event
+                    in a window at most
+        full        count the time in which all processes that could run had to wait at once,
+                    instead of that in which at least one had to
+
+        Needs cgroup v2 alone.
+        """
+        from ._events import RESOURCES
+
+        if resource not in RESOURCES:
+            raise Invalid(f"resource {resource!r}: expected one of {[*RESOURCES]}")
+        self._watch(_abi.WatchOpts(
+            flags=_abi.WATCH_FULL if full else 0,
+            kind=_abi.WATCH_PRESSURE,
+            resource=RESOURCES[resource],
+            stall_us=round(stall * 1_000_000),
+            window_us=round(window * 1_000_000),
+        ))
+
+    def _watch(self, opts: _abi.WatchOpts) -> None:
+        with self._handle as container:
+            call("locule_container_watch", container, ctypes.byref(opts))
 
     def events(self, timeout: Optional[float] = None) -> "Events":
         """Iterates over what happens to the container, to the end of its first process.

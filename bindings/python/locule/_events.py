@@ -29,18 +29,53 @@ if TYPE_CHECKING:
 class Event:
     """Something that happened."""
 
-    #: "exited": a process has ended. Later versions may add kinds: ignore what you do not know.
+    #: "exited": a process has ended. "oom" and "pressure": what `Container.watch_oom` and
+    #: `Container.watch_pressure` ask for. Later versions may add kinds: ignore what you do not
+    #: know.
     kind: str
     container_id: str
-    pid: int
-    #: As subprocess has it; None if nobody could collect the status.
-    returncode: Optional[int]
+    #: The process that has ended; else 0.
+    pid: int = 0
+    #: As subprocess has it; None if nobody could collect the status, and if no process ended.
+    returncode: Optional[int] = None
+    #: With "oom": how many processes the kernel has killed by now. With cgroup v1 it reports
+    #: that memory ran out before it kills.
+    kills: Optional[int] = None
+    #: With "pressure": what the processes had to wait for: "cpu", "memory" or "io".
+    resource: Optional[str] = None
 
 
 def _returncode(exit: _abi.Exit) -> Optional[int]:
     if exit.kind == _abi.EXIT_CODE:
         return int(exit.code)
     return -int(exit.signal) if exit.kind == _abi.EXIT_SIGNAL else None
+
+
+#: What processes can have to wait for.
+RESOURCES = {
+    "cpu": _abi.RESOURCE_CPU,
+    "memory": _abi.RESOURCE_MEMORY,
+    "io": _abi.RESOURCE_IO,
+}
+
+
+def _read(event: int) -> Optional[Event]:
+    lib = _abi.library()
+    kind = lib.locule_event_kind(event)
+    container_id = lib.locule_event_container_id(event).decode()
+    if kind == _abi.EVENT_EXITED:
+        exit = _abi.Exit()
+        call("locule_event_exit", event, ctypes.byref(exit))
+        pid = lib.locule_process_pid(lib.locule_event_process(event))
+        return Event("exited", container_id, pid, _returncode(exit))
+    if kind == _abi.EVENT_OOM:
+        return Event("oom", container_id, kills=lib.locule_event_oom_kills(event))
+    if kind == _abi.EVENT_PRESSURE:
+        opts = _abi.WatchOpts()
+        call("locule_event_pressure", event, ctypes.byref(opts))
+        names = {number: name for name, number in RESOURCES.items()}
+        return Event("pressure", container_id, resource=names.get(opts.resource))
+    return None
 
 
 class Hub:
@@ -70,19 +105,15 @@ class Hub:
 
 
 def _collect(runtime: int) -> List[Event]:
-    lib = _abi.library()
     events: List[Event] = []
     failures: List[Exception] = []
 
     def collect(event: int, _user: object) -> int:
         # ctypes would print an exception that leaves here, and go on.
         try:
-            if lib.locule_event_kind(event) == _abi.EVENT_EXITED:
-                exit = _abi.Exit()
-                call("locule_event_exit", event, ctypes.byref(exit))
-                container_id = lib.locule_event_container_id(event).decode()
-                pid = lib.locule_process_pid(lib.locule_event_process(event))
-                events.append(Event("exited", container_id, pid, _returncode(exit)))
+            happened = _read(event)
+            if happened is not None:
+                events.append(happened)
         except Exception as failure:
             failures.append(failure)
         return 0

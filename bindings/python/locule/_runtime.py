@@ -33,6 +33,11 @@ _PARENTAGE = {
     "child": _abi.PARENTAGE_CHILD,
 }
 
+_CGROUP_MANAGERS = {
+    "cgroupfs": _abi.CGROUPS_CGROUPFS,
+    "systemd": _abi.CGROUPS_SYSTEMD,
+}
+
 
 class Runtime:
     """Containers in one state directory. Safe to use from any thread.
@@ -41,6 +46,11 @@ class Runtime:
                 /tmp/locule-UID
     keeper      the keeper executable; the one that comes with the library
     cgroups     False: do not touch cgroups at all
+    cgroup_manager
+                who makes the containers' cgroups: the library itself ("cgroupfs"), or "systemd",
+                with a scope for each
+    annotations False: leave annotations alone that change what is done; with systemd,
+                `org.systemd.property.NAME` sets any property of a container's scope
 
     Closing it, or leaving it as a context manager, ends no container. A process forked from
     this one has to open its own.
@@ -52,9 +62,18 @@ class Runtime:
         *,
         keeper: Optional[StrPath] = None,
         cgroups: bool = True,
+        cgroup_manager: str = "cgroupfs",
+        annotations: bool = True,
     ) -> None:
+        if cgroup_manager not in _CGROUP_MANAGERS:
+            raise Invalid(
+                f"cgroup_manager {cgroup_manager!r}: expected one of {[*_CGROUP_MANAGERS]}"
+            )
+        flags = 0 if cgroups else _abi.RUNTIME_NO_CGROUPS
+        flags |= 0 if annotations else _abi.RUNTIME_IGNORE_ANNOTATIONS
         opts = _abi.RuntimeOpts(
-            flags=0 if cgroups else _abi.RUNTIME_NO_CGROUPS,
+            flags=flags,
+            cgroup_manager=_CGROUP_MANAGERS[cgroup_manager],
             state_dir=None if state_dir is None else path_bytes(state_dir),
             keeper_path=None if keeper is None else path_bytes(keeper),
         )

@@ -407,6 +407,17 @@ class Container:
     async def pids(self) -> List[int]:
         return await asyncio.to_thread(self._container.pids)
 
+    def watch_oom(self) -> None:
+        """From now on `events` also tell when the container runs out of memory."""
+        self._container.watch_oom()
+
+    def watch_pressure(
+        self, resource: str, *, stall: float = 0.15, window: float = 2.0, full: bool = False
+    ) -> None:
+        """From now on `events` also tell when processes have to wait too long: see
+        locule.Container."""
+        self._container.watch_pressure(resource, stall=stall, window=window, full=full)
+
     def events(self, timeout: Optional[float] = None) -> AsyncIterator[Event]:
         """Iterates over what happens to the container, to the end of its first process."""
         return _events_of(self._container.events(), timeout)
@@ -448,8 +459,13 @@ class Runtime:
         *,
         keeper: Optional[StrPath] = None,
         cgroups: bool = True,
+        cgroup_manager: str = "cgroupfs",
+        annotations: bool = True,
     ) -> None:
-        self._runtime = _runtime.Runtime(state_dir, keeper=keeper, cgroups=cgroups)
+        self._runtime = _runtime.Runtime(
+            state_dir, keeper=keeper, cgroups=cgroups, cgroup_manager=cgroup_manager,
+            annotations=annotations,
+        )
 
     @classmethod
     def _of(cls, runtime: _runtime.Runtime) -> "Runtime":

@@ -207,6 +207,25 @@ def test_events_of_a_container_that_has_ended_are_its_end(runtime: locule.Runtim
         assert [event.returncode for event in container.events()] == [0]
 
 
+def test_events_tell_that_memory_ran_out(runtime: locule.Runtime) -> None:
+    hungry = "tail -c 100000000 /dev/zero >/dev/null; sleep 60"
+    with runtime.create(["sh", "-c", hungry], memory="8M", stdin=locule.DEVNULL) as container:
+        container.watch_oom()
+        with container.events(timeout=10) as events:
+            container.start()
+            event = next(events)
+            assert (event.kind, event.container_id) == ("oom", container.id)
+            assert event.kills is not None
+
+
+def test_a_watch_that_makes_no_sense_is_refused(running: locule.Container) -> None:
+    with pytest.raises(locule.Invalid, match="resource 'disk'"):
+        running.watch_pressure("disk")
+    # Invalid, or beyond what cgroup v1 can do at all.
+    with pytest.raises((locule.Invalid, locule.Unsupported)):
+        running.watch_pressure("cpu", stall=3, window=2)
+
+
 def test_events_end_after_the_timeout(runtime: locule.Runtime) -> None:
     begun = time.monotonic()
     assert list(runtime.events(timeout=0.2)) == []

@@ -12,7 +12,7 @@ use crate::agent;
 use crate::failure::Error;
 use crate::hook;
 use crate::keeper::{
-    Keeper, Plan, Process, clean_up, died_before_exec, read_plan, refusal, run_hook,
+    Keeper, Plan, Process, clean_up, died_before_exec, read_plan, refusal, run_hook, run_hooks,
 };
 use crate::interface::Interfaces;
 use crate::process::{Interrupts, Launched, Mode, Order, Refused, abandon, launch, wait_status};

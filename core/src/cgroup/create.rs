@@ -96,7 +96,7 @@ fn is_denial(error: &io::Error) -> bool {
 
 /// Whether the caller may start processes in the place: version 2 wants write access to
 /// `cgroup.procs` of the common ancestor of where they come from and where they go.
-fn may_enter(hierarchies: &Hierarchies, place: &Place) -> bool {
+pub(super) fn may_enter(hierarchies: &Hierarchies, place: &Place) -> bool {
     let own = hierarchies.all().iter().find(|h| h.unified).map(|h| h.own.as_path());
     let common: PathBuf = place
         .path

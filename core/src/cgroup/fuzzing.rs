@@ -29,6 +29,7 @@ fn location(directory: &Path, unified: bool) -> Location {
             path: directory.file_name().map(PathBuf::from).unwrap_or_default(),
             existed: false,
         }],
+        unit: None,
     }
 }
 

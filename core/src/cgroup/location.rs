@@ -8,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::hierarchy::Hierarchies;
+use super::systemd::Unit;
 use crate::error::{Category, Error, Result, Stage};
 
 /// The directory below which containers without an absolute `cgroupsPath` live.
@@ -43,9 +44,11 @@ impl Place {
 
 /// The container's directories in all hierarchies in use. Goes into the state file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
 pub struct Location {
     pub(super) places: Vec<Place>,
+    /// The unit whose cgroup this is, where systemd made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) unit: Option<Unit>,
 }
 
 /// What a container that mounts `cgroup` sees of one hierarchy.
@@ -75,6 +78,11 @@ impl Location {
     /// The container's directory in every hierarchy.
     pub fn places(&self) -> &[Place] {
         &self.places
+    }
+
+    /// The unit whose cgroup this is, if systemd makes and removes it.
+    pub fn unit(&self) -> Option<&Unit> {
+        self.unit.as_ref()
     }
 
     /// The absolute directories, the order in which they are made.
@@ -182,12 +190,13 @@ impl Hierarchies {
                 Category::Unsupported,
                 Stage::Cgroup,
                 format!(
-                    "cgroupsPath {path:?} is for the systemd cgroup driver, which is not supported"
+                    "cgroupsPath {path:?} is for the systemd cgroup manager, and this runtime was \
+                     opened with the cgroupfs one"
                 ),
             )
             .at("/linux/cgroupsPath")
             .hint(
-                "give a path such as \"/my.slice/web\", or have the engine use the cgroupfs driver",
+                "open the runtime with the systemd manager, or give a path such as \"/my/web\"",
             ));
         }
         let refuse = |path: &Path| {
@@ -219,7 +228,7 @@ impl Hierarchies {
                 existed: false,
             }
         });
-        Ok(Location { places: places.collect() })
+        Ok(Location { places: places.collect(), unit: None })
     }
 }
 

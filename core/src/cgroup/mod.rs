@@ -20,6 +20,8 @@ mod pids;
 mod remove;
 mod signal;
 mod stats;
+mod systemd;
+mod watch;
 
 use std::time::{Duration, Instant};
 
@@ -32,12 +34,34 @@ pub use stats::{
     BlockIo, BlockIoEntry, Cpu, CpuUsage, HugePages, Memory, MemoryUsage, Pids, Pressure,
     PressureLevel, Stats, Throttling,
 };
+pub(crate) use systemd::{ANNOTATIONS, Purpose, Systemd};
+pub use systemd::{Unit, Whose};
+pub(crate) use watch::{Happening, Watcher};
+pub use watch::{Resource, Trigger, Watch};
 
-use crate::error::Result;
+use crate::error::{Category, Error, Result, Stage};
+use crate::launch::Deadline;
 
 /// What helps an ordinary user who may not make cgroups.
 const DELEGATION: &str = "an ordinary user needs a delegated cgroup v2: start the host with \
      `systemd-run --user --scope -p Delegate=yes`, or leave the limits out";
+
+/// Who makes the cgroups of a runtime's containers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Manager {
+    /// Locule itself, with directories in every hierarchy.
+    #[default]
+    Cgroupfs,
+    /// systemd, with a scope for each container: that of the machine for root, the user's own
+    /// for an ordinary user. Needs cgroup v2 alone.
+    Systemd,
+    /// Nobody: containers stay in the cgroups of the process that creates them.
+    None,
+}
+
+/// How long systemd may take for what nobody is waiting for.
+const SYSTEMD_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How a cgroup is made.
 #[derive(Debug, Clone, Copy, Default)]
@@ -96,6 +120,92 @@ impl Cgroup {
         Ok(cgroup)
     }
 
+    /// The same by way of systemd: starts the unit that the location has, with the occupant in it,
+    /// or leaves everything as it was.
+    pub(crate) fn create_in_unit(
+        systemd: &Systemd,
+        hierarchies: &Hierarchies,
+        location: Location,
+        purpose: &Purpose<'_>,
+        resources: Option<&LinuxResources>,
+        options: Options,
+        deadline: Deadline<'_>,
+    ) -> Result<Cgroup> {
+        location.check()?;
+        let Some(unit) = location.unit.clone() else {
+            return Err(Error::new(Category::Bug, Stage::Cgroup, "the location has no unit"));
+        };
+        let rules = devices::rules(resources)?;
+        let resources = resources.map(without_zero_pids);
+        // The occupant counts as well, so one process is a limit only when it has left.
+        let meanwhile = resources.clone().map(with_room_for_two);
+        if let Some(resources) = &meanwhile {
+            limits::check(resources)?;
+        }
+        systemd.start(&unit, purpose, meanwhile.as_ref(), deadline)?;
+        let started = Started(Some(Cgroup { location, notes: Vec::new() }));
+        let location = started.location();
+        let has_occupant = |place: &Place| {
+            pids::below(&place.directory()).is_ok_and(|pids| pids.contains(&purpose.occupant))
+        };
+        if !location.places.iter().all(has_occupant) {
+            let message = format!(
+                "systemd started the unit {}, but its cgroup is not at {:?}",
+                unit.name,
+                location.directories().next().unwrap_or_default()
+            );
+            return Err(Error::new(Category::Unsupported, Stage::Cgroup, message)
+                .hint("this process may see another cgroup tree, or other pids, than systemd"));
+        }
+        if let Some(resources) = &meanwhile {
+            let refusals = systemd::refusals(location, &unit)?;
+            let mut writer = limits::Writer::for_create(location, &[], refusals);
+            limits::apply(resources, &mut writer)?;
+        }
+        if !options.rootless {
+            devices::apply(location, &rules, true, hierarchies.programs())?;
+        }
+        Ok(started.keep())
+    }
+
+    /// Makes it possible for the keeper with this pid to start processes in the cgroup.
+    pub(crate) fn bring_near(
+        &self,
+        hierarchies: &Hierarchies,
+        keeper: i32,
+        deadline: Deadline<'_>,
+    ) -> Result<()> {
+        let (Some(unit), Some(place)) = (&self.location.unit, self.location.unified()) else {
+            return Ok(());
+        };
+        if create::may_enter(hierarchies, place) {
+            return Ok(());
+        }
+        unit.bring_near(keeper, deadline)
+    }
+
+    /// Puts a limit in force that had to wait until the unit's occupant had left.
+    pub(crate) fn vacated(&self, resources: Option<&LinuxResources>) -> Result<()> {
+        let Some(pids) = resources.and_then(|resources| *resources.pids()) else { return Ok(()) };
+        if self.location.unit.is_none() || !(0..=1).contains(&pids.limit()) {
+            return Ok(());
+        }
+        let mut only_pids = LinuxResources::default();
+        only_pids.set_pids(Some(pids));
+        self.update(&only_pids, Options { rootless: true })
+    }
+
+    /// Whether what is at the location is the container's. A unit of that name may be another's,
+    /// started after this container's had gone away by itself.
+    pub(crate) fn belongs_to(&self, id: &str) -> bool {
+        let Some(unit) = &self.location.unit else { return true };
+        let patience = Deadline::within(Some(SYSTEMD_PATIENCE), None);
+        unit.belongs_to(id, patience).unwrap_or_else(|error| {
+            tracing::warn!(%error, unit = unit.name, "cannot ask systemd whose unit it is");
+            true
+        })
+    }
+
     /// The cgroups of a container made earlier, perhaps by another process. Looks at no file;
     /// directories that are gone count as empty.
     ///
@@ -132,21 +242,41 @@ impl Cgroup {
     /// As [`Cgroup::create`]; [`Busy`](crate::Category::Busy) when `checkBeforeUpdate` is set and
     /// more memory is in use than the new limit.
     pub fn update(&self, resources: &LinuxResources, options: Options) -> Result<()> {
+        let without_zero;
+        let resources = match &self.location.unit {
+            Some(_) => {
+                without_zero = without_zero_pids(resources);
+                &without_zero
+            }
+            None => resources,
+        };
         limits::check(resources)?;
         let rules = match resources.devices() {
             Some(_) if !options.rootless => Some(devices::rules(Some(resources))?),
             _ => None,
         };
-        let refusals = enable(&self.location, Some(resources))?;
+        let refusals = match &self.location.unit {
+            Some(unit) => systemd::refusals(&self.location, unit)?,
+            None => enable(&self.location, Some(resources))?,
+        };
         let mut writer = limits::Writer::for_update(&self.location, refusals, options.rootless);
         let done = limits::apply(resources, &mut writer).and_then(|()| match &rules {
             Some(rules) => devices::apply(&self.location, rules, false, &devices::Cache::default()),
             None => Ok(()),
         });
+        // Last, as it cannot be taken back, and from what the files say now.
+        let done = done.and_then(|()| self.tell_systemd(resources));
         if done.is_err() {
             writer.undo();
         }
         done
+    }
+
+    fn tell_systemd(&self, resources: &LinuxResources) -> Result<()> {
+        let Some(unit) = &self.location.unit else { return Ok(()) };
+        let directory = self.location.unified().map(Place::directory).unwrap_or_default();
+        let now = |name: &str| Some(file::get(&directory, name).ok()?.trim().to_owned());
+        unit.update(resources, &now, Deadline::within(Some(SYSTEMD_PATIENCE), None))
     }
 
     /// Gives the version 2 directory to `uid`, so that the container can make cgroups below it:
@@ -219,6 +349,12 @@ impl Cgroup {
     /// # Errors
     /// When processes are still in there.
     pub fn remove(&self) -> Result<()> {
+        if let Some(unit) = &self.location.unit {
+            // A systemd that cannot be reached still notices that a scope is empty.
+            if let Err(error) = unit.stop(Deadline::within(Some(SYSTEMD_PATIENCE), None)) {
+                tracing::warn!(%error, "a unit was not stopped");
+            }
+        }
         // All of them, whatever becomes of one.
         let results: Vec<Result<()>> = self.location.places.iter().map(remove::place).collect();
         results.into_iter().collect()
@@ -232,6 +368,11 @@ impl Cgroup {
         stats::read(&self.location)
     }
 
+    /// Asks the kernel to tell when something happens.
+    pub(crate) fn watch(&self, watch: Watch) -> Result<Watcher> {
+        Watcher::set(&self.location, watch)
+    }
+
     /// How many processes the kernel has killed here for want of memory; 0 where it cannot be told.
     ///
     /// # Errors
@@ -239,6 +380,46 @@ impl Cgroup {
     pub fn oom_kills(&self) -> Result<u64> {
         stats::oom_kills(&self.location)
     }
+}
+
+/// A unit that was started; stopped again unless it is kept.
+struct Started(Option<Cgroup>);
+
+impl Started {
+    fn location(&self) -> &Location {
+        self.0.as_ref().expect("there until it is kept").location()
+    }
+
+    fn keep(mut self) -> Cgroup {
+        self.0.take().expect("there until it is kept")
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let Some(cgroup) = &self.0 else { return };
+        let _ = cgroup.kill(SYSTEMD_PATIENCE);
+        if let Err(error) = cgroup.remove() {
+            tracing::warn!(%error, "a failed creation left a unit");
+        }
+    }
+}
+
+/// systemd has no limit of 0 processes. With 1 no process may fork either.
+fn without_zero_pids(resources: &LinuxResources) -> LinuxResources {
+    at_least(resources.clone(), 1)
+}
+
+fn with_room_for_two(resources: LinuxResources) -> LinuxResources {
+    at_least(resources, 2)
+}
+
+fn at_least(mut resources: LinuxResources, least: i64) -> LinuxResources {
+    if let Some(mut pids) = resources.pids().filter(|pids| (0..least).contains(&pids.limit())) {
+        pids.set_limit(least);
+        resources.set_pids(Some(pids));
+    }
+    resources
 }
 
 /// Enables version 2 controllers: all of them where that is the only hierarchy, for the sake of

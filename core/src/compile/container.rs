@@ -556,7 +556,9 @@ fn cleanup(out: &mut Writer, input: &ContainerInput<'_>) -> Result<()> {
         let path = c_path(directory, "")?;
         out.push(Stream::Cleanup, "/linux/cgroupsPath", &Operation::KillCgroup { path: &path });
     }
-    for place in input.location.places().iter().filter(|place| !place.existed) {
+    // systemd removes what it has made as soon as it is empty.
+    let removes = |place: &&crate::cgroup::Place| !place.existed && input.location.unit().is_none();
+    for place in input.location.places().iter().filter(removes) {
         let path = c_path(&place.directory(), "")?;
         out.push(Stream::Cleanup, "/linux/cgroupsPath", &Operation::RemoveCgroup { path: &path });
     }

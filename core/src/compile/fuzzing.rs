@@ -22,9 +22,9 @@ fn facts(caller: Caller) -> HostFacts {
         euid: 0,
         egid: 0,
         privileged: true,
-        network_admin: true,
         in_user_namespace: false,
         setgroups_denied: false,
+        network_admin: true,
         selinux: true,
         last_capability: 40,
         id_mappers: Some(IdMappers {

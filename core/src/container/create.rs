@@ -12,13 +12,13 @@ use locule_plan::protocol::{self, Reply, Request, RequestKind};
 use super::failure::{blame_memory, error_of};
 use super::handle::{self, Container};
 use super::joined;
-use super::pidfd::Identity;
+use super::pidfd::{Identity, pidfd_open, send_signal};
 use super::process::{self, ExitSource, Process};
 use super::record::Record;
 use super::state_dir::{StateDir, check_id};
 use super::stdio::Streams;
 use super::{CreateOptions, OnHostExit, Parentage, Runtime, late_hooks};
-use crate::cgroup::{self, Cgroup, Entry, Location};
+use crate::cgroup::{self, Cgroup, Entry, Location, Purpose};
 use crate::compile::{About, ContainerInput, Plan, Slot, cgroup_owner, compile_container};
 use crate::launch::{
     Channel, Deadline, Execution, Message, Relation, memory_file, reap, reap_if_ended, request,
@@ -30,10 +30,18 @@ use crate::{Category, Error, Result, Stage};
 /// How long a creation or a start may take when the caller does not say.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
-fn locate(runtime: &Runtime, spec: &oci::Spec, id: &str) -> Result<Location> {
+fn locate(
+    runtime: &Runtime,
+    spec: &oci::Spec,
+    id: &str,
+    deadline: Deadline<'_>,
+) -> Result<Location> {
     let facts = &runtime.0.facts;
     let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
-    facts.cgroups.locate(path, id, facts.euid)
+    match &runtime.0.systemd {
+        Some(systemd) => systemd.locate(&facts.cgroups, path, id, deadline),
+        None => facts.cgroups.locate(path, id, facts.euid),
+    }
 }
 
 /// The resctrl groups that the configuration asks for. The machine is looked at only then.
@@ -94,7 +102,8 @@ pub(super) fn explain(runtime: &Runtime, options: &CreateOptions<'_>) -> Result<
     let (configuration, bundle) = runtime.0.configurations.load(&options.source)?;
     let spec = &configuration.spec;
     joined::check(spec)?;
-    let location = locate(runtime, spec, id)?;
+    let deadline = Deadline::within(Some(PATIENCE), None);
+    let location = locate(runtime, spec, id, deadline)?;
     let resctrl = resctrl_group(spec, id)?;
     let streams = Streams::open(&options.stdio)?;
     compile(runtime, spec, &bundle, options, id, &location, resctrl.as_ref(), &streams)
@@ -120,7 +129,7 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
     let spec = &configuration.spec;
     joined::check(spec)?;
     check_parentage(options, spec)?;
-    let location = locate(runtime, spec, id)?;
+    let location = locate(runtime, spec, id, deadline)?;
     let resctrl = resctrl_group(spec, id)?;
     if let Some(group) = &resctrl {
         group.check_free()?;
@@ -134,6 +143,7 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
         resctrl: None,
         keeper: None,
         leaving: None,
+        occupant: None,
         poststop: None,
     };
     // First of all, so that it gets ready while this thread does its part.
@@ -160,7 +170,34 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
 
     let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
     let rootless = cgroup::Options { rootless: runtime.0.facts.is_rootless() };
-    let cgroup = Cgroup::create(&runtime.0.facts.cgroups, location, resources, rootless)?;
+    let hierarchies = &runtime.0.facts.cgroups;
+    let cgroup = match &runtime.0.systemd {
+        None => Cgroup::create(hierarchies, location, resources, rootless)?,
+        Some(systemd) => {
+            let occupant = begun.occupant.insert(Occupant::spawn(runtime)?);
+            let purpose = Purpose {
+                id,
+                occupant: occupant.keeper.pid,
+                annotations: match runtime.0.follow_annotations {
+                    true => spec.annotations().as_ref(),
+                    false => None,
+                },
+            };
+            let cgroup = Cgroup::create_in_unit(
+                systemd,
+                hierarchies,
+                location,
+                &purpose,
+                resources,
+                rootless,
+                deadline,
+            )?;
+            let cgroup = begun.cgroup.insert(cgroup);
+            let keeper = begun.keeper.as_ref().map_or(0, |keeper| keeper.pid);
+            cgroup.bring_near(hierarchies, keeper, deadline)?;
+            cgroup.clone()
+        }
+    };
     let cgroup = begun.cgroup.insert(cgroup);
     if let Some(owner) = cgroup_owner(spec).filter(|&owner| owner != runtime.0.facts.euid) {
         cgroup.delegate(owner)?;
@@ -210,6 +247,9 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
     }
     if !keeper_stays {
         keeper.see_off();
+    }
+    if begun.occupant.take().is_some() {
+        cgroup.vacated(resources)?;
     }
 
     let init = Identity::of(created.pid).map_err(|error| {
@@ -267,7 +307,34 @@ struct Begun<'a> {
     keeper: Option<Keeper>,
     /// A keeper that is a child of this process, to be reaped.
     leaving: Option<OwnedFd>,
+    occupant: Option<Occupant>,
     poststop: Option<(&'a Runtime, About<'a>)>,
+}
+
+/// A process for systemd to begin the container's unit with: a keeper that is given nothing to
+/// do. It leaves when this is dropped, and also when the host dies.
+struct Occupant {
+    keeper: Keeper,
+    pidfd: OwnedFd,
+}
+
+impl Occupant {
+    fn spawn(runtime: &Runtime) -> Result<Occupant> {
+        let (keeper, _) = Keeper::spawn(runtime, Relation::Silent)?;
+        // It waits for this process, so its pid is still its own.
+        let pidfd = pidfd_open(keeper.pid)
+            .map_err(|error| Error::io(Stage::Spawn, &error, "open the occupant of the unit"))?;
+        Ok(Occupant { keeper, pidfd })
+    }
+}
+
+impl Drop for Occupant {
+    fn drop(&mut self) {
+        let _ = send_signal(&self.pidfd, libc::SIGKILL);
+        // So that nobody finds it in the container's cgroup.
+        let deadline = Deadline::within(Some(Duration::from_secs(1)), None);
+        let _ = deadline.wait(self.pidfd.as_fd(), Stage::Spawn);
+    }
 }
 
 /// What a finished container consists of.
@@ -305,6 +372,7 @@ impl Drop for Begun<'_> {
             self.keeper = None;
             reap(leaving);
         }
+        self.occupant = None;
         if let Some(cgroup) = &self.cgroup {
             let _ = cgroup.kill(super::handle::PATIENCE);
             if let Err(error) = cgroup.remove() {
@@ -325,17 +393,27 @@ impl Drop for Begun<'_> {
 /// The host's connection to a keeper; and the pidfd of one that has fallen to this process,
 /// which has to collect it.
 #[derive(Debug)]
-pub(super) struct Keeper(pub(super) Channel, pub(super) Option<OwnedFd>);
+pub(super) struct Keeper {
+    pub(super) channel: Channel,
+    pub(super) adopted: Option<OwnedFd>,
+    /// As this process sees it; 0 of a keeper that was spawned elsewhere.
+    pub(super) pid: i32,
+}
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        if let Some(adopted) = &self.1 {
+        if let Some(adopted) = &self.adopted {
             reap_if_ended(adopted);
         }
     }
 }
 
 impl Keeper {
+    /// One that was found by its socket.
+    pub(super) fn found(channel: Channel) -> Keeper {
+        Keeper { channel, adopted: None, pid: 0 }
+    }
+
     /// Spawns one; in the `Child` relation with the pidfd by which to reap it.
     pub(super) fn spawn(
         runtime: &Runtime,
@@ -345,7 +423,8 @@ impl Keeper {
             .map_err(|error| Error::io(Stage::Spawn, &error, "create a socket pair"))?;
         let shared = &runtime.0;
         let spawned = shared.images.spawn(there.as_fd(), relation, shared.capabilities)?;
-        Ok((Keeper(here, spawned.adopted), spawned.child))
+        let keeper = Keeper { channel: here, adopted: spawned.adopted, pid: spawned.pid };
+        Ok((keeper, spawned.child))
     }
 
     pub(super) fn create(
@@ -363,7 +442,7 @@ impl Keeper {
         let create = Request { kind: RequestKind::Create, flags };
         // The first thing it is sent, so there is room for it.
         let deadline = Deadline::within(Some(PATIENCE), None);
-        request(&self.0, create, &fds, &deadline, Stage::Spawn)
+        request(&self.channel, create, &fds, &deadline, Stage::Spawn)
     }
 
     /// Makes it kill what it has and leave, and waits until all that is dead. `flags` are
@@ -371,12 +450,12 @@ impl Keeper {
     pub(super) fn dismiss(&self, flags: u32) {
         let shutdown = Request { kind: RequestKind::Shutdown, flags };
         let deadline = Deadline::within(Some(Duration::from_secs(10)), None);
-        let replies = request(&self.0, shutdown, &[], &deadline, Stage::Delete);
+        let replies = request(&self.channel, shutdown, &[], &deadline, Stage::Delete);
         // Where no descriptor is left for an answer, the end of its socket is one. It may have
         // left already.
         let answer = match &replies {
             Ok(replies) => Some(replies),
-            Err(_) if self.0.send(&shutdown.encode(), &[]).is_ok() => Some(&self.0),
+            Err(_) if self.channel.send(&shutdown.encode(), &[]).is_ok() => Some(&self.channel),
             Err(_) => None,
         };
         if let Some(answer) = answer {
@@ -391,7 +470,7 @@ impl Keeper {
 
     /// Waits until one that is leaving, and is this process's to collect, has left.
     pub(super) fn see_off(&self) {
-        if let Some(adopted) = &self.1 {
+        if let Some(adopted) = &self.adopted {
             let deadline = Deadline::within(Some(Duration::from_secs(1)), None);
             let _ = deadline.wait(adopted.as_fd(), Stage::Delete);
         }

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::process::{self, Exit, Process};
+use crate::cgroup::{Happening, Trigger, Watch, Watcher};
 use crate::{Error, Result, Stage};
 
 /// Something that happened, from [`Runtime::dispatch`](crate::Runtime::dispatch).
@@ -24,6 +25,21 @@ pub enum Event {
         /// How it ended.
         exit: Exit,
     },
+    /// A container for which [`Watch::OutOfMemory`] is set ran out of memory.
+    OutOfMemory {
+        /// The container's id.
+        container_id: String,
+        /// How many of its processes the kernel has killed for that by now. With cgroup v1 the
+        /// kernel reports it before it kills.
+        kills: u64,
+    },
+    /// The processes of a container had to wait longer than a [`Watch::Pressure`] allows.
+    Pressure {
+        /// The container's id.
+        container_id: String,
+        /// What was watched for.
+        trigger: Trigger,
+    },
 }
 
 #[derive(Debug)]
@@ -32,15 +48,35 @@ pub(super) struct Events {
     watched: Mutex<Watched>,
 }
 
-/// Ready once, so that one exit is one event, however many threads dispatch.
-fn interest(token: u64) -> EpollEvent {
-    EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT, token)
-}
+/// Ready once, so that one thing is one event, however many threads dispatch.
+const ONCE: EpollFlags = EpollFlags::EPOLLONESHOT;
 
 #[derive(Debug, Default)]
 struct Watched {
     next: u64,
-    processes: HashMap<u64, Weak<process::Inner>>,
+    all: HashMap<u64, Subject>,
+}
+
+/// What is watched: only as long as somebody has a handle to it.
+#[derive(Debug, Clone)]
+enum Subject {
+    Process(Weak<process::Inner>),
+    Container(String, Weak<Watcher>),
+}
+
+impl Subject {
+    fn is_there(&self) -> bool {
+        match self {
+            Subject::Process(process) => process.strong_count() > 0,
+            Subject::Container(_, watcher) => watcher.strong_count() > 0,
+        }
+    }
+}
+
+/// What there is to poll of a watch.
+fn interest(watcher: &Watcher) -> (BorrowedFd<'_>, EpollFlags) {
+    let (fd, readable) = watcher.poll_for();
+    (fd, if readable { EpollFlags::EPOLLIN } else { EpollFlags::EPOLLPRI })
 }
 
 impl Events {
@@ -61,19 +97,36 @@ impl Events {
     /// Watches a process until its exit has been dispatched or its last handle is dropped,
     /// which closes the descriptor and so takes it out of the epoll set.
     pub(super) fn watch(&self, process: &Process) -> Result<()> {
+        let subject = Subject::Process(Arc::downgrade(&process.0));
+        self.add(subject, process.exit_fd(), EpollFlags::EPOLLIN)
+    }
+
+    /// Watches a container until it is gone or the last handle to it is dropped.
+    pub(super) fn watch_container(&self, id: &str, watcher: &Arc<Watcher>) -> Result<()> {
+        let (fd, flags) = interest(watcher);
+        self.add(Subject::Container(id.to_owned(), Arc::downgrade(watcher)), fd, flags)
+    }
+
+    fn add(&self, subject: Subject, fd: BorrowedFd<'_>, flags: EpollFlags) -> Result<()> {
         let token = {
             let mut watched = self.watched();
             // Handles that were dropped leave their entries; sweep now and then.
-            if watched.processes.len() >= 64 && watched.next % 64 == 0 {
-                watched.processes.retain(|_, process| process.strong_count() > 0);
+            if watched.all.len() >= 64 && watched.next % 64 == 0 {
+                watched.all.retain(|_, subject| subject.is_there());
             }
             watched.next += 1;
             let token = watched.next;
-            watched.processes.insert(token, Arc::downgrade(&process.0));
+            watched.all.insert(token, subject);
             token
         };
         self.epoll
-            .add(process.exit_fd(), interest(token))
+            .add(fd, EpollEvent::new(flags | ONCE, token))
+            .map_err(|errno| Error::os(Stage::Control, errno as i32, "epoll_ctl"))
+    }
+
+    fn watch_on(&self, fd: BorrowedFd<'_>, flags: EpollFlags, token: u64) -> Result<()> {
+        self.epoll
+            .modify(fd, &mut EpollEvent::new(flags | ONCE, token))
             .map_err(|errno| Error::os(Stage::Control, errno as i32, "epoll_ctl"))
     }
 
@@ -103,19 +156,54 @@ impl Events {
                 Err(Errno::EINTR) => continue,
                 Err(errno) => return Err(Error::os(Stage::Control, errno as i32, "epoll_wait")),
             }
-            let token = ready[0].data();
-            let process = self.watched().processes.get(&token).and_then(Weak::upgrade);
-            let Some(process) = process.map(Process) else { continue };
-            let Some(exit) = process.wait(Some(Duration::ZERO), None)? else {
-                self.epoll
-                    .modify(process.exit_fd(), &mut interest(token))
-                    .map_err(|errno| Error::os(Stage::Control, errno as i32, "epoll_ctl"))?;
-                continue;
+            let (token, flags) = (ready[0].data(), ready[0].events());
+            let subject = self.watched().all.get(&token).cloned();
+            let event = match subject {
+                Some(Subject::Process(process)) => match process.upgrade() {
+                    Some(process) => self.exit_of(Process(process), token)?,
+                    None => None,
+                },
+                Some(Subject::Container(id, watcher)) => match watcher.upgrade() {
+                    Some(watcher) => self.happening(id, &watcher, flags, token)?,
+                    None => None,
+                },
+                None => None,
             };
-            self.watched().processes.remove(&token);
-            given += 1;
-            let container_id = process.container_id().to_owned();
-            callback(Event::Exited { container_id, process, exit })?;
+            if let Some(event) = event {
+                given += 1;
+                callback(event)?;
+            }
         }
+    }
+
+    fn exit_of(&self, process: Process, token: u64) -> Result<Option<Event>> {
+        let Some(exit) = process.wait(Some(Duration::ZERO), None)? else {
+            self.watch_on(process.exit_fd(), EpollFlags::EPOLLIN, token)?;
+            return Ok(None);
+        };
+        self.watched().all.remove(&token);
+        let container_id = process.container_id().to_owned();
+        Ok(Some(Event::Exited { container_id, process, exit }))
+    }
+
+    fn happening(
+        &self,
+        container_id: String,
+        watcher: &Watcher,
+        flags: EpollFlags,
+        token: u64,
+    ) -> Result<Option<Event>> {
+        let happening = watcher.look(flags.contains(EpollFlags::EPOLLERR))?;
+        if happening == Happening::Over {
+            self.watched().all.remove(&token);
+            return Ok(None);
+        }
+        let (fd, flags) = interest(watcher);
+        self.watch_on(fd, flags, token)?;
+        let Happening::Fired(kills) = happening else { return Ok(None) };
+        Ok(Some(match watcher.watch() {
+            Watch::OutOfMemory => Event::OutOfMemory { container_id, kills },
+            Watch::Pressure(trigger) => Event::Pressure { container_id, trigger },
+        }))
     }
 }

@@ -95,7 +95,7 @@ fn begin(container: &Container, options: &ExecOptions<'_>) -> Result<Process> {
     })?;
 
     let (replies, companion, terminal_first) = match &shared.keeper {
-        Some(keeper) => (through_keeper(&keeper.0, &plan, &opened, &deadline)?, None, None),
+        Some(keeper) => (through_keeper(&keeper.channel, &plan, &opened, &deadline)?, None, None),
         None => {
             let (replies, own, terminal) =
                 through_own_keeper(container, &plan, &opened, &deadline)?;
@@ -105,7 +105,7 @@ fn begin(container: &Container, options: &ExecOptions<'_>) -> Result<Process> {
     let (started, terminal) = if let Some(own) = &companion {
         // Created on one channel, started on another; the exit comes on the first.
         let start = Request { kind: RequestKind::Start, flags: 0 };
-        let answers = request(&own.keeper.0, start, &[], &deadline, Stage::Start)?;
+        let answers = request(&own.keeper.channel, start, &[], &deadline, Stage::Start)?;
         (await_creation(&answers, &deadline, Stage::Exec)?.0, terminal_first)
     } else {
         await_creation(&replies, &deadline, Stage::Exec).inspect_err(|_| withdraw(&replies))?
@@ -155,9 +155,12 @@ fn through_own_keeper(
 ) -> Result<(Channel, OwnKeeper, Option<OwnedFd>)> {
     let runtime = &container.0.runtime;
     let (keeper, _) = Keeper::spawn(runtime, Relation::Silent)?;
+    if container.0.cgroup.location().unit().is_some() {
+        container.0.cgroup.bring_near(&runtime.0.facts.cgroups, keeper.pid, *deadline)?;
+    }
     // Named after a descriptor that is open as long as the keeper lives, so nobody else in
     // this process has the same name; other processes differ in the pid.
-    let name = format!("exec-{}-{}", std::process::id(), keeper.0.as_fd().as_raw_fd());
+    let name = format!("exec-{}-{}", std::process::id(), keeper.channel.as_fd().as_raw_fd());
     let path = container.0.dir.path.join(&name);
     make_directory(&path)
         .map_err(|error| Error::io(Stage::State, &error, format!("create {path:?}")))?;

@@ -1,9 +1,10 @@
 //! What the compiler must know about this machine and this process.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::cgroup::Hierarchies;
+use crate::cgroup::{Hierarchies, Manager, Whose};
 use crate::compile::{HostFacts, IdMappers, RootEntry};
 use crate::{Error, Result, Stage};
 
@@ -12,7 +13,7 @@ const CAP_SYS_ADMIN: u32 = 21;
 
 impl HostFacts {
     /// Looks at this process and this machine. Changes nothing.
-    pub fn gather(no_cgroups: bool) -> Result<HostFacts> {
+    pub fn gather(manager: Manager) -> Result<HostFacts> {
         // SAFETY: these calls cannot fail.
         let (euid, egid) = unsafe { (libc::geteuid(), libc::getegid()) };
         let capabilities = effective_capabilities()?;
@@ -34,7 +35,10 @@ impl HostFacts {
             last_capability,
             id_mappers: id_mappers(),
             root_entries: root_entries(),
-            cgroups: if no_cgroups { Hierarchies::none() } else { Hierarchies::discover()? },
+            cgroups: match manager {
+                Manager::None => Hierarchies::none(),
+                _ => Hierarchies::discover()?,
+            },
         })
     }
 }
@@ -50,6 +54,16 @@ fn uid_map() -> Vec<Vec<u32>> {
 pub(super) fn in_user_namespace() -> bool {
     let map = uid_map();
     !map.is_empty() && map != [[0, 0, u32::MAX]]
+}
+
+/// The systemd for this caller's containers: the machine's for whoever could be root there, also
+/// in a container with a systemd of its own; else the user's.
+pub(super) fn whose_systemd(facts: &HostFacts) -> Whose {
+    let system = || fs::metadata("/run/systemd/private").is_ok_and(|socket| socket.uid() == 0);
+    match facts.euid == 0 && (!facts.in_user_namespace || system()) {
+        true => Whose::System,
+        false => Whose::User,
+    }
 }
 
 /// User and group of a caller that needs a user namespace for its containers, for

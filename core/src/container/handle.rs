@@ -1,7 +1,7 @@
 //! The handle to a container: start, signal, freeze, state, delete, and opening it again.
 
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use locule_plan::protocol::{Gate, Phase, Reply, Request, RequestKind, shutdown, watch};
@@ -16,7 +16,7 @@ use super::process::{self, ExitSource, Process};
 use super::record::{Record, State, Status};
 use super::state_dir::{StateDir, not_found};
 use super::{Cancel, ExecOptions, Runtime, late_hooks};
-use crate::cgroup::{self, Cgroup, Stats};
+use crate::cgroup::{self, Cgroup, Stats, Watch, Watcher};
 use crate::compile::About;
 use crate::launch::{Channel, Deadline, Message, poll_readable, request};
 use crate::resctrl::Group;
@@ -41,6 +41,7 @@ pub(super) struct Shared {
     /// The keeper, if one stays with the container and was alive when the handle was made.
     pub(super) keeper: Option<Keeper>,
     pub(super) init: Process,
+    watchers: Mutex<Vec<Arc<Watcher>>>,
 }
 
 impl Shared {
@@ -66,7 +67,16 @@ pub(super) fn created(
     let runtime = runtime.clone();
     let Parts { dir, cgroup, keeper } = parts;
     let keeper = record.keeper.then_some(keeper);
-    Container(Arc::new(Shared { runtime, record, configuration, dir, cgroup, keeper, init }))
+    Container(Arc::new(Shared {
+        runtime,
+        record,
+        configuration,
+        dir,
+        cgroup,
+        keeper,
+        init,
+        watchers: Mutex::default(),
+    }))
 }
 
 impl Container {
@@ -91,7 +101,7 @@ impl Container {
                 let deadline = Deadline::within(Some(PATIENCE), None);
                 connect(&dir, "control", &deadline, Stage::Control)
                     .map_err(|error| error.of_container(id))?
-                    .map(|channel| Keeper(channel, None))
+                    .map(Keeper::found)
             }
             false => None,
         };
@@ -106,6 +116,7 @@ impl Container {
             cgroup,
             keeper,
             init,
+            watchers: Mutex::default(),
         })))
     }
 
@@ -288,6 +299,29 @@ impl Container {
         self.0.cgroup.pids().map_err(|error| error.of_container(self.id()))
     }
 
+    /// From now on [`Runtime::dispatch`] tells when this happens, until the container is gone or
+    /// the last clone of this handle is dropped. What is watched for already is not told twice.
+    /// Does not block.
+    ///
+    /// # Errors
+    /// [`Unsupported`](Category::Unsupported) where the kernel or the container's cgroups cannot
+    /// tell, [`Invalid`](Category::Invalid) for a trigger that makes no sense.
+    pub fn watch(&self, watch: Watch) -> Result<()> {
+        self.check_exists()?;
+        self.need_cgroups()?;
+        let mut watchers = self.0.watchers.lock().unwrap_or_else(PoisonError::into_inner);
+        if watchers.iter().any(|watcher| watcher.watch() == watch) {
+            return Ok(());
+        }
+        let begin = || {
+            let watcher = Arc::new(self.0.cgroup.watch(watch)?);
+            self.0.runtime.0.events.watch_container(self.id(), &watcher)?;
+            Ok(watcher)
+        };
+        watchers.push(begin().map_err(|error: Error| error.of_container(self.id()))?);
+        Ok(())
+    }
+
     /// The state now. A deleted container is not found.
     pub fn state(&self) -> Result<State> {
         self.check_exists()?;
@@ -329,7 +363,7 @@ impl Container {
             // Nobody else waits for it here, so see it dead before its cgroup is removed.
             let _ = self.0.init.wait(Some(PATIENCE), None);
         }
-        clean(&self.0.cgroup, self.0.resctrl(), &self.0.dir)?;
+        clean(id, &self.0.cgroup, self.0.resctrl(), &self.0.dir)?;
         late_hooks::poststop(&self.0.runtime, &self.about());
         Ok(())
     }
@@ -418,7 +452,7 @@ fn unexpected(answer: &Reply, stage: Stage) -> Error {
 
 fn start_through_keeper(keeper: &Keeper, deadline: &Deadline<'_>) -> Result<()> {
     let start = Request { kind: RequestKind::Start, flags: 0 };
-    let replies = request(&keeper.0, start, &[], deadline, Stage::Start)?;
+    let replies = request(&keeper.channel, start, &[], deadline, Stage::Start)?;
     match replies.next(deadline, Stage::Start)? {
         // The process is known here. So nothing is amiss if there is no number left for its
         // descriptor; to say otherwise would be wrong: the program runs.
@@ -433,7 +467,7 @@ fn start_through_keeper(keeper: &Keeper, deadline: &Deadline<'_>) -> Result<()> 
 fn ask_phase(keeper: &Keeper) -> Result<Option<Phase>> {
     let deadline = Deadline::within(Some(PATIENCE), None);
     let state = Request { kind: RequestKind::Watch, flags: watch::STATE_ONLY };
-    let replies = match request(&keeper.0, state, &[], &deadline, Stage::Control) {
+    let replies = match request(&keeper.channel, state, &[], &deadline, Stage::Control) {
         Err(error) if error.category() == Category::Keeper => return Ok(None),
         other => other?,
     };
@@ -456,7 +490,7 @@ fn reopen_init(record: &Record, keeper: Option<&Keeper>) -> Result<Process> {
     let watching = keeper.map(|keeper| {
         let watch = Request { kind: RequestKind::Watch, flags: 0 };
         let deadline = Deadline::within(Some(PATIENCE), None);
-        let replies = request(&keeper.0, watch, &[], &deadline, Stage::Control)?;
+        let replies = request(&keeper.channel, watch, &[], &deadline, Stage::Control)?;
         match replies.next(&deadline, Stage::Control)? {
             Message::Reply(Reply::State { pid, .. }, pidfd) => Ok((replies, pid, pidfd)),
             Message::Bare(_) => Err(Error::os(Stage::Control, libc::EMFILE, "get a descriptor")),
@@ -499,9 +533,11 @@ fn ready() -> Result<std::os::fd::OwnedFd> {
 }
 
 /// Removes what is left once every process is dead or dying.
-fn clean(cgroup: &Cgroup, resctrl: Option<&Group>, dir: &StateDir) -> Result<()> {
-    cgroup.kill(PATIENCE)?;
-    cgroup.remove()?;
+fn clean(id: &str, cgroup: &Cgroup, resctrl: Option<&Group>, dir: &StateDir) -> Result<()> {
+    if cgroup.belongs_to(id) {
+        cgroup.kill(PATIENCE)?;
+        cgroup.remove()?;
+    }
     resctrl.map_or(Ok(()), Group::remove)?;
     dir.remove()
 }
@@ -545,12 +581,12 @@ pub(super) fn reclaim(runtime: &Runtime, id: &str) -> Result<bool> {
     // lives is doing the same at this moment, or, if it was to be detached, waits for requests.
     if let Ok(control) = Channel::connect(&dir, "control") {
         let flags = if record.init.is_none() { shutdown::UNDO } else { 0 };
-        Keeper(control, None).dismiss(flags);
+        Keeper::found(control).dismiss(flags);
     }
     if let Some(pidfd) = record.init.and_then(|init| init.open()) {
         let _ = send_signal(&pidfd, libc::SIGKILL);
     }
-    clean(&Cgroup::open(record.cgroup)?, record.resctrl.as_ref(), &dir)?;
+    clean(id, &Cgroup::open(record.cgroup)?, record.resctrl.as_ref(), &dir)?;
     if let Ok(spec) = spec::parse(record.config.get().as_bytes()) {
         late_hooks::poststop(runtime, &About { spec: &spec, id, bundle: &record.bundle });
     }

@@ -51,7 +51,7 @@ fn run(
     let (keeper, _) = Keeper::spawn(runtime, Relation::Silent)?;
     let plan = plan_file(plan)?;
     let hooks = Request { kind: RequestKind::Hooks, flags: 0 };
-    let replies = request(&keeper.0, hooks, &[plan.as_raw_fd()], deadline, Stage::Hook)?;
+    let replies = request(&keeper.channel, hooks, &[plan.as_raw_fd()], deadline, Stage::Hook)?;
     while let Message::Reply(Reply::Failed(failure), _) = replies.next(deadline, Stage::Hook)? {
         failed(error_of(&failure))?;
     }

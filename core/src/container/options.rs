@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Cancel;
+use crate::cgroup::Manager;
 
 /// How a [`Runtime`](crate::Runtime) is opened. The default suits most hosts.
 #[derive(Debug, Clone, Default)]
@@ -15,8 +16,12 @@ pub struct RuntimeOptions {
     /// The keeper executable. Default: the embedded one, from a sealed memory file; where the
     /// machine does not let a memory file be executed, an installed one of the same build.
     pub keeper: Option<PathBuf>,
-    /// Do not touch cgroups at all.
-    pub no_cgroups: bool,
+    /// Who makes the containers' cgroups.
+    pub cgroup_manager: Manager,
+    /// Leave annotations alone that change what is done. With the systemd manager
+    /// `org.systemd.property.NAME` sets any property of the container's unit, and whoever may
+    /// write annotations could do so (CVE-2024-3154).
+    pub ignore_annotations: bool,
 }
 
 /// Where a container's configuration comes from.

@@ -91,7 +91,7 @@ fn lossy<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::E
 }
 
 impl Record {
-    pub(super) const VERSION: u32 = 1;
+    pub(super) const VERSION: u32 = 2;
 
     /// Reads the file; or why not. The version comes first: another one may have other fields.
     pub(super) fn read(json: &[u8]) -> Result<Record, (Category, String)> {

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use super::configuration::Configurations;
 use super::events::Events;
-use super::facts::effective_capabilities;
+use super::facts::{effective_capabilities, whose_systemd};
 use super::pidfd::Identity;
 use super::state_dir::{StateDir, make_root};
 use super::{Container, CreateOptions, Event, RuntimeOptions, State, create};
+use crate::cgroup::{ANNOTATIONS, Manager, Systemd};
 use crate::compile::{HostFacts, Plan};
 use crate::launch::{Images, host_pidfd};
 use crate::{Category, Error, Result, Stage, seccomp, spec};
@@ -26,6 +27,9 @@ pub(super) struct Shared {
     pub(super) state_dir: PathBuf,
     pub(super) images: Images,
     pub(super) facts: HostFacts,
+    /// The systemd that makes the cgroups, if one is to.
+    pub(super) systemd: Option<Systemd>,
+    pub(super) follow_annotations: bool,
     pub(super) configurations: Configurations,
     pub(super) seccomp: seccomp::Cache,
     pub(super) host: Identity,
@@ -44,7 +48,7 @@ impl std::fmt::Debug for Runtime {
 impl Runtime {
     /// Opens the runtime, making its state directory if it is missing.
     pub fn new(options: RuntimeOptions) -> Result<Runtime> {
-        let facts = HostFacts::gather(options.no_cgroups)?;
+        let facts = HostFacts::gather(options.cgroup_manager)?;
         let own_choice = options.state_dir.is_some();
         let state_dir = match options.state_dir {
             Some(path) => std::path::absolute(&path).map_err(|error| {
@@ -60,6 +64,9 @@ impl Runtime {
         Ok(Runtime(Arc::new(Shared {
             images: Images::new(options.keeper, state_dir.clone()),
             state_dir,
+            systemd: (options.cgroup_manager == Manager::Systemd)
+                .then(|| Systemd::new(whose_systemd(&facts))),
+            follow_annotations: !options.ignore_annotations,
             facts,
             configurations: Configurations::default(),
             seccomp: seccomp::Cache::default(),
@@ -128,7 +135,17 @@ impl Runtime {
                 "poststop",
             ]
             .to_vec(),
-            cgroup: spec::features::Cgroup { v1: true, v2: true, ..Default::default() },
+            cgroup: spec::features::Cgroup {
+                v1: true,
+                v2: true,
+                systemd: true,
+                systemd_user: true,
+                rdma: true,
+            },
+            unsafe_annotations: match self.0.follow_annotations {
+                true => vec![ANNOTATIONS],
+                false => Vec::new(),
+            },
             seccomp: true,
             apparmor: true,
             selinux: true,

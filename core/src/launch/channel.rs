@@ -178,7 +178,7 @@ pub(crate) fn request(
             Ok(()) => return Ok(here),
             // A keeper that is stopped reads nothing.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                deadline.wait_for(keeper.as_fd(), libc::POLLOUT, stage)?;
+                deadline.wait_for_room(keeper.as_fd(), stage)?;
             }
             Err(error) => return Err(io(error)),
         }
@@ -213,6 +213,11 @@ impl<'a> Deadline<'a> {
         self.wait_for(fd, libc::POLLIN, stage)
     }
 
+    /// Waits until `fd` can be written to (or hung up).
+    pub(crate) fn wait_for_room(&self, fd: BorrowedFd<'_>, stage: Stage) -> Result<()> {
+        self.wait_for(fd, libc::POLLOUT, stage)
+    }
+
     fn wait_for(&self, fd: BorrowedFd<'_>, events: libc::c_short, stage: Stage) -> Result<()> {
         if poll_for(fd.as_raw_fd(), events, self.at, self.cancel, stage)? {
             return Ok(());
@@ -221,7 +226,7 @@ impl<'a> Deadline<'a> {
     }
 
     /// Lets some time pass, if there is any left.
-    fn pause(&self, time: Duration, stage: Stage) -> Result<()> {
+    pub(crate) fn pause(&self, time: Duration, stage: Stage) -> Result<()> {
         let now = Instant::now();
         if self.at.is_some_and(|at| at <= now) {
             return Err(passed(stage));

@@ -34,6 +34,8 @@ pub(crate) enum Relation {
 /// What the host has to collect of a keeper that it has spawned, by its pidfd.
 #[derive(Debug, Default)]
 pub(crate) struct Spawned {
+    /// The keeper's pid.
+    pub pid: i32,
     /// The keeper, a child in the `Child` relation.
     pub child: Option<OwnedFd>,
     /// The keeper, which falls to this process in the `Silent` relation because it is the pid 1
@@ -117,11 +119,11 @@ pub(crate) fn spawn(
         return Err(io::Error::from_raw_os_error(error));
     }
     if relation == Relation::Child {
-        return Ok(Spawned { child: Some(pidfd), adopted: None });
+        return Ok(Spawned { pid: pid as i32, child: Some(pidfd), adopted: None });
     }
     // One that has fallen to this process keeps its pid until it is collected.
     let adopted = adopts_orphans().then(|| pidfd_of(keeper).ok()).flatten();
-    Ok(Spawned { child: None, adopted })
+    Ok(Spawned { pid: keeper, child: None, adopted })
 }
 
 pub(super) fn pidfd_of(pid: i32) -> io::Result<OwnedFd> {

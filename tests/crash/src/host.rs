@@ -35,7 +35,10 @@ pub fn run(arguments: &[String]) -> ExitCode {
     let options: Vec<String> = options.split(',').map(str::to_owned).collect();
     let runtime = Runtime::new(RuntimeOptions {
         state_dir: Some(state.into()),
-        no_cgroups: options.iter().any(|option| option == "no-cgroups"),
+        cgroup_manager: match options.iter().any(|option| option == "no-cgroups") {
+            true => locule::cgroup::Manager::None,
+            false => locule::cgroup::Manager::Cgroupfs,
+        },
         ..RuntimeOptions::default()
     });
     let runtime = match runtime {

@@ -352,6 +352,8 @@ impl Stage {
             flags: 0,
             state_dir: self.state_dir.as_ptr(),
             keeper_path: ptr::null(),
+            cgroup_manager: 0,
+            reserved: 0,
         };
         let (mut out, mut err) = (ptr::null_mut(), ptr::null_mut());
         // SAFETY: all of it is there.
@@ -411,6 +413,8 @@ impl Stage {
                         flags: flags.get() & 3,
                         state_dir: self.state_dir.as_ptr(),
                         keeper_path: pointer(&keeper),
+                        cgroup_manager: 0,
+                        reserved: 0,
                     });
                     // NULL would open this machine's own directory.
                     if opts.is_null() || opts.size() < 24 {

@@ -4,6 +4,7 @@
 //! C ABI. Each runs in a process of its own and must leave nothing behind.
 
 mod attach;
+mod events;
 mod exec;
 mod forgeries;
 mod hooks;
@@ -24,6 +25,7 @@ mod rootless;
 mod schema;
 mod signals;
 mod stdio;
+mod systemd;
 mod waiting;
 
 use std::process::ExitCode;
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
             ("ids", ids::CASES),
             ("signals", signals::CASES),
             ("exec", exec::CASES),
+            ("events", events::CASES),
             ("pause", pause::CASES),
             ("limits", limits::CASES),
             ("stdio", stdio::CASES),
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
             ("older", older::CASES),
             ("rootless", rootless::CASES),
             ("schema", schema::CASES),
+            ("systemd", systemd::CASES),
         ],
         &[
             stdio::HELPERS,
@@ -63,6 +67,7 @@ fn main() -> ExitCode {
             parentage::HELPERS,
             rootless::HELPERS,
             network::HELPERS,
+            systemd::HELPERS,
             insiders::HELPERS,
         ]
         .concat(),

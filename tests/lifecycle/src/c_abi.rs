@@ -8,6 +8,7 @@ use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use locule::cgroup::{Resource, Watch};
 use locule::{Category, Exit, OnHostExit, Parentage, Rootfs};
 use locule_ffi::buf::{locule_buf, locule_buf_free};
 use locule_ffi::cancel::{
@@ -16,8 +17,9 @@ use locule_ffi::cancel::{
 use locule_ffi::container::*;
 use locule_ffi::error::*;
 use locule_ffi::event::{
-    LOCULE_EVENT_EXITED, locule_event, locule_event_container_id, locule_event_exit,
-    locule_event_kind, locule_event_process,
+    LOCULE_EVENT_EXITED, LOCULE_EVENT_OOM, LOCULE_EVENT_PRESSURE, locule_event,
+    locule_event_container_id, locule_event_exit, locule_event_kind, locule_event_pressure,
+    locule_event_process,
 };
 use locule_ffi::options::*;
 use locule_ffi::process::*;
@@ -26,7 +28,7 @@ use locule_ffi::spec::{locule_spec_generate, locule_spec_opts};
 use serde_json::Value;
 
 use crate::engine::{
-    Container, Create, Ended, Engine, Exec, Failure, Process, Result, Stream, Token,
+    Container, Create, Ended, Engine, Exec, Failure, Happened, Process, Result, Stream, Token,
 };
 
 /// The C ABI.
@@ -225,6 +227,11 @@ impl CAbi {
             flags: 0,
             state_dir: state_dir.as_ptr(),
             keeper_path: ptr::null(),
+            cgroup_manager: match crate::with_systemd() {
+                true => LOCULE_CGROUPS_SYSTEMD,
+                false => LOCULE_CGROUPS_CGROUPFS,
+            },
+            reserved: 0,
         };
         let mut runtime = ptr::null_mut();
         // SAFETY: everything lives through the call.
@@ -271,19 +278,53 @@ impl CAbi {
 
 extern "C" fn collect(event: *const locule_event, user: *mut c_void) -> c_int {
     let mut exit = empty_exit();
-    // SAFETY: the event lives through the callback, `user` is the vector that `dispatch` gave.
+    let mut watch = empty_watch();
+    // SAFETY: the event lives through the callback, `user` is the vector that `dispatch_all` gave.
     unsafe {
-        if locule_event_kind(event) != LOCULE_EVENT_EXITED {
-            return 0;
-        }
-        assert_eq!(locule_event_exit(event, &raw mut exit, ptr::null_mut()), 0);
-        (*user.cast::<Vec<Ended>>()).push(Ended {
-            container_id: text(locule_event_container_id(event)),
-            pid: locule_process_pid(locule_event_process(event)),
-            exit: exit_of(&exit),
-        });
+        let container_id = text(locule_event_container_id(event));
+        let happened = match locule_event_kind(event) {
+            LOCULE_EVENT_EXITED => {
+                assert_eq!(locule_event_exit(event, &raw mut exit, ptr::null_mut()), 0);
+                assert!(locule_event_pressure(event, &raw mut watch, ptr::null_mut()) < 0);
+                let pid = locule_process_pid(locule_event_process(event));
+                Happened::Ended(Ended { container_id, pid, exit: exit_of(&exit) })
+            }
+            LOCULE_EVENT_OOM => {
+                assert!(locule_event_process(event).is_null());
+                assert!(locule_event_exit(event, &raw mut exit, ptr::null_mut()) < 0);
+                Happened::OutOfMemory(container_id)
+            }
+            LOCULE_EVENT_PRESSURE => {
+                assert_eq!(locule_event_pressure(event, &raw mut watch, ptr::null_mut()), 0);
+                assert_eq!(watch.kind, LOCULE_WATCH_PRESSURE);
+                Happened::Pressure(container_id, resource_of(watch.resource))
+            }
+            other => panic!("event {other}"),
+        };
+        (*user.cast::<Vec<Happened>>()).push(happened);
     }
     0
+}
+
+fn empty_watch() -> locule_watch_opts {
+    locule_watch_opts {
+        size: size_of::<locule_watch_opts>(),
+        flags: 0,
+        kind: 0,
+        resource: 0,
+        stall_us: 0,
+        window_us: 0,
+    }
+}
+
+const RESOURCES: [(Resource, u32); 3] = [
+    (Resource::Cpu, LOCULE_RESOURCE_CPU),
+    (Resource::Memory, LOCULE_RESOURCE_MEMORY),
+    (Resource::Io, LOCULE_RESOURCE_IO),
+];
+
+fn resource_of(number: u32) -> Resource {
+    RESOURCES.into_iter().find(|(_, its)| *its == number).expect("a known resource").0
 }
 
 // The SAFETY argument of every call below: the handles are live, since `self` holds a
@@ -318,14 +359,14 @@ impl Engine for CAbi {
         unsafe { locule_runtime_fd(self.0) }
     }
 
-    fn dispatch(&self, timeout: Duration) -> Result<Vec<Ended>> {
-        let mut ends: Vec<Ended> = Vec::new();
-        let user = (&raw mut ends).cast();
+    fn dispatch_all(&self, timeout: Duration) -> Result<Vec<Happened>> {
+        let mut all: Vec<Happened> = Vec::new();
+        let user = (&raw mut all).cast();
         let count = call(|err| unsafe {
             locule_runtime_dispatch(self.0, wait_ms(Some(timeout)), Some(collect), user, err)
         })?;
-        assert_eq!(count as usize, ends.len());
-        Ok(ends)
+        assert_eq!(count as usize, all.len());
+        Ok(all)
     }
 
     fn explain(&self, options: &Create<'_>) -> Result<String> {
@@ -405,6 +446,23 @@ impl Container for CContainer {
             locule_container_update_json(self.0, text.as_ptr().cast(), text.len(), err)
         })
         .map(drop)
+    }
+
+    fn watch(&self, watch: Watch) -> Result<()> {
+        let mut opts = empty_watch();
+        match watch {
+            Watch::OutOfMemory => opts.kind = LOCULE_WATCH_OOM,
+            Watch::Pressure(trigger) => {
+                let number = RESOURCES.into_iter().find(|(its, _)| *its == trigger.resource);
+                opts.kind = LOCULE_WATCH_PRESSURE;
+                opts.flags = if trigger.full { LOCULE_WATCH_FULL } else { 0 };
+                opts.resource = number.expect("a known resource").1;
+                opts.stall_us = trigger.stall.as_micros() as u64;
+                opts.window_us = trigger.window.as_micros() as u64;
+            }
+            other => panic!("{other:?}"),
+        }
+        call(|err| unsafe { locule_container_watch(self.0, &raw const opts, err) }).map(drop)
     }
 
     fn stats(&self) -> Result<Value> {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use locule::cgroup::{Resource, Watch};
 use locule::{Cancel, Category, Exit, OnHostExit, Parentage, Rootfs, Stage};
 use serde_json::Value;
 
@@ -202,6 +203,17 @@ pub struct Ended {
     pub exit: Exit,
 }
 
+/// Something that was dispatched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Happened {
+    /// A process has ended.
+    Ended(Ended),
+    /// A container, by its id, ran out of memory.
+    OutOfMemory(String),
+    /// The processes of a container, by its id, had to wait for this.
+    Pressure(String, Resource),
+}
+
 /// A runtime.
 pub trait Engine: Send + Sync {
     /// Creates a container.
@@ -212,8 +224,16 @@ pub trait Engine: Send + Sync {
     fn list(&self) -> Result<Vec<Value>>;
     /// The descriptor for all events.
     fn event_fd(&self) -> RawFd;
+    /// Waits for events.
+    fn dispatch_all(&self, timeout: Duration) -> Result<Vec<Happened>>;
     /// Waits for ends of processes.
-    fn dispatch(&self, timeout: Duration) -> Result<Vec<Ended>>;
+    fn dispatch(&self, timeout: Duration) -> Result<Vec<Ended>> {
+        let ended = |happened| match happened {
+            Happened::Ended(ended) => Some(ended),
+            _ => None,
+        };
+        Ok(self.dispatch_all(timeout)?.into_iter().filter_map(ended).collect())
+    }
     /// The plan as JSON.
     fn explain(&self, options: &Create<'_>) -> Result<String>;
     /// The features document.
@@ -240,6 +260,8 @@ pub trait Container: Send + Sync {
     fn resume(&self) -> Result<()>;
     /// Changes limits.
     fn update(&self, resources: &Value) -> Result<()>;
+    /// Has `dispatch_all` tell when this happens.
+    fn watch(&self, watch: Watch) -> Result<()>;
     /// Resource usage.
     fn stats(&self) -> Result<Value>;
     /// Pids of all its processes.

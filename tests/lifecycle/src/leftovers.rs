@@ -1,7 +1,8 @@
-//! What a container can leave behind: a directory, a cgroup, a mount, a process.
+//! What a container can leave behind: a directory, a cgroup, a unit, a mount, a process.
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Everything that is left, a line each; empty if all is well.
@@ -14,6 +15,9 @@ pub fn find(state_dir: &Path, prefix: &str, directory: &Path, reaper: Option<i32
         found.push(format!("state directory {:?}", entry.path()));
     }
     cgroups_below(Path::new("/sys/fs/cgroup"), prefix, 5, &mut found);
+    if crate::with_systemd() {
+        units(prefix, &mut found);
+    }
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let directory = directory.to_str().expect("UTF-8");
     for line in mounts.lines().filter(|line| line.contains(directory) || line.contains(prefix)) {
@@ -64,12 +68,25 @@ fn cgroups_below(directory: &Path, prefix: &str, depth: u32, found: &mut Vec<Str
         if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             continue;
         }
-        if entry.file_name().to_string_lossy().starts_with(prefix) {
+        if entry.file_name().to_string_lossy().contains(prefix) {
             found.push(format!("cgroup {}", entry.path().display()));
         } else if depth > 0 {
             cgroups_below(&entry.path(), prefix, depth - 1, found);
         }
     }
+}
+
+/// Units of systemd: the machine's, or for an ordinary user the user's own.
+fn units(prefix: &str, found: &mut Vec<String>) {
+    // SAFETY: cannot fail.
+    let whose = if unsafe { libc::geteuid() } == 0 { "--system" } else { "--user" };
+    let pattern = format!("*{prefix}*");
+    let listed = Command::new("systemctl")
+        .args([whose, "list-units", "--all", "--plain", "--no-legend", "--no-pager", &pattern])
+        .output()
+        .expect("systemctl");
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    found.extend(listed.lines().map(|line| format!("unit {line}")));
 }
 
 /// The children of a process, whichever of its threads made them.

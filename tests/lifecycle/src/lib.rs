@@ -26,6 +26,11 @@ pub mod prelude {
     pub use crate::{cases, leftovers};
 }
 
+/// Whether the runtimes are to have systemd make their cgroups: `LOCULE_CGROUPS=systemd`.
+pub fn with_systemd() -> bool {
+    std::env::var_os("LOCULE_CGROUPS").is_some_and(|choice| choice == "systemd")
+}
+
 pub use c_abi::{CAbi, generated_spec};
 pub use engine::{Container, Create, Engine, Exec, Failure, Process, Stream, Token};
 pub use rust_api::RustApi;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use locule::cgroup::{Manager, Watch};
 use locule::{
     Cancel, CreateOptions, Error, Event, ExecOptions, Exit, Runtime, RuntimeOptions, Source, Stdio,
     TerminalSize,
@@ -12,7 +13,7 @@ use locule::{
 use serde_json::Value;
 
 use crate::engine::{
-    Container, Create, Ended, Engine, Exec, Failure, Process, Result, Stream, Token,
+    Container, Create, Ended, Engine, Exec, Failure, Happened, Process, Result, Stream, Token,
 };
 
 /// The Rust API.
@@ -21,8 +22,15 @@ pub struct RustApi(Runtime);
 impl RustApi {
     /// Opens a runtime.
     pub fn open(state_dir: &Path) -> Result<RustApi> {
-        let options =
-            RuntimeOptions { state_dir: Some(state_dir.to_owned()), ..RuntimeOptions::default() };
+        let cgroup_manager = match crate::with_systemd() {
+            true => Manager::Systemd,
+            false => Manager::Cgroupfs,
+        };
+        let options = RuntimeOptions {
+            state_dir: Some(state_dir.to_owned()),
+            cgroup_manager,
+            ..RuntimeOptions::default()
+        };
         Ok(RustApi(Runtime::new(options)?))
     }
 }
@@ -104,16 +112,23 @@ impl Engine for RustApi {
         self.0.event_fd().as_raw_fd()
     }
 
-    fn dispatch(&self, timeout: Duration) -> Result<Vec<Ended>> {
-        let mut ends = Vec::new();
+    fn dispatch_all(&self, timeout: Duration) -> Result<Vec<Happened>> {
+        let mut all = Vec::new();
         let count = self.0.dispatch(Some(timeout), &mut |event| {
-            if let Event::Exited { container_id, process, exit } = event {
-                ends.push(Ended { container_id, pid: process.pid(), exit });
-            }
+            all.push(match event {
+                Event::Exited { container_id, process, exit } => {
+                    Happened::Ended(Ended { container_id, pid: process.pid(), exit })
+                }
+                Event::OutOfMemory { container_id, .. } => Happened::OutOfMemory(container_id),
+                Event::Pressure { container_id, trigger } => {
+                    Happened::Pressure(container_id, trigger.resource)
+                }
+                other => panic!("{other:?}"),
+            });
             Ok(())
         })?;
-        assert_eq!(count, ends.len());
-        Ok(ends)
+        assert_eq!(count, all.len());
+        Ok(all)
     }
 
     fn explain(&self, options: &Create<'_>) -> Result<String> {
@@ -170,6 +185,10 @@ impl Container for locule::Container {
 
     fn update(&self, resources: &Value) -> Result<()> {
         Ok(self.update(resources.to_string().as_bytes())?)
+    }
+
+    fn watch(&self, watch: Watch) -> Result<()> {
+        Ok(self.watch(watch)?)
     }
 
     fn stats(&self) -> Result<Value> {

@@ -260,6 +260,25 @@ func (c *Container) UpdateJSON(resources []byte) error {
 	return failed(C.locule_container_update_json(ptr, data, length, &e), e)
 }
 
+// Watch is locule_container_watch.
+func (c *Container) Watch(w *Watch) error {
+	ptr, err := c.acquire()
+	if err != nil {
+		return err
+	}
+	defer c.release()
+	opts := C.struct_locule_watch_opts{
+		size:      C.sizeof_struct_locule_watch_opts,
+		flags:     C.uint64_t(w.Flags),
+		kind:      C.uint32_t(w.Kind),
+		resource:  C.uint32_t(w.Resource),
+		stall_us:  C.uint64_t(w.StallUS),
+		window_us: C.uint64_t(w.WindowUS),
+	}
+	var e *C.locule_error
+	return failed(C.locule_container_watch(ptr, &opts, &e), e)
+}
+
 // StatsJSON is locule_container_stats_json.
 func (c *Container) StatsJSON() ([]byte, error) {
 	ptr, err := c.acquire()

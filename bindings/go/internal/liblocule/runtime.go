@@ -7,7 +7,10 @@ import "unsafe"
 
 // Flags and kinds of locule.h.
 const (
-	RuntimeNoCgroups = C.LOCULE_RUNTIME_NO_CGROUPS
+	RuntimeNoCgroups         = C.LOCULE_RUNTIME_NO_CGROUPS
+	RuntimeIgnoreAnnotations = C.LOCULE_RUNTIME_IGNORE_ANNOTATIONS
+
+	CgroupsSystemd = C.LOCULE_CGROUPS_SYSTEMD
 
 	ExplainText = C.LOCULE_EXPLAIN_TEXT
 	ExplainJSON = C.LOCULE_EXPLAIN_JSON
@@ -26,15 +29,16 @@ func (r *Runtime) acquire() (*C.locule_runtime, error) {
 	return (*C.locule_runtime)(ptr), err
 }
 
-// NewRuntime opens a runtime. Empty strings are the defaults.
-func NewRuntime(stateDir, keeper string, flags uint64) (*Runtime, error) {
+// NewRuntime opens a runtime. Empty strings and 0 are the defaults.
+func NewRuntime(stateDir, keeper string, flags uint64, cgroups uint32) (*Runtime, error) {
 	var memory memory
 	defer memory.free()
 	opts := C.struct_locule_runtime_opts{
-		size:        C.sizeof_struct_locule_runtime_opts,
-		flags:       C.uint64_t(flags),
-		state_dir:   memory.string(stateDir),
-		keeper_path: memory.string(keeper),
+		size:           C.sizeof_struct_locule_runtime_opts,
+		flags:          C.uint64_t(flags),
+		state_dir:      memory.string(stateDir),
+		keeper_path:    memory.string(keeper),
+		cgroup_manager: C.uint32_t(cgroups),
 	}
 	if err := memory.check(); err != nil {
 		return nil, err

@@ -2,7 +2,7 @@
 
 /// `cpu.shares` (2 to 262144, 1024 the default) as `cpu.weight` (1 to 10000, 100 the default):
 /// the quadratic in log2(shares) that maps both ends and both defaults onto each other.
-pub(super) fn cpu_weight(shares: u64) -> u64 {
+pub(in crate::cgroup) fn cpu_weight(shares: u64) -> u64 {
     if shares <= 2 {
         return 1;
     }
@@ -16,7 +16,7 @@ pub(super) fn cpu_weight(shares: u64) -> u64 {
 }
 
 /// blkio weight (10 to 1000) as `io.weight` (1 to 10000), linear.
-pub(super) fn io_weight(weight: u16) -> u64 {
+pub(in crate::cgroup) fn io_weight(weight: u16) -> u64 {
     1 + (u64::from(weight).saturating_sub(10)) * 9999 / 990
 }
 

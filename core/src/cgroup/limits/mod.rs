@@ -20,6 +20,7 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::LinuxResources;
 
+pub(super) use self::convert::{cpu_weight, io_weight};
 use super::create::Refusals;
 use super::file;
 use super::location::{Location, Place};
@@ -232,7 +233,7 @@ fn or_max(value: i64) -> String {
 }
 
 /// Some, unless it is the 0 that stands for "absent".
-fn given<T: PartialEq + Default>(value: Option<T>) -> Option<T> {
+pub(super) fn given<T: PartialEq + Default>(value: Option<T>) -> Option<T> {
     value.filter(|value| *value != T::default())
 }
 

@@ -18,6 +18,7 @@ impl Fake {
         }
         let controllers = ["memory", "cpu", "cpuset", "pids", "io", "hugetlb", "rdma"];
         Fake(Location {
+            unit: None,
             places: vec![Place {
                 controllers: controllers.map(str::to_owned).to_vec(),
                 unified: true,
