@@ -12,7 +12,7 @@ use crate::agent;
 use crate::failure::Error;
 use crate::hook;
 use crate::keeper::{
-    Keeper, Plan, Process, clean_up, died_before_exec, read_plan, refusal, run_hook,
+    Keeper, Plan, Process, clean_up, died_before_exec, read_plan, refusal, run_hook, run_hooks,
 };
 use crate::interface::Interfaces;
 use crate::process::{Interrupts, Launched, Mode, Order, Refused, abandon, launch, wait_status};
@@ -79,7 +79,8 @@ fn hello(to: Option<&Fd>) {
     send(to, &Reply::Hello { version: VERSION, pid: system::getpid() }, None);
 }
 
-/// Runs hooks of a container that is no more. One that fails keeps no other from running.
+/// Runs hooks of a container that has no keeper: of its start, up to the first that fails, and those
+/// of its end, of which one that fails keeps no other from running.
 fn hooks(reply: Option<&Fd>, file: Option<Fd>) {
     let plan = file
         .ok_or(refusal(detail::MISSING_DESCRIPTOR, Errno::EBADF))
@@ -87,6 +88,10 @@ fn hooks(reply: Option<&Fd>, file: Option<Fd>) {
     match plan {
         Err(failure) => send(reply, &failure, None),
         Ok(plan) => {
+            let waiting = Interrupts { reply: reply.map_or(-1, Fd::raw), ..Interrupts::NONE };
+            if let Err(failure) = run_hooks(&plan.document, Stream::Poststart, 0, &waiting) {
+                send(reply, &Reply::Failed(failure), None);
+            }
             for step in plan.document.stream(Stream::Hooks).flatten() {
                 if let Operation::Hook { .. } = step.operation
                     && let Err(error) = hook::run(&step.operation, 0, 1, &Interrupts::NONE)

@@ -68,7 +68,8 @@ operations! {
     // ---- Stream::Launch: the keeper prepares to create the process -------------------
 
     /// Create the process in new namespaces: `flags` are `CLONE_NEW*` bits for `clone3`.
-    /// Never holds `CLONE_NEWCGROUP` or `CLONE_NEWTIME`, which the child unshares itself.
+    /// Never holds `CLONE_NEWCGROUP` or `CLONE_NEWTIME`, which the child unshares itself, and in a
+    /// user namespace not `CLONE_NEWIPC`.
     1 NewNamespaces { flags: u64 }
     /// Enter the pid or time namespace in `slot` for the process that is about to be created.
     /// With `stage` 0 the keeper enters and leaves again (`setns` on its own `for_children`).
@@ -111,7 +112,7 @@ operations! {
     21 JoinNamespace { kind: u64, slot: u32 }
     /// `setns` to the namespaces `kinds` of the process whose pidfd is in `slot`.
     22 JoinProcess { slot: u32, kinds: u64 }
-    /// `unshare(flags)`, for `CLONE_NEWCGROUP`.
+    /// `unshare(flags)`, for `CLONE_NEWCGROUP` and `CLONE_NEWIPC`.
     23 Unshare { flags: u64 }
     /// Unshare a time namespace, write `offsets` to `/proc/self/timens_offsets`, enter it.
     24 NewTimeNamespace { offsets: &'a CStr }

@@ -56,7 +56,8 @@ pub enum RequestKind {
     Watch = 4,
     /// Leave; whatever still runs is killed first.
     Shutdown = 5,
-    /// Run the hooks in the Hooks stream of a plan, for a container that is no more.
+    /// Run the hooks in the Poststart stream of a plan, up to the first that fails, and in the Hooks
+    /// stream all, for a container that has no keeper (any more).
     Hooks = 6,
 }
 

@@ -157,7 +157,12 @@ fn enter_namespaces(
     input: &ContainerInput<'_>,
     namespaces: &Namespaces<'_>,
 ) -> Result<()> {
-    let separately = join::CGROUP | join::TIME;
+    let becomes_root =
+        namespaces.has(join::USER) && (!namespaces.is_new(join::USER) || maps_root(input.spec));
+    // The message queues of a new IPC namespace belong to who makes it, which has to be the
+    // container's root and not the host's, whom the container does not know.
+    let by_root = if becomes_root { join::IPC } else { 0 };
+    let separately = join::CGROUP | join::TIME | by_root;
     let new = namespaces.list.iter().filter(|entry| entry.2.is_none());
     let new = new.fold(0, |bits, entry| bits | entry.1);
     out.push(
@@ -207,8 +212,11 @@ fn enter_namespaces(
             &Operation::NewTimeNamespace { offsets: &c_string(text, "/linux/timeOffsets")? },
         );
     }
-    if joins_user || namespaces.is_new(join::USER) && maps_root(input.spec) {
+    if becomes_root {
         out.child("", &Operation::BecomeRoot {});
+    }
+    if new & by_root != 0 {
+        out.child("/linux/namespaces", &Operation::Unshare { flags: by_root });
     }
     Ok(())
 }

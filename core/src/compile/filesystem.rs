@@ -99,7 +99,7 @@ pub(super) fn populate(out: &mut Writer, place: &Place<'_>) -> Result<()> {
             if maps.current {
                 return Err(unsupported(&pointer, "a cgroup mount with mapped ids"));
             }
-            cgroup_mount(out, &at)?;
+            cgroup_mount(out, fstype, &at)?;
         } else {
             new_mount(out, mount, fstype, &at, &maps)?;
         }
@@ -350,7 +350,7 @@ fn texts(texts: &[String], pointer: &str) -> Result<OwnedList> {
 
 /// The container's view of its cgroups. With a cgroup namespace of its own the hierarchies are
 /// mounted anew, so that their roots are the container's cgroups; else these are bound.
-fn cgroup_mount(out: &mut Writer, at: &Spot<'_>) -> Result<()> {
+fn cgroup_mount(out: &mut Writer, fstype: &str, at: &Spot<'_>) -> Result<()> {
     let &Spot { target, options, place, pointer } = at;
     let mut views = place.location.views();
     if views.is_empty() && place.cgroup_mode == Mode::V2 && place.new_cgroup_namespace {
@@ -363,6 +363,10 @@ fn cgroup_mount(out: &mut Writer, at: &Spot<'_>) -> Result<()> {
             options: String::new(),
             links: Vec::new(),
         });
+    }
+    // Version 2 was asked for by its name: then the other hierarchies of a hybrid are not.
+    if fstype == "cgroup2" && views.iter().any(|view| view.unified) {
+        views.retain(|view| view.unified);
     }
     if let [only @ View { unified: true, .. }] = views.as_slice() {
         return one_view(out, only, at);
@@ -438,7 +442,8 @@ fn one_view(
             source: c"cgroup",
             target: &target,
             options: if view.unified { List::EMPTY } else { data.as_list() },
-            set,
+            // As everybody mounts them, whatever the options for the whole say.
+            set: if view.unified { set } else { set | SAFE & !clear },
             clear,
             recursive_set: 0,
             recursive_clear: 0,

@@ -25,6 +25,18 @@ impl<'a> About<'a> {
     }
 }
 
+/// The plan that runs the poststart hooks of a container that no keeper serves; `None` if there are
+/// none. `pid` is the first process, as the keeper knows it that runs them.
+pub(crate) fn compile_poststart(about: &About<'_>, pid: i32) -> Result<Option<Plan>> {
+    let hooks = about.spec.hooks().as_ref().and_then(|hooks| hooks.poststart().as_ref());
+    let mut out = Writer::default();
+    let (head, tail) = state_around_pid(about, "running");
+    let state = (format!("{head}{pid}{tail}"), String::new());
+    push_with(&mut out, Stream::Poststart, "poststart", hooks, &state)?;
+    let any = hooks.is_some_and(|list| !list.is_empty());
+    Ok(any.then(|| out.finish()))
+}
+
 /// The plan that runs the poststop hooks; `None` if there are none.
 pub(crate) fn compile_poststop(about: &About<'_>) -> Result<Option<Plan>> {
     let mut out = Writer::default();
@@ -49,9 +61,18 @@ pub(super) fn push(
     about: &About<'_>,
     status: &str,
 ) -> Result<()> {
+    push_with(out, stream, name, hooks, &state_around_pid(about, status))
+}
+
+fn push_with(
+    out: &mut Writer,
+    stream: Stream,
+    name: &str,
+    hooks: Option<&Vec<oci::Hook>>,
+    (head, tail): &(String, String),
+) -> Result<()> {
     for (index, hook) in hooks.into_iter().flatten().enumerate() {
         let pointer = format!("/hooks/{name}/{index}");
-        let (head, tail) = state_around_pid(about, status);
         let texts = |texts: &Option<Vec<String>>| -> Result<OwnedList> {
             let texts = texts.iter().flatten().map(|text| c_string(text.as_str(), &pointer));
             Ok(texts.collect::<Result<Vec<_>>>()?.into_iter().collect())
@@ -69,8 +90,8 @@ pub(super) fn push(
                 args: args.as_list(),
                 env: texts(hook.env())?.as_list(),
                 timeout: hook.timeout().map_or(0, |seconds| seconds.max(0) as u64 * 1000),
-                state_head: &c_string(head, &pointer)?,
-                state_tail: &c_string(tail, &pointer)?,
+                state_head: &c_string(head.as_str(), &pointer)?,
+                state_tail: &c_string(tail.as_str(), &pointer)?,
             },
         );
     }

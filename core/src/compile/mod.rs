@@ -25,7 +25,7 @@ use locule_plan::{Builder, Operation, OwnedNumbers, Stream};
 
 pub(crate) use container::{ContainerInput, cgroup_owner, compile_container, denies_setgroups};
 pub(crate) use exec::{ExecInput, compile_exec};
-pub(crate) use hooks::{About, compile_poststop};
+pub(crate) use hooks::{About, compile_poststart, compile_poststop};
 pub(crate) use process::Descriptors;
 
 use crate::cgroup::Hierarchies;

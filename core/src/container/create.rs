@@ -13,12 +13,11 @@ use super::failure::{blame_memory, error_of};
 use super::handle::{self, Container};
 use super::joined;
 use super::pidfd::{Identity, pidfd_open, send_signal};
-use super::poststop;
 use super::process::{self, ExitSource, Process};
 use super::record::Record;
 use super::state_dir::{StateDir, check_id};
 use super::stdio::Streams;
-use super::{CreateOptions, OnHostExit, Parentage, Runtime};
+use super::{CreateOptions, OnHostExit, Parentage, Runtime, late_hooks};
 use crate::cgroup::{self, Cgroup, Entry, Location, Purpose};
 use crate::compile::{About, ContainerInput, Plan, Slot, cgroup_owner, compile_container};
 use crate::launch::{
@@ -389,7 +388,7 @@ impl Drop for Begun<'_> {
             tracing::warn!(%error, "a failed creation left a state directory");
         }
         if let Some((runtime, about)) = &self.poststop {
-            poststop::run(runtime, about);
+            late_hooks::poststop(runtime, about);
         }
     }
 }

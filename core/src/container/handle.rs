@@ -12,11 +12,10 @@ use super::create::{self, Keeper, Parts, keeper_gone};
 use super::exec;
 use super::failure::error_of;
 use super::pidfd::{check_signal, send_signal};
-use super::poststop;
 use super::process::{self, ExitSource, Process};
 use super::record::{Record, State, Status};
 use super::state_dir::{StateDir, not_found};
-use super::{Cancel, ExecOptions, Runtime};
+use super::{Cancel, ExecOptions, Runtime, late_hooks};
 use crate::cgroup::{self, Cgroup, Stats, Watch, Watcher};
 use crate::compile::About;
 use crate::launch::{Channel, Deadline, Message, poll_readable, request};
@@ -187,13 +186,23 @@ impl Container {
         match gate.next(deadline, Stage::Start)? {
             Message::End => {
                 let _ = std::fs::remove_file(self.0.dir.path.join("gate"));
-                Ok(())
+                self.poststart(deadline)
             }
             Message::Reply(Reply::Failed(failure), _) => Err(error_of(&failure)),
             Message::Reply(other, _) | Message::Bare(other) => {
                 Err(unexpected(&other, Stage::Start))
             }
         }
+    }
+
+    /// Runs the hooks that no keeper runs. One that fails ends the container.
+    fn poststart(&self, deadline: &Deadline<'_>) -> Result<()> {
+        let pid = self.0.init.pid();
+        late_hooks::poststart(&self.0.runtime, &self.about(), pid, deadline).inspect_err(|_| {
+            if let Some(pidfd) = &self.0.init.0.pidfd {
+                let _ = send_signal(pidfd, libc::SIGKILL);
+            }
+        })
     }
 
     /// Runs another process in the container; returns once its program has been executed. The
@@ -355,7 +364,7 @@ impl Container {
             let _ = self.0.init.wait(Some(PATIENCE), None);
         }
         clean(id, &self.0.cgroup, self.0.resctrl(), &self.0.dir)?;
-        poststop::run(&self.0.runtime, &self.about());
+        late_hooks::poststop(&self.0.runtime, &self.about());
         Ok(())
     }
 
@@ -579,7 +588,7 @@ pub(super) fn reclaim(runtime: &Runtime, id: &str) -> Result<bool> {
     }
     clean(id, &Cgroup::open(record.cgroup)?, record.resctrl.as_ref(), &dir)?;
     if let Ok(spec) = spec::parse(record.config.get().as_bytes()) {
-        poststop::run(runtime, &About { spec: &spec, id, bundle: &record.bundle });
+        late_hooks::poststop(runtime, &About { spec: &spec, id, bundle: &record.bundle });
     }
     Ok(true)
 }

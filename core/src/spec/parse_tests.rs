@@ -73,6 +73,7 @@ fn wrong_values_in_a_process_are_refused_with_the_exact_pointer() {
         (r#""noNewPrivileges":"yes""#, "/noNewPrivileges"),
         (r#""env":["A=b\u0000c"]"#, "/env/0"),
         (r#""scheduler":{"policy":"SCHED_BEST"}"#, "/scheduler/policy"),
+        (r#""ioPriority":{"priority":1}"#, "/ioPriority/class"),
         (r#""execCPUAffinity":{"initial":"a-b"}"#, "/execCPUAffinity/initial"),
     ] {
         let json = format!(r#"{{"args":["true"],"cwd":"/",{field}}}"#);
@@ -201,20 +202,19 @@ fn a_refused_word_is_compared_with_those_of_the_specification() {
 }
 
 #[test]
+fn a_limit_of_processes_without_a_number_is_none() {
+    for (pids, limit) in [("{}", None), (r#"{"limit":null}"#, None), (r#"{"limit":0}"#, Some(0))] {
+        let resources = parse_resources(format!(r#"{{"pids":{pids}}}"#).as_bytes()).unwrap();
+        assert_eq!(resources.pids().as_ref().map(|pids| pids.limit()), limit, "{pids}");
+    }
+    assert!(parse_resources(br#"{"pids":[]}"#).is_err());
+}
+
+#[test]
 fn a_limit_of_huge_pages_may_be_as_large_as_the_specification_lets_it() {
     let json = format!(r#"{{"hugepageLimits":[{{"pageSize":"2MB","limit":{}}}]}}"#, u64::MAX);
     let resources = parse_resources(json.as_bytes()).unwrap();
     assert_eq!(resources.hugepage_limits().as_ref().unwrap()[0].limit(), i64::MAX);
-}
-
-#[test]
-fn pids_without_a_limit_limit_nothing() {
-    for pids in ["{}", r#"{"limit":null}"#] {
-        let linux = format!(r#","linux":{{"resources":{{"pids":{pids}}}}}"#);
-        let spec = parse(spec(&linux).as_bytes()).unwrap();
-        let resources = spec.linux().as_ref().unwrap().resources().as_ref().unwrap();
-        assert!(resources.pids().is_none(), "{pids}");
-    }
 }
 
 #[test]

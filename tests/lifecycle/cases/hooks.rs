@@ -14,6 +14,7 @@ pub const CASES: &[Case] = cases![
     poststop_runs_after_a_failed_creation,
     a_poststop_hook_that_fails_holds_nothing_up,
     poststop_runs_when_the_host_has_died,
+    poststart_runs_for_a_container_without_a_keeper,
     poststop_runs_for_a_container_without_a_keeper,
 ];
 
@@ -223,6 +224,26 @@ fn poststop_runs_when_the_host_has_died(t: &Test) {
         std::thread::sleep(Duration::from_millis(20));
     }
     assert_eq!(read(&log).replace("program\n", ""), "stopped\n");
+}
+
+fn poststart_runs_for_a_container_without_a_keeper(t: &Test) {
+    let log = log(t);
+    for parentage in [Parentage::Orphan, Parentage::Child] {
+        let hooks = json!({ "poststart": [
+            script(&log, "cat >>$log"), script(&log, "exit 3"), script(&log, "echo third >>$log"),
+        ]});
+        let options = Create { parentage, ..t.options("a", &hooked(t, hooks)) };
+        let container = t.create_with(&options);
+        let pid = container.init().pid();
+        let failure = refused(container.start(None));
+        failure.must_be(Category::Hook, Stage::Hook).at("/hooks/poststart/1");
+        assert_eq!(container.status(), "stopped", "{parentage:?}");
+        container.delete(false).expect("delete");
+        let state: Value = serde_json::from_str(read(&log).trim_start_matches("program\n"))
+            .expect("a state document and no more");
+        assert_eq!((&state["status"], &state["pid"]), (&json!("running"), &json!(pid)));
+        fs::remove_file(&log).expect("rm");
+    }
 }
 
 fn poststop_runs_for_a_container_without_a_keeper(t: &Test) {

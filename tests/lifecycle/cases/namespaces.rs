@@ -8,7 +8,10 @@ pub const CASES: &[Case] = cases![
     a_container_can_join_each_kind_of_namespace,
     a_container_can_join_a_user_namespace,
     a_container_can_join_all_but_the_mounts_of_a_pod,
+    message_queues_belong_to_the_containers_root,
     a_writable_cgroup_belongs_to_the_containers_root,
+    controllers_are_shown_without_programs_and_devices,
+    of_a_hybrid_version_2_alone_can_be_shown,
 ];
 
 /// Lets the configuration join this namespace of the container.
@@ -58,6 +61,18 @@ fn pod(t: &Test) -> Arc<dyn Container> {
     linux["uidMappings"] = json!([{ "containerID": 0, "hostID": 300000, "size": 1000 }]);
     linux["gidMappings"] = json!([{ "containerID": 0, "hostID": 300000, "size": 1000 }]);
     t.start("pod", &spec)
+}
+
+fn message_queues_belong_to_the_containers_root(t: &Test) {
+    t.need_root();
+    let pod = pod(t);
+    let owner = "stat -c %u /dev/mqueue";
+    assert_eq!(exec_shell(&*pod, owner), "0");
+    // Queues of its own in a user namespace that is joined.
+    let mut spec = t.shell(owner);
+    join(&mut spec, "user", "user", &*pod);
+    assert_eq!(t.run(&spec).success(), "0");
+    pod.delete(true).expect("delete");
 }
 
 fn a_container_can_join_a_user_namespace(t: &Test) {
@@ -140,4 +155,35 @@ fn a_writable_cgroup_belongs_to_the_containers_root(t: &Test) {
         for limit in *.max; do (echo max > $limit) 2> /dev/null && echo changed $limit; done; true"
     );
     assert_eq!(t.run(&hand_on).success(), "");
+}
+
+/// Where the container sees its cgroups, and with which options these are mounted.
+fn cgroup_mounts(t: &Test, kind: &str) -> Vec<(String, String)> {
+    let mut spec = t.shell("cut -d ' ' -f 5,6 /proc/self/mountinfo");
+    let mount = json!({ "destination": "/sys/fs/cgroup", "type": kind, "source": "cgroup",
+                        "options": ["ro"] });
+    spec["mounts"].as_array_mut().unwrap().push(mount);
+    let text = t.run(&spec).success();
+    let lines = text.lines().filter_map(|line| line.split_once(' '));
+    let own = lines.filter(|(place, _)| place.starts_with("/sys/fs/cgroup"));
+    own.map(|(place, options)| (place.to_owned(), options.to_owned())).collect()
+}
+
+fn controllers_are_shown_without_programs_and_devices(t: &Test) {
+    t.need_root();
+    if !Path::new("/sys/fs/cgroup/memory").exists() {
+        t.skip("cgroup version 1");
+    }
+    let mounts = cgroup_mounts(t, "cgroup");
+    let memory = mounts.iter().find(|(place, _)| place == "/sys/fs/cgroup/memory");
+    assert_eq!(memory.expect("a mount").1, "ro,nosuid,nodev,noexec,relatime");
+}
+
+fn of_a_hybrid_version_2_alone_can_be_shown(t: &Test) {
+    t.need_root();
+    if !Path::new("/sys/fs/cgroup/unified/cgroup.procs").exists() {
+        t.skip("a hybrid of both versions of cgroups");
+    }
+    let mounts = cgroup_mounts(t, "cgroup2");
+    assert_eq!(mounts, [("/sys/fs/cgroup".to_owned(), "ro,relatime".to_owned())]);
 }
