@@ -36,6 +36,10 @@ pub(super) fn fill_process(process: &mut Node) {
     remove_empty(process, &["apparmorProfile", "selinuxLabel"]);
     // The schema does not require `user`; root is what every runtime takes then.
     process.insert_missing("user", Node::Object(Vec::new()));
+    // Required, but oci-spec has a default: an empty class is refused.
+    if let Some(priority) = process.get_mut("ioPriority") {
+        priority.insert_missing("class", Node::Text("".into()));
+    }
     if let Some(affinity) = process.get_mut("execCPUAffinity") {
         remove_empty(affinity, &["initial", "final"]);
     }
@@ -62,9 +66,9 @@ pub(super) fn fill_resources(resources: &mut Node) {
     if let Some(cpu) = resources.get_mut("cpu") {
         remove_empty(cpu, &["cpus", "mems"]);
     }
-    // oci-spec makes a limit of 0 of none, and Docker writes none as null.
-    let unlimited = |pids: &Node| matches!(pids, Node::Object(_)) && pids.get("limit").is_none();
-    resources.remove(|key, value| key == "pids" && unlimited(value));
+    // Without a number there is no limit; oci-spec would read 0, which is one.
+    let is_no_limit = |pids: &Node| matches!(pids, Node::Object(_)) && pids.get("limit").is_none();
+    resources.remove(|key, value| key == "pids" && is_no_limit(value));
     // Go has no absent string, and containerd writes an empty type for "any".
     each(resources.get_mut("devices"), |rule| remove_empty(rule, &["type"]));
     // The specification's number is unsigned and oci-spec's is not. Both greatest ones are more

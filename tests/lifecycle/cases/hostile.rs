@@ -248,7 +248,12 @@ fn a_root_that_changes_meanwhile_uncovers_nothing(t: &Test) {
     let done = std::sync::Mutex::new(false);
     let found = std::thread::scope(|scope| {
         scope.spawn(|| {
-            while !*done.lock().unwrap() {
+            loop {
+                // Kept over the exchange: none may begin before and happen after.
+                let done = done.lock().unwrap();
+                if *done {
+                    break;
+                }
                 let (here, exchange) = (libc::AT_FDCWD, libc::RENAME_EXCHANGE);
                 // SAFETY: C strings and integers.
                 unsafe {
