@@ -182,6 +182,9 @@ fn parse_mount(line: &str) -> Option<Mount<'_>> {
     let mut head = head.split(' ');
     let (id, parent, _device) = (head.next()?, head.next()?, head.next()?);
     let (root, point) = (unescape(head.next()?), unescape(head.next()?));
+    if !root.is_absolute() || !point.is_absolute() {
+        return None;
+    }
     let mut tail = tail.split(' ');
     let (fs_type, _source, super_options) = (tail.next()?, tail.next()?, tail.next()?);
     Some(Mount { id, parent, root, point, fs_type, super_options })

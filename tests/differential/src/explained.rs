@@ -142,6 +142,11 @@ pub const ROWS: &[Row] = &[
         reason: "the tmpfs with the cgroups is small, and read-only if the mount is to be",
     },
     Row {
+        oracle: "path /sys/fs/cgroup write=EACCES",
+        ours: "path /sys/fs/cgroup write=EROFS",
+        reason: "the tmpfs with the cgroups is small, and read-only if the mount is to be",
+    },
+    Row {
         oracle: "mount /sys/fs/cgroup/~ tags * is cgroup * rw,~",
         ours: "mount /sys/fs/cgroup/~ tags * is cgroup cgroup rw,~",
         reason: "cgroups do not follow the host's mounts",
@@ -172,9 +177,19 @@ pub const ROWS: &[Row] = &[
         reason: "memory.kernelTCP counts",
     },
     Row {
+        oracle: "~setting devices.list=~ m; c *:* *; c 10:200~",
+        ours: "~setting devices.list=~ m; c 10:200~",
+        reason: "a rule for devices takes away all that it covers",
+    },
+    Row {
         oracle: "exec status Umask:*",
         ours: "exec status Umask:*",
         reason: "another process has the umask of its own user",
+    },
+    Row {
+        oracle: "update=refused: *cpu.shares: invalid argument*",
+        ours: "update=fine",
+        reason: "an update of an idle group leaves its shares alone",
     },
     Row {
         oracle: "mount ~ tags shared is ~",
@@ -191,10 +206,16 @@ pub const ROWS: &[Row] = &[
         ours: "mount ~ tags master is ~",
         reason: "a bind without a propagation follows the host if the root does",
     },
+    Row { oracle: "mount *#*=root /null on *", ours: "", reason: "what is masked is covered once" },
     Row {
-        oracle: "mount ~#*=root /null on *",
+        oracle: "mount *#*=root / on / options ro,* tags shared is tmpfs tmpfs ro,*",
         ours: "",
-        reason: "what is masked twice is covered once",
+        reason: "what is masked is covered once",
+    },
+    Row {
+        oracle: "mount ~=root ~ on * options ro,relatime tags shared is *",
+        ours: "mount ~=root ~ on / options ro,relatime tags shared,master is *",
+        reason: "what is masked is covered once",
     },
     Row {
         oracle: "mount ~=root ~ options ro,noexec,relatime tags ~ is tmpfs *",
@@ -214,6 +235,11 @@ pub const ROWS: &[Row] = &[
     Row {
         oracle: "path ~ write=EROFS",
         ours: "path ~ write=yes",
+        reason: "a mount takes no option from one that it hides",
+    },
+    Row {
+        oracle: "path ~ write=EROFS",
+        ours: "path ~ write=EACCES",
         reason: "a mount takes no option from one that it hides",
     },
     Row {
@@ -237,7 +263,17 @@ pub const ROWS: &[Row] = &[
         reason: "tmpcopyup works where the host's mounts are unbindable",
     },
     Row {
+        oracle: "create=refused: *read-only: mount * flags=MS_BIND|MS_REC: invalid argument*",
+        ours: "create=fine",
+        reason: "paths can be write-protected where the host's mounts are unbindable",
+    },
+    Row {
         oracle: "create=refused: *MS_REMOUNT|MS_BIND: no such file or directory*",
+        ours: "create=fine",
+        reason: "a later mount may hide a read-only tmpfs",
+    },
+    Row {
+        oracle: "create=refused: *MS_REMOUNT|MS_BIND: invalid argument*",
         ours: "create=fine",
         reason: "a later mount may hide a read-only tmpfs",
     },
@@ -257,9 +293,14 @@ pub const ROWS: &[Row] = &[
         reason: "proc may be mounted with subset=pid",
     },
     Row {
-        oracle: "create=refused: *\"cgroup\" to rootfs* invalid argument\"",
+        oracle: "create=refused: *cgroup* to rootfs* invalid argument*",
         ours: "create=fine",
         reason: "cgroups can be mounted on a host with unbindable mounts",
+    },
+    Row {
+        oracle: "create=refused: *sysfs* to rootfs* operation not permitted*",
+        ours: "create=fine",
+        reason: "a user namespace without a network of its own sees the host's sysfs",
     },
     Row {
         oracle: "create=fine",
@@ -268,8 +309,23 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         oracle: "create=fine",
+        ours: "create=refused: *contradicts the field *",
+        reason: "a sysctl that contradicts hostname or domainname is refused",
+    },
+    Row {
+        oracle: "create=refused: *cannot punch hole*",
+        ours: "create=fine",
+        reason: "what later device rules undo need not be possible in version 1",
+    },
+    Row {
+        oracle: "create=fine",
         ours: "create=refused: *leaves its hierarchy or names its root (at /linux/cgroupsPath)",
         reason: "a cgroupsPath with .. is refused",
+    },
+    Row {
+        oracle: "create=fine",
+        ours: "create=refused: *died while it was set up: it was killed by signal 31",
+        reason: "what the filter kills in the set-up fails the creation",
     },
     Row {
         oracle: "start=fine",

@@ -316,7 +316,7 @@ impl Scene {
             let path = path.below(&bundle.root());
             let _ = match what {
                 Litter::Directory => fs::create_dir(&path),
-                Litter::File => fs::write(&path, "litter"),
+                Litter::File => fs::File::create_new(&path).map(drop),
                 Litter::Link(to) => std::os::unix::fs::symlink(to.text(), &path),
                 Litter::Outside => std::os::unix::fs::symlink(bundle.path("canary"), &path),
                 Litter::Fifo => nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU)
