@@ -11,7 +11,7 @@ use super::configuration::Configuration;
 use super::create::{self, Keeper, Parts, keeper_gone};
 use super::exec;
 use super::failure::error_of;
-use super::pidfd::{check_signal, send_signal};
+use super::pidfd::{Identity, check_signal, send_signal};
 use super::process::{self, ExitSource, Process};
 use super::record::{Record, State, Status};
 use super::state_dir::{StateDir, not_found};
@@ -504,7 +504,7 @@ fn reopen_init(record: &Record, keeper: Option<&Keeper>) -> Result<Process> {
         }
         Some(Err(error)) if error.category() != Category::Keeper => return Err(error),
         _ => {
-            pidfd = record.init.and_then(|init| init.open());
+            pidfd = record.init.map_or(Ok(None), Identity::open)?;
             pid = record.init.map_or(0, |init| init.pid);
             source = if pidfd.is_some() { ExitSource::Pidfd } else { ExitSource::Gone(ready()?) };
         }
@@ -554,7 +554,7 @@ pub(super) fn reclaim(runtime: &Runtime, id: &str) -> Result<bool> {
     // The usual case costs no lock: a record of a container whose host lives.
     let mut patience = Duration::ZERO;
     if let Ok(Some(record)) = dir.read() {
-        let host_lives = record.host.is_alive();
+        let host_lives = record.host.is_alive()?;
         if record.init.is_some() && (record.detached || host_lives) {
             return Ok(false);
         }
@@ -574,7 +574,7 @@ pub(super) fn reclaim(runtime: &Runtime, id: &str) -> Result<bool> {
         dir.remove()?;
         return Ok(true);
     };
-    if record.init.is_some() && (record.detached || record.host.is_alive()) {
+    if record.init.is_some() && (record.detached || record.host.is_alive()?) {
         return Ok(false);
     }
     // The lock is free, so the creator is dead, or the host of a finished one is. A keeper that
@@ -583,7 +583,7 @@ pub(super) fn reclaim(runtime: &Runtime, id: &str) -> Result<bool> {
         let flags = if record.init.is_none() { shutdown::UNDO } else { 0 };
         Keeper::found(control).dismiss(flags);
     }
-    if let Some(pidfd) = record.init.and_then(|init| init.open()) {
+    if let Some(pidfd) = record.init.map_or(Ok(None), Identity::open)? {
         let _ = send_signal(&pidfd, libc::SIGKILL);
     }
     clean(id, &Cgroup::open(record.cgroup)?, record.resctrl.as_ref(), &dir)?;

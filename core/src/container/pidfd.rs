@@ -48,14 +48,29 @@ impl Identity {
     }
 
     /// A pidfd, if the process is still this one.
-    pub(super) fn open(self) -> Option<OwnedFd> {
-        let fd = pidfd_open(self.pid).ok()?;
-        // Checked after the pidfd pins the process, so the pid cannot change hands between.
-        (Identity::of(self.pid).ok()? == self).then_some(fd)
+    ///
+    /// # Errors
+    /// When this process lacks the means to find out, which says nothing about the other.
+    pub(super) fn open(self) -> Result<Option<OwnedFd>> {
+        let opened = pidfd_open(self.pid).and_then(|fd| {
+            // Read after the pidfd pins the process, so the pid cannot change hands between.
+            Ok((Identity::of(self.pid)? == self).then_some(fd))
+        });
+        let gone = [libc::ESRCH, libc::ENOENT, libc::EINVAL];
+        match opened {
+            Err(error) if error.raw_os_error().is_some_and(|errno| gone.contains(&errno)) => {
+                Ok(None)
+            }
+            other => other.map_err(|error| {
+                Error::io(Stage::Control, &error, format!("find out whether {} lives", self.pid))
+            }),
+        }
     }
 
-    pub(super) fn is_alive(self) -> bool {
-        self.open().is_some_and(|fd| !has_exited(&fd))
+    /// # Errors
+    /// As [`Identity::open`].
+    pub(super) fn is_alive(self) -> Result<bool> {
+        Ok(self.open()?.is_some_and(|fd| !has_exited(&fd)))
     }
 }
 

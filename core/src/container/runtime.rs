@@ -91,7 +91,11 @@ impl Runtime {
         Container::open(self, id)
     }
 
-    /// The state of every container, in the order of their ids.
+    /// The state of every container, in the order of their ids. One whose files are damaged is left
+    /// out, and a warning is logged.
+    ///
+    /// # Errors
+    /// When the state directory cannot be read, or this process is short of descriptors.
     pub fn list(&self) -> Result<Vec<State>> {
         self.check_process()?;
         let entries = std::fs::read_dir(&self.0.state_dir).map_err(|error| {
@@ -108,6 +112,8 @@ impl Runtime {
                 Ok(state) => states.push(state),
                 Err(error) if error.category() == Category::NotFound => {}
                 Err(error) if error.category() == Category::Busy => {}
+                // It would be missing for a reason of this process's.
+                Err(error) if error.category() == Category::Resource => return Err(error),
                 Err(error) => tracing::warn!(%id, %error, "skipped in the list of containers"),
             }
         }

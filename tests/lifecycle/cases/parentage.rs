@@ -1,6 +1,7 @@
 //! Whose child the container's first process is.
 
 use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
 
 use locule_lifecycle::prelude::*;
 
@@ -13,6 +14,7 @@ pub const CASES: &[Case] = cases![
     a_child_belongs_to_the_host_which_may_wait_for_it,
     a_child_announces_its_end_with_sigchld,
     a_child_can_be_waited_for_through_the_library,
+    a_host_short_of_descriptors_takes_nobody_for_dead,
 ];
 
 pub const HELPERS: &[Case] = cases![orphan_host];
@@ -165,4 +167,40 @@ fn a_child_can_be_waited_for_through_the_library(t: &Test) {
     container.delete(false).expect("delete");
     assert_eq!(leftovers::children(own_pid()), [0i32; 0], "no zombie");
     t.nothing_is_left();
+}
+
+fn a_host_short_of_descriptors_takes_nobody_for_dead(t: &Test) {
+    let limit = |soft| {
+        let limit = libc::rlimit { rlim_cur: soft as u64, rlim_max: 1024 };
+        // SAFETY: the structure lives through the call.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
+    };
+    let engine = t.engine();
+    for parentage in [Parentage::Keeper, Parentage::Orphan] {
+        let container = t.create_with(&with(t, parentage, "sleep 1000"));
+        started(&*container);
+        let id = container.id();
+        let free = std::fs::File::open("/").expect("the root").as_raw_fd();
+        let mut short = 0;
+        for left in 0..16 {
+            limit(free + left);
+            let found = engine.open(&id).map(|container| container.state());
+            let list = engine.list();
+            limit(1024);
+            match found.and_then(|state| state) {
+                Ok(state) => assert_eq!(state["status"], "running", "{left} left"),
+                Err(failure) => {
+                    assert_eq!(failure.category, Category::Resource, "{left} left: {failure:?}");
+                    short += 1;
+                }
+            }
+            match list {
+                Ok(list) => assert_eq!(list.len(), 1, "{left} left"),
+                Err(failure) => assert_eq!(failure.category, Category::Resource, "{failure:?}"),
+            }
+        }
+        assert!((1..16).contains(&short), "{short} of 16");
+        assert_eq!(container.status(), "running");
+        container.delete(true).expect("delete");
+    }
 }
