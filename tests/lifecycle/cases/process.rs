@@ -9,6 +9,7 @@ pub const CASES: &[Case] = cases![
     the_memory_policy_is_that_of_every_process,
     a_memory_policy_of_a_node_that_is_not_there_is_refused,
     an_execed_process_runs_on_its_processors,
+    the_callers_processors_are_no_limit_of_the_containers,
     a_process_has_the_schedule_it_was_given,
     a_schedule_that_is_reset_on_fork_is_not_inherited,
     a_process_has_the_io_priority_it_was_given,
@@ -98,6 +99,22 @@ fn an_execed_process_runs_on_its_processors(t: &Test) {
     let last = std::thread::available_parallelism().map_or(0, |count| count.get() - 1).to_string();
     let both = json!({ "initial": "0", "final": last });
     assert_eq!(allowed(both), format!("Cpus_allowed_list:\t{last}"));
+    container.delete(true).expect("delete");
+}
+
+fn the_callers_processors_are_no_limit_of_the_containers(t: &Test) {
+    let grep = ["/bin/grep", "Cpus_allowed_list", "/proc/self/status"];
+    let spec = t.spec(&grep);
+    let all = t.run(&spec).success();
+    // SAFETY: the set lives through the call.
+    unsafe {
+        let mut first: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(0, &mut first);
+        assert_eq!(libc::sched_setaffinity(0, size_of_val(&first), &raw const first), 0);
+    }
+    assert_eq!(t.run(&spec).success(), all);
+    let container = t.sleeper("a");
+    assert_eq!(exec(&*container, &Exec::of(&grep)).success(), all);
     container.delete(true).expect("delete");
 }
 
