@@ -2,8 +2,8 @@
 //!
 //! Every lookup is one `openat2` from the root's descriptor (or what does the same without it,
 //! in `walk.rs`), so a symlink can lead to other places in the root, never out of it, and what
-//! was looked up is used by descriptor (CVE-2021-30465, CVE-2024-45310). Directories are created relative to a descriptor of
-//! their parent that was found in this way.
+//! was looked up is used by descriptor (CVE-2021-30465, CVE-2024-45310). Directories are created
+//! relative to a descriptor of their parent that was found in this way.
 
 use core::ffi::CStr;
 

@@ -23,8 +23,8 @@ pub(super) fn poststart(
     run(runtime, &plan, deadline, &mut Err)
 }
 
-/// Runs the poststop hooks, one after the other. What fails is told to the log and to nobody else: the
-/// container is gone all the same (runtime-spec, runtime.md, "Lifecycle").
+/// Runs the poststop hooks, one after the other. What fails is told to the log and to nobody else:
+/// the container is gone all the same (runtime-spec, runtime.md, "Lifecycle").
 pub(super) fn poststop(runtime: &Runtime, about: &About<'_>) {
     if let Err(error) = try_poststop(runtime, about) {
         tracing::warn!(%error, id = about.id, "poststop hooks could not be run");

@@ -162,7 +162,8 @@ pub struct ExecOptions<'a> {
     /// A connected `AF_UNIX` socket over which the listener of the seccomp filter goes to the
     /// caller, instead of to `listenerPath`: as soon as the filter is installed, in one message
     /// with the *container process state* (runtime-spec, config-linux.md), for a profile with
-    /// `SCMP_ACT_NOTIFY`. Its other end has to be served while this call blocks: what it waits for may be the answer to a notification.
+    /// `SCMP_ACT_NOTIFY`. Its other end has to be served while this call blocks: what it waits for
+    /// may be the answer to a notification.
     pub seccomp_listener: Option<BorrowedFd<'a>>,
     /// How long the start may take. Default: 60 seconds.
     pub timeout: Option<Duration>,
