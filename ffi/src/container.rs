@@ -431,6 +431,7 @@ pub unsafe extern "C" fn locule_container_exec(
             let pass_fds =
                 descriptors(opts.pass_fds, opts.pass_fd_count, "opts.pass_fds").map_err(named)?;
             let process = container.exec(ExecOptions {
+                parentage: Parentage::Keeper,
                 process,
                 stdio: options::stdio(&opts.stdio).map_err(named)?,
                 pass_fds: &pass_fds,

@@ -4,14 +4,17 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use locule_plan::protocol::{Request, RequestKind, WITHDRAW};
+use locule_plan::protocol::{self, Request, RequestKind, WITHDRAW};
 
-use super::create::{Keeper, Opened, PATIENCE, await_creation, open_tasks, plan_file, raw_of};
-use super::handle::Container;
+use super::create::{
+    Created, Keeper, Opened, PATIENCE, await_creation, open_tasks, plan_file, raw_of,
+};
+use super::handle::{Container, open_gate};
+use super::pidfd::send_signal;
 use super::process::{self, ExitSource, Process};
 use super::state_dir::{StateDir, make_directory};
 use super::stdio::Streams;
-use super::{ExecOptions, Status};
+use super::{ExecOptions, Parentage, Status};
 use crate::cgroup::Entry;
 use crate::compile::{ExecInput, Plan, Slot, compile_exec, denies_setgroups};
 use crate::launch::{Channel, Deadline, Relation, request};
@@ -24,6 +27,27 @@ use crate::{Category, Error, Result, Stage};
 pub(super) struct OwnKeeper {
     keeper: Keeper,
     dir: StateDir,
+}
+
+impl OwnKeeper {
+    fn spawn(
+        container: &Container,
+        relation: Relation,
+        deadline: &Deadline<'_>,
+    ) -> Result<OwnKeeper> {
+        let runtime = &container.0.runtime;
+        let (keeper, _) = Keeper::spawn(runtime, relation)?;
+        if container.0.cgroup.location().unit().is_some() {
+            container.0.cgroup.bring_near(&runtime.0.facts.cgroups, keeper.pid, *deadline)?;
+        }
+        // Named after a descriptor that is open as long as the keeper lives, so nobody else in
+        // this process has the same name; other processes differ in the pid.
+        let name = format!("exec-{}-{}", std::process::id(), keeper.channel.as_fd().as_raw_fd());
+        let path = container.0.dir.path.join(&name);
+        make_directory(&path)
+            .map_err(|error| Error::io(Stage::State, &error, format!("create {path:?}")))?;
+        Ok(OwnKeeper { keeper, dir: StateDir::open(&container.0.dir.path, &name)? })
+    }
 }
 
 impl Drop for OwnKeeper {
@@ -65,6 +89,14 @@ fn begin(container: &Container, options: &ExecOptions<'_>) -> Result<Process> {
         return Err(not_running(Status::Stopped.name()));
     }
 
+    let orphan = match options.parentage {
+        Parentage::Keeper => false,
+        Parentage::Orphan => true,
+        Parentage::Child => {
+            let message = "an executed process cannot be a child of the caller";
+            return Err(Error::new(Category::Invalid, Stage::Arguments, message));
+        }
+    };
     let mut streams = Streams::open(&options.stdio)?;
     let entries = shared.cgroup.entries()?;
     let tasks = open_tasks(shared.resctrl())?;
@@ -78,7 +110,7 @@ fn begin(container: &Container, options: &ExecOptions<'_>) -> Result<Process> {
         resctrl: shared.resctrl(),
         descriptors: streams.descriptors(options.pass_fds.len()),
         keep_groups: denies_setgroups(spec, facts),
-        gate: shared.keeper.is_none(),
+        gate: orphan || shared.keeper.is_none(),
         seccomp: &|profile| shared.runtime.0.seccomp.get(profile),
         takes_listener: options.seccomp_listener.is_some(),
     })?;
@@ -94,28 +126,33 @@ fn begin(container: &Container, options: &ExecOptions<'_>) -> Result<Process> {
         Slot::Namespace { .. } => None,
     })?;
 
-    let (replies, companion, terminal_first) = match &shared.keeper {
-        Some(keeper) => (through_keeper(&keeper.channel, &plan, &opened, &deadline)?, None, None),
-        None => {
-            let (replies, own, terminal) =
-                through_own_keeper(container, &plan, &opened, &deadline)?;
-            (replies, Some(own), terminal)
+    let (started, terminal, source, companion) = match &shared.keeper {
+        _ if orphan => {
+            let (started, terminal) = as_orphan(container, &plan, &opened, &deadline)?;
+            (started, terminal, ExitSource::Pidfd, None)
         }
-    };
-    let (started, terminal) = if let Some(own) = &companion {
-        // Created on one channel, started on another; the exit comes on the first.
-        let start = Request { kind: RequestKind::Start, flags: 0 };
-        let answers = request(&own.keeper.channel, start, &[], &deadline, Stage::Start)?;
-        (await_creation(&answers, &deadline, Stage::Exec)?.0, terminal_first)
-    } else {
-        await_creation(&replies, &deadline, Stage::Exec).inspect_err(|_| withdraw(&replies))?
+        Some(keeper) => {
+            let replies = through_keeper(&keeper.channel, &plan, &opened, &deadline)?;
+            let (started, terminal) = await_creation(&replies, &deadline, Stage::Exec)
+                .inspect_err(|_| withdraw(&replies))?;
+            (started, terminal, ExitSource::Keeper(replies), None)
+        }
+        None => {
+            let (own, terminal, replies) =
+                through_own_keeper(container, &plan, &opened, &deadline)?;
+            // Created on one channel, started on another; the exit comes on the first.
+            let start = Request { kind: RequestKind::Start, flags: 0 };
+            let answers = request(&own.keeper.channel, start, &[], &deadline, Stage::Start)?;
+            let (started, _) = await_creation(&answers, &deadline, Stage::Exec)?;
+            (started, terminal, ExitSource::Keeper(replies), Some(own))
+        }
     };
 
     let process = Process(Arc::new(process::Inner {
         container_id: container.id().to_owned(),
         pid: started.pid,
         pidfd: Some(started.pidfd),
-        source: ExitSource::Keeper(replies),
+        source,
         exit: Default::default(),
         pipes: std::mem::take(&mut streams.ours).into(),
         terminal,
@@ -152,22 +189,29 @@ fn through_own_keeper(
     plan: &Plan,
     opened: &Opened,
     deadline: &Deadline<'_>,
-) -> Result<(Channel, OwnKeeper, Option<OwnedFd>)> {
-    let runtime = &container.0.runtime;
-    let (keeper, _) = Keeper::spawn(runtime, Relation::Silent)?;
-    if container.0.cgroup.location().unit().is_some() {
-        container.0.cgroup.bring_near(&runtime.0.facts.cgroups, keeper.pid, *deadline)?;
-    }
-    // Named after a descriptor that is open as long as the keeper lives, so nobody else in
-    // this process has the same name; other processes differ in the pid.
-    let name = format!("exec-{}-{}", std::process::id(), keeper.channel.as_fd().as_raw_fd());
-    let path = container.0.dir.path.join(&name);
-    make_directory(&path)
-        .map_err(|error| Error::io(Stage::State, &error, format!("create {path:?}")))?;
-    let own = OwnKeeper { keeper, dir: StateDir::open(&container.0.dir.path, &name)? };
-    let replies = own.keeper.create(runtime, 0, plan, &own.dir, opened)?;
+) -> Result<(OwnKeeper, Option<OwnedFd>, Channel)> {
+    let own = OwnKeeper::spawn(container, Relation::Silent, deadline)?;
+    let replies = own.keeper.create(&container.0.runtime, 0, plan, &own.dir, opened)?;
     let (_, terminal) = await_creation(&replies, deadline, Stage::Spawn)?;
-    Ok((replies, own, terminal))
+    Ok((own, terminal, replies))
+}
+
+/// By a keeper that leaves before the program runs, as that of a container without one does.
+fn as_orphan(
+    container: &Container,
+    plan: &Plan,
+    opened: &Opened,
+    deadline: &Deadline<'_>,
+) -> Result<(Created, Option<OwnedFd>)> {
+    let own = OwnKeeper::spawn(container, Relation::Leaving, deadline)?;
+    let flags = protocol::create::ORPHAN | protocol::create::DETACHED;
+    let replies = own.keeper.create(&container.0.runtime, flags, plan, &own.dir, opened)?;
+    let created = await_creation(&replies, deadline, Stage::Exec)?;
+    own.keeper.see_off();
+    open_gate(&own.dir, deadline, Stage::Exec).inspect_err(|_| {
+        let _ = send_signal(&created.0.pidfd, libc::SIGKILL);
+    })?;
+    Ok(created)
 }
 
 fn not_running(status: &str) -> Error {

@@ -131,6 +131,11 @@ impl Container {
         About { id: &record.id, bundle: &record.bundle, spec: &self.0.configuration.spec }
     }
 
+    /// The configuration that it was created with.
+    pub fn spec(&self) -> &spec::Spec {
+        &self.0.configuration.spec
+    }
+
     /// Its first process.
     pub fn init(&self) -> &Process {
         &self.0.init
@@ -176,23 +181,9 @@ impl Container {
     }
 
     fn start_at_gate(&self, deadline: &Deadline<'_>) -> Result<()> {
-        let gate = connect(&self.0.dir, "gate", deadline, Stage::Start)?;
-        let gate = gate.ok_or_else(|| {
-            Error::new(Category::State, Stage::Start, "nothing waits at the gate")
-                .with_errno(libc::ECONNREFUSED)
-        })?;
-        gate.send(&[Gate::Open as u8], &[])
-            .map_err(|error| Error::io(Stage::Start, &error, "open the gate"))?;
-        match gate.next(deadline, Stage::Start)? {
-            Message::End => {
-                let _ = std::fs::remove_file(self.0.dir.path.join("gate"));
-                self.poststart(deadline)
-            }
-            Message::Reply(Reply::Failed(failure), _) => Err(error_of(&failure)),
-            Message::Reply(other, _) | Message::Bare(other) => {
-                Err(unexpected(&other, Stage::Start))
-            }
-        }
+        open_gate(&self.0.dir, deadline, Stage::Start)?;
+        let _ = std::fs::remove_file(self.0.dir.path.join("gate"));
+        self.poststart(deadline)
     }
 
     /// Runs the hooks that no keeper runs. One that fails ends the container.
@@ -448,6 +439,22 @@ fn lack_of_means(error: &std::io::Error, name: &str) -> Option<Error> {
 
 fn unexpected(answer: &Reply, stage: Stage) -> Error {
     Error::new(Category::Keeper, stage, format!("unexpected answer: {answer:?}"))
+}
+
+/// Lets a process run its program that waits for that without a keeper; returns once it does.
+pub(super) fn open_gate(dir: &StateDir, deadline: &Deadline<'_>, stage: Stage) -> Result<()> {
+    let gate = connect(dir, "gate", deadline, stage)?;
+    let gate = gate.ok_or_else(|| {
+        Error::new(Category::State, stage, "nothing waits at the gate")
+            .with_errno(libc::ECONNREFUSED)
+    })?;
+    gate.send(&[Gate::Open as u8], &[])
+        .map_err(|error| Error::io(stage, &error, "open the gate"))?;
+    match gate.next(deadline, stage)? {
+        Message::End => Ok(()),
+        Message::Reply(Reply::Failed(failure), _) => Err(error_of(&failure)),
+        Message::Reply(other, _) | Message::Bare(other) => Err(unexpected(&other, stage)),
+    }
 }
 
 fn start_through_keeper(keeper: &Keeper, deadline: &Deadline<'_>) -> Result<()> {

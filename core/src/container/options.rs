@@ -165,6 +165,10 @@ pub struct ExecOptions<'a> {
     /// `SCMP_ACT_NOTIFY`. Its other end has to be served while this call blocks: what it waits for
     /// may be the answer to a notification.
     pub seccomp_listener: Option<BorrowedFd<'a>>,
+    /// The parent of the process: the container's keeper, or one of its own where the container has
+    /// none, and then it ends with the last handle to it; or, as an orphan, the nearest subreaper,
+    /// which learns its exit status. It cannot be the caller's child.
+    pub parentage: Parentage,
     /// How long the start may take. Default: 60 seconds.
     pub timeout: Option<Duration>,
     /// Stops the call.
@@ -179,6 +183,7 @@ impl<'a> ExecOptions<'a> {
             stdio: [Stdio::Null; 3],
             pass_fds: &[],
             seccomp_listener: None,
+            parentage: Parentage::Keeper,
             timeout: None,
             cancel: None,
         }

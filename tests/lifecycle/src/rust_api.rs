@@ -165,6 +165,7 @@ impl Container for locule::Container {
             stdio: stdio(&options.stdio),
             pass_fds: &pass_fds,
             seccomp_listener: options.seccomp_listener.map(borrow),
+            parentage: locule::Parentage::Keeper,
             timeout: options.timeout,
             cancel: cancel_of(options.cancel),
         };

@@ -1,0 +1,311 @@
+//! The command line: verbs, options, and what each is for.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use crate::failure::Failure;
+
+/// What it calls itself: as it was called, because tools look for that name.
+pub fn name_of(program: &OsStr) -> String {
+    let name = Path::new(program).file_name().unwrap_or(program);
+    name.to_string_lossy().into_owned()
+}
+
+/// How help looks, as runc's callers know it.
+const HELP: &str =
+    "NAME:\n   {name} - {about}\n\nUSAGE:\n   {usage}\n{after-help}\nOPTIONS:\n{options}\n";
+const HELP_OF_ALL: &str = "NAME:\n   {name} - {about}\n\nUSAGE:\n   {usage}\n\nCOMMANDS:\n{subcommands}\n\nOPTIONS:\n{options}\n";
+
+/// The whole command line of a program of this name.
+pub fn command(program: &str) -> Command {
+    let verbs = [
+        create(),
+        run(),
+        start(),
+        exec(),
+        kill(),
+        delete(),
+        list(),
+        ps(),
+        state(),
+        pause(),
+        resume(),
+        update(),
+        events(),
+        spec(),
+        features(),
+        explain(),
+        completion(),
+    ];
+    let verbs = verbs.map(|verb| {
+        let name = format!("{program} {}", verb.get_name());
+        verb.display_name(name.clone())
+            .bin_name(name)
+            .help_template(HELP)
+            .disable_version_flag(true)
+    });
+    Command::new(program.to_owned())
+        .about("Open Container Initiative runtime")
+        .help_template(HELP_OF_ALL)
+        .disable_help_subcommand(true)
+        .disable_version_flag(true)
+        .args_override_self(true)
+        .args([
+            value("root", "DIR", "where the containers' states are kept"),
+            value("log", "FILE", "write errors and warnings to this file, too"),
+            value("log-format", "FORMAT", "text or json").default_value("text"),
+            switch("debug", "log what is done"),
+            switch("systemd-cgroup", "let systemd make the cgroups, as its scopes"),
+            value("cgroup-manager", "NAME", "cgroupfs, systemd or disabled"),
+            value("rootless", "BOOL", "whether to expect no privilege: true, false or auto"),
+            switch("version", "print the version").short('v'),
+        ])
+        .subcommands(verbs)
+}
+
+fn value(name: &'static str, what: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .value_name(what)
+        .help(help)
+        .action(ArgAction::Set)
+        .value_parser(clap::value_parser!(OsString))
+        .allow_hyphen_values(true)
+        .overrides_with(name)
+}
+
+fn list_of(name: &'static str, what: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .value_name(what)
+        .help(help)
+        .action(ArgAction::Append)
+        .value_parser(clap::value_parser!(OsString))
+        .allow_hyphen_values(true)
+}
+
+fn switch(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).help(help).action(ArgAction::SetTrue).overrides_with(name)
+}
+
+fn verb(name: &'static str, about: &'static str) -> Command {
+    Command::new(name).about(about).args_override_self(true)
+}
+
+fn id() -> Arg {
+    Arg::new("id").value_name("CONTAINER-ID").required(true).help("the container's id")
+}
+
+/// The id and what follows it.
+fn rest(what: &'static str) -> Arg {
+    Arg::new("rest")
+        .value_name(what)
+        .action(ArgAction::Append)
+        .num_args(0..)
+        .value_parser(clap::value_parser!(OsString))
+        .allow_hyphen_values(true)
+}
+
+/// What create and run have in common.
+fn creating(command: Command) -> Command {
+    command.arg(id()).args([
+        value("bundle", "DIR", "the directory with config.json; the current one if not given")
+            .short('b'),
+        value("config", "FILE", "the configuration; config.json of the bundle if not given")
+            .short('f'),
+        value("console-socket", "PATH", "a socket that receives the master of the terminal"),
+        value("pidfd-socket", "PATH", "a socket that receives a pidfd of the first process"),
+        value("pid-file", "FILE", "write the pid of the first process to this file"),
+        value("preserve-fds", "N", "pass on this many descriptors, from 3 on"),
+        switch("no-pivot", "not supported: the root is always left by pivot_root"),
+        switch(
+            "no-new-keyring",
+            "not supported: processes always have a session keyring of their own",
+        ),
+    ])
+}
+
+fn create() -> Command {
+    creating(verb("create", "create a container"))
+}
+
+fn run() -> Command {
+    creating(verb("run", "create and run a container")).args([
+        switch("detach", "do not wait for it to end").short('d'),
+        switch("keep", "do not delete it when it has ended"),
+        switch("no-subreaper", "has no effect: this program never becomes one"),
+    ])
+}
+
+fn start() -> Command {
+    verb("start", "executes the user defined process in a created container").arg(id())
+}
+
+fn exec() -> Command {
+    verb("exec", "execute a process in a running container").arg(rest("CONTAINER-ID COMMAND")).args(
+        [
+            value("process", "FILE", "read the process, as in config.json, from this file")
+                .short('p'),
+            value("console-socket", "PATH", "a socket that receives the master of the terminal"),
+            value("pidfd-socket", "PATH", "a socket that receives a pidfd of the process"),
+            value("pid-file", "FILE", "write the pid of the process to this file"),
+            value("cwd", "DIR", "the working directory in the container"),
+            list_of("env", "NAME=VALUE", "set a variable").short('e'),
+            switch("tty", "give it a terminal").short('t'),
+            value("user", "UID[:GID]", "run as this user").short('u'),
+            list_of("additional-gids", "GID", "a further group").short('g'),
+            switch("detach", "do not wait for it to end").short('d'),
+            value("process-label", "LABEL", "the SELinux label"),
+            value("apparmor", "PROFILE", "the AppArmor profile"),
+            switch("no-new-privs", "it cannot gain privileges"),
+            list_of("cap", "NAME", "a further capability").short('c'),
+            value("preserve-fds", "N", "pass on this many descriptors, from 3 on"),
+        ],
+    )
+}
+
+fn kill() -> Command {
+    verb("kill", "send the specified signal (default: SIGTERM) to the container's init process")
+        .arg(rest("CONTAINER-ID [SIGNAL]"))
+        .arg(switch("all", "succeed also if it has ended").short('a'))
+}
+
+fn delete() -> Command {
+    verb("delete", "delete any resources held by the container")
+        .arg(id())
+        .arg(switch("force", "kill it first; succeed also if there is none").short('f'))
+}
+
+fn list() -> Command {
+    verb("list", "list containers").args([
+        value("format", "FORMAT", "table or json").short('f').default_value("table"),
+        switch("quiet", "print ids only").short('q'),
+    ])
+}
+
+fn ps() -> Command {
+    verb("ps", "display the processes running inside a container")
+        .arg(rest("CONTAINER-ID [PS-OPTION]..."))
+        .arg(value("format", "FORMAT", "table or json").short('f').default_value("table"))
+}
+
+fn state() -> Command {
+    verb("state", "output the state of a container").arg(id())
+}
+
+fn pause() -> Command {
+    verb("pause", "suspend all processes inside the container").arg(id())
+}
+
+fn resume() -> Command {
+    verb("resume", "resume all processes that have been paused").arg(id())
+}
+
+fn update() -> Command {
+    let mut command = verb("update", "update container resource constraints").arg(id()).args([
+        value("resources", "FILE", "read linux.resources as JSON from this file, or - for standard input; no other option counts then")
+            .short('r'),
+    ]);
+    for limit in crate::commands::update::LIMITS {
+        command = command.arg(value(limit.name, limit.unit, limit.help));
+    }
+    command
+}
+
+fn events() -> Command {
+    verb(
+        "events",
+        "display container events such as OOM notifications, cpu, memory, and IO usage statistics",
+    )
+    .arg(id())
+    .args([
+        switch("stats", "print the usage once"),
+        value("interval", "TIME", "print the usage this often, such as 5s or 100ms")
+            .default_value("5s"),
+    ])
+}
+
+fn spec() -> Command {
+    verb("spec", "create a new specification file").args([
+        value("bundle", "DIR", "where to put config.json; the current directory if not given")
+            .short('b'),
+        switch("rootless", "for an ordinary user"),
+    ])
+}
+
+fn features() -> Command {
+    verb("features", "show the enabled features")
+}
+
+fn explain() -> Command {
+    verb("explain", "print, step by step, what create would do, without doing it").arg(
+        Arg::new("bundle")
+            .value_name("BUNDLE")
+            .help("the directory with config.json")
+            .value_parser(clap::value_parser!(PathBuf)),
+    )
+}
+
+fn completion() -> Command {
+    verb("completion", "print a completion script for a shell")
+        .arg(Arg::new("shell").value_name("SHELL").required(true).help("bash, zsh, fish or elvish"))
+}
+
+/// Options before the verb.
+pub struct Global {
+    pub root: Option<PathBuf>,
+    pub log: Option<PathBuf>,
+    pub json: bool,
+    pub debug: bool,
+    pub manager: Manager,
+}
+
+/// Who makes cgroups.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Manager {
+    Directories,
+    Systemd,
+    Nobody,
+}
+
+impl Global {
+    pub fn read(matches: &ArgMatches) -> Result<Global, Failure> {
+        let json = match text(matches, "log-format") {
+            Some("text") | None => false,
+            Some("json") => true,
+            Some(other) => return Err(Failure::of(format!("invalid log-format: {other}"))),
+        };
+        let manager = match text(matches, "cgroup-manager") {
+            Some("systemd") => Manager::Systemd,
+            Some("disabled") => Manager::Nobody,
+            Some("cgroupfs") => Manager::Directories,
+            Some(other) => return Err(Failure::of(format!("invalid cgroup-manager: {other}"))),
+            None if matches.get_flag("systemd-cgroup") => Manager::Systemd,
+            None => Manager::Directories,
+        };
+        Ok(Global {
+            root: path(matches, "root"),
+            log: path(matches, "log"),
+            json,
+            debug: matches.get_flag("debug"),
+            manager,
+        })
+    }
+}
+
+/// The value of an option that is text.
+pub fn text<'a>(matches: &'a ArgMatches, name: &str) -> Option<&'a str> {
+    matches.get_one::<OsString>(name).and_then(|value| value.to_str())
+}
+
+/// The value of an option that is a path; an empty one is none.
+pub fn path(matches: &ArgMatches, name: &str) -> Option<PathBuf> {
+    matches.get_one::<OsString>(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// The values of an option that may be given several times.
+pub fn texts<'a>(matches: &'a ArgMatches, name: &str) -> impl Iterator<Item = &'a str> {
+    matches.get_many::<OsString>(name).into_iter().flatten().filter_map(|value| value.to_str())
+}

@@ -1,0 +1,127 @@
+//! `exec`.
+
+use std::process::ExitCode;
+
+use clap::ArgMatches;
+use locule::{Container, ExecOptions, Parentage, Stdio};
+use serde_json::{Value, json};
+
+use super::{Done, open, rest};
+use crate::arguments::{Global, path, text, texts};
+use crate::failure::Failure;
+use crate::foreground::{self, Signals};
+use crate::streams::{self, Announce};
+
+/// What tells callers that it is this program that failed, and not the one in the container.
+const FAILED: u8 = 255;
+
+pub fn exec(global: &Global, own: &ArgMatches) -> Done {
+    begin(global, own).map_err(|failure| failure.with_code(FAILED))
+}
+
+fn begin(global: &Global, own: &ArgMatches) -> Done {
+    let (id, args) = rest(own, "exec")?;
+    let container = open(global, &id)?;
+    let process = document(own, &container, args)?;
+    let detach = own.get_flag("detach");
+    let announce = Announce::read(own);
+    announce.check(process["terminal"] == true, detach)?;
+    let passed = streams::preserved(own)?;
+    let json = process.to_string();
+    let mut options = ExecOptions::new(json.as_bytes());
+    options.stdio = [Stdio::Inherit; 3];
+    options.pass_fds = &passed;
+    options.parentage = if detach { Parentage::Orphan } else { Parentage::Keeper };
+    let signals = if detach { None } else { Some(Signals::hold()?) };
+    let process = container.exec(options).map_err(|error| {
+        Failure::from(error).context("exec failed: unable to start container process")
+    })?;
+    announce.announce(&process).inspect_err(|_| {
+        let _ = process.signal(libc::SIGKILL);
+    })?;
+    match signals {
+        Some(signals) => foreground::attend(&process, &signals),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// The `process` object: from a file, or the container's own with what the options change.
+fn document(own: &ArgMatches, container: &Container, args: Vec<String>) -> Result<Value, Failure> {
+    if let Some(file) = path(own, "process") {
+        let json = std::fs::read(&file)
+            .map_err(|error| Failure::of(format!("{}: {error}", file.display())))?;
+        return serde_json::from_slice(&json)
+            .map_err(|error| Failure::of(format!("{}: {error}", file.display())));
+    }
+    if args.is_empty() {
+        return Err(Failure::of("process args cannot be empty"));
+    }
+    let mut process = serde_json::to_value(container.spec().process())
+        .map_err(|error| Failure::of(error.to_string()))?;
+    if !process.is_object() {
+        process = json!({ "cwd": "/" });
+    }
+    process["args"] = json!(args);
+    process["terminal"] = json!(own.get_flag("tty"));
+    if let Some(cwd) = text(own, "cwd").filter(|cwd| !cwd.is_empty()) {
+        process["cwd"] = json!(cwd);
+    }
+    for variable in texts(own, "env") {
+        push(&mut process["env"], variable);
+    }
+    if let Some(user) = text(own, "user").filter(|user| !user.is_empty()) {
+        let (uid, gid) = user.split_once(':').map_or((user, None), |(uid, gid)| (uid, Some(gid)));
+        process["user"]["uid"] = id_of(uid, user)?;
+        if let Some(gid) = gid {
+            process["user"]["gid"] = id_of(gid, user)?;
+        }
+        process["user"].as_object_mut().map(|user| user.remove("username"));
+    }
+    for gid in texts(own, "additional-gids") {
+        push(&mut process["user"]["additionalGids"], id_of(gid, gid)?);
+    }
+    for capability in texts(own, "cap") {
+        for set in ["bounding", "effective", "permitted"] {
+            push(&mut process["capabilities"][set], capability);
+        }
+    }
+    if own.get_flag("no-new-privs") {
+        process["noNewPrivileges"] = json!(true);
+    }
+    for (option, member) in [("apparmor", "apparmorProfile"), ("process-label", "selinuxLabel")] {
+        if let Some(label) = text(own, option).filter(|label| !label.is_empty()) {
+            process[member] = json!(label);
+        }
+    }
+    Ok(process)
+}
+
+fn push(list: &mut Value, value: impl Into<Value>) {
+    match list {
+        Value::Array(values) => values.push(value.into()),
+        other => *other = json!([value.into()]),
+    }
+}
+
+/// Read whole or refused: half a number would be another user (CVE-2016-3697, CVE-2026-30892).
+fn id_of(text: &str, whole: &str) -> Result<Value, Failure> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse::<u32>().ok().filter(|id| digits && *id != u32::MAX) {
+        Some(id) => Ok(json!(id)),
+        None => Err(Failure::of(format!("invalid user or group {whole:?}: ids are numbers"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_a_number_and_nothing_else() {
+        assert_eq!(id_of("0", "0").ok(), Some(json!(0)));
+        assert_eq!(id_of("1000", "1000").ok(), Some(json!(1000)));
+        for wrong in ["", "n", "-1", "+1", "1 ", "1x", "0x10", "4294967295", "4294967296"] {
+            assert!(id_of(wrong, wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

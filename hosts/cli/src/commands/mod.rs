@@ -1,0 +1,96 @@
+//! The verbs.
+
+mod create;
+mod delete;
+mod events;
+mod exec;
+mod explain;
+mod kill;
+mod list;
+mod ps;
+mod spec;
+pub mod update;
+
+use std::process::ExitCode;
+
+use clap::ArgMatches;
+use locule::cgroup::Manager;
+use locule::{Container, Runtime, RuntimeOptions};
+
+use crate::arguments::{self, Global};
+use crate::failure::Failure;
+use crate::output;
+
+type Done = Result<ExitCode, Failure>;
+
+/// Carries out a verb.
+pub fn run(program: &str, verb: &str, global: &Global, own: &ArgMatches) -> Done {
+    match verb {
+        "create" => create::create(program, global, own),
+        "run" => create::run(program, global, own),
+        "exec" => exec::exec(global, own),
+        "kill" => kill::kill(global, own),
+        "delete" => delete::delete(global, own),
+        "list" => list::list(global, own),
+        "ps" => ps::ps(global, own),
+        "update" => update::update(global, own),
+        "events" => events::events(global, own),
+        "spec" => spec::spec(own),
+        "explain" => explain::explain(global, own),
+        "start" => on(global, own, |container| Ok(container.start(None)?)),
+        "pause" => on(global, own, |container| Ok(container.pause()?)),
+        "resume" => on(global, own, |container| Ok(container.resume()?)),
+        "state" => on(global, own, |container| Ok(output::pretty(&container.state()?.document)?)),
+        "features" => {
+            output::pretty(&runtime(global)?.features())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        "completion" => completion(program, own),
+        other => unreachable!("the command line has no verb {other}"),
+    }
+}
+
+fn on(
+    global: &Global,
+    own: &ArgMatches,
+    act: impl FnOnce(&Container) -> Result<(), Failure>,
+) -> Done {
+    act(&open(global, id(own))?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn id(own: &ArgMatches) -> &str {
+    own.get_one::<String>("id").map_or("", String::as_str)
+}
+
+/// The words from the id on.
+fn rest(own: &ArgMatches, verb: &str) -> Result<(String, Vec<String>), Failure> {
+    let mut words = arguments::texts(own, "rest").map(str::to_owned);
+    let id = words.next().ok_or_else(|| Failure::of(format!("{verb:?} needs a container id")))?;
+    Ok((id, words.collect()))
+}
+
+fn runtime(global: &Global) -> Result<Runtime, Failure> {
+    Ok(Runtime::new(RuntimeOptions {
+        state_dir: global.root.clone(),
+        cgroup_manager: match global.manager {
+            arguments::Manager::Systemd => Manager::Systemd,
+            arguments::Manager::Directories => Manager::Cgroupfs,
+            arguments::Manager::Nobody => Manager::None,
+        },
+        ..RuntimeOptions::default()
+    })?)
+}
+
+fn open(global: &Global, id: &str) -> Result<Container, Failure> {
+    Ok(runtime(global)?.open(id)?)
+}
+
+fn completion(program: &str, own: &ArgMatches) -> Done {
+    let name = own.get_one::<String>("shell").map_or("", String::as_str);
+    let shell: clap_complete::Shell =
+        name.parse().map_err(|_| Failure::of(format!("no completion for the shell {name:?}")))?;
+    let mut command = arguments::command(program);
+    clap_complete::generate(shell, &mut command, program, &mut std::io::stdout());
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,49 @@
+//! `locule`: a command that stands where `runc` stood. A thin face of the library: what is said and
+//! parsed by those who call it is here, what is done is in `locule`.
+
+#![forbid(unsafe_op_in_unsafe_fn)]
+
+mod arguments;
+mod commands;
+mod failure;
+mod foreground;
+mod grammar;
+mod log;
+mod output;
+mod streams;
+
+use std::process::ExitCode;
+
+use failure::Failure;
+
+fn main() -> ExitCode {
+    let words: Vec<_> = std::env::args_os().collect();
+    let (program, words) = match words.split_first() {
+        Some((program, words)) => (arguments::name_of(program), words),
+        None => ("locule".to_owned(), &[][..]),
+    };
+    match run(&program, words) {
+        Ok(code) => code,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(program: &str, words: &[std::ffi::OsString]) -> Result<ExitCode, Failure> {
+    let mut command = arguments::command(program);
+    let words = grammar::canonical(&mut command, words)?;
+    let matches = command.try_get_matches_from_mut(words).map_err(Failure::usage)?;
+    if matches.get_flag("version") {
+        // The first line is looked for by who wants to know what this is.
+        println!("{program} version {}", env!("CARGO_PKG_VERSION"));
+        println!("commit: v{}", env!("CARGO_PKG_VERSION"));
+        println!("spec: {}", locule::spec::OCI_VERSION);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Some((verb, own)) = matches.subcommand() else {
+        print!("{}", command.render_long_help());
+        return Ok(ExitCode::SUCCESS);
+    };
+    let global = arguments::Global::read(&matches)?;
+    log::open(&global)?;
+    commands::run(program, verb, &global, own)
+}

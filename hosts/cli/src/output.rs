@@ -1,0 +1,41 @@
+//! Tables for people, JSON for programs.
+
+use std::io::{self, Write};
+
+use serde_json::Value;
+
+/// The least width of a column, and the space to the next.
+const LEAST: usize = 12;
+const GAP: usize = 3;
+
+/// Columns as wide as they have to be.
+pub fn table(rows: &[Vec<String>]) -> io::Result<()> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
+    let widest = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
+    };
+    let widths: Vec<usize> =
+        (0..columns).map(|column| (widest(column).unwrap_or(0) + GAP).max(LEAST)).collect();
+    let mut out = io::stdout().lock();
+    for row in rows {
+        for (column, cell) in row.iter().enumerate() {
+            match column + 1 == row.len() {
+                true => writeln!(out, "{cell}")?,
+                false => write!(out, "{cell:width$}", width = widths[column])?,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One line.
+pub fn compact(value: &Value) -> io::Result<()> {
+    writeln!(io::stdout().lock(), "{value}")
+}
+
+/// Indented.
+pub fn pretty(value: &Value) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    serde_json::to_writer_pretty(&mut out, value)?;
+    writeln!(out)
+}
