@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::process::ExitCode;
 
 use clap::Command;
-use locule::Category;
+use locule::{Category, Stage};
 
 /// Why the command fails.
 #[derive(Debug)]
@@ -71,15 +71,52 @@ impl Failure {
 
 impl From<locule::Error> for Failure {
     fn from(error: locule::Error) -> Failure {
-        let text = match error.category() {
-            // What engines look for when a container is gone.
-            Category::NotFound if error.stage() == locule::Stage::State => {
-                "container does not exist".to_owned()
+        // What engines look for when a container is gone.
+        if error.category() == Category::NotFound && error.stage() == Stage::State {
+            return Failure::of("container does not exist");
+        }
+        let mut text = error.messages().collect::<Vec<_>>().join(": ");
+        if let Some(errno) = error.errno() {
+            let words = words_of(errno);
+            if !text.to_lowercase().ends_with(&words) {
+                text = format!("{text}: {words}");
             }
-            _ => error.to_string(),
-        };
+        }
+        if let Some(pointer) = error.pointer() {
+            text = match hook_of(pointer) {
+                Some((kind, index)) => format!("error running {kind} hook #{index}: {text}"),
+                None => format!("{text} (at {pointer})"),
+            };
+        }
+        if error.step().is_some() {
+            text = format!("error during container init: {text}");
+        }
         Failure::of(text)
     }
+}
+
+/// What a program would say itself that could not be executed after all: as the kernel finds out
+/// only when it tries that its interpreter is missing.
+pub fn of_program(error: locule::Error) -> Failure {
+    let about_args = error.pointer().is_some_and(|pointer| pointer.ends_with("/args"));
+    let name = error.messages().last().and_then(|text| text.strip_prefix("exec: \""));
+    let Some(name) = name.and_then(|name| name.strip_suffix('"')).filter(|_| about_args) else {
+        return error.into();
+    };
+    let words = words_of(error.errno().unwrap_or_default());
+    Failure { message: format!("exec {name}: {words}"), code: 1, logged: false }
+}
+
+/// Go's words for an error number, which callers look for: those of the C library in lower case.
+fn words_of(errno: i32) -> String {
+    let words = std::io::Error::from_raw_os_error(errno).to_string();
+    words.split(" (os error").next().unwrap_or_default().to_lowercase()
+}
+
+/// The kind and the index of the hook that a pointer is about.
+fn hook_of(pointer: &str) -> Option<(&str, &str)> {
+    let (kind, index) = pointer.strip_prefix("/hooks/")?.split_once('/')?;
+    Some((kind, index.split('/').next()?))
 }
 
 impl From<std::io::Error> for Failure {

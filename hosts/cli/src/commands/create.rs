@@ -8,7 +8,7 @@ use locule::{Container, CreateOptions, OnHostExit, Parentage, Source, Stdio};
 
 use super::{Done, id, runtime};
 use crate::arguments::{Global, path};
-use crate::failure::Failure;
+use crate::failure::{Failure, of_program};
 use crate::foreground::{self, Signals};
 use crate::streams::{self, Announce};
 
@@ -22,28 +22,25 @@ pub fn run(program: &str, global: &Global, own: &ArgMatches) -> Done {
     let failed = |failure: Failure| failure.context(format!("{program} run failed"));
     let (detach, keep) = (own.get_flag("detach"), own.get_flag("keep"));
     if detach {
-        let container =
-            make(global, own, Parentage::Orphan, OnHostExit::Detach, true).map_err(failed)?;
-        return started(&container).map(|()| ExitCode::SUCCESS).map_err(failed);
+        let container = make(global, own, Parentage::Orphan, OnHostExit::Detach, true);
+        let container = container.map_err(failed)?;
+        container.start(None).map_err(|error| {
+            let _ = container.delete(true);
+            failed(error.into())
+        })?;
+        return Ok(ExitCode::SUCCESS);
     }
     let signals = Signals::hold()?;
     let end = if keep { OnHostExit::Detach } else { OnHostExit::Kill };
     let container = make(global, own, Parentage::Keeper, end, false).map_err(failed)?;
-    let ended = started(&container)
-        .map_err(failed)
-        .and_then(|()| foreground::attend(container.init(), &signals));
+    let ended = match container.start(None) {
+        Ok(()) => foreground::attend(container.init(), &signals),
+        Err(error) => Err(of_program(error)),
+    };
     if !keep {
         container.delete(true)?;
     }
     ended
-}
-
-/// Starts it; one that cannot be started is of no use.
-fn started(container: &Container) -> Result<(), Failure> {
-    container.start(None).map_err(|error| {
-        let _ = container.delete(true);
-        error.into()
-    })
 }
 
 fn make(
