@@ -431,13 +431,12 @@ pub unsafe extern "C" fn locule_container_exec(
             let pass_fds =
                 descriptors(opts.pass_fds, opts.pass_fd_count, "opts.pass_fds").map_err(named)?;
             let process = container.exec(ExecOptions {
-                parentage: Parentage::Keeper,
-                process,
                 stdio: options::stdio(&opts.stdio).map_err(named)?,
                 pass_fds: &pass_fds,
                 seccomp_listener: listener(opts.seccomp_listener).map_err(named)?,
                 timeout: option_timeout(opts.timeout_ms),
                 cancel: cancel::optional(opts.cancel),
+                ..ExecOptions::new(process)
             })?;
             *out = handle::new(locule_process(process));
             Ok(0)

@@ -17,6 +17,7 @@ pub const AT_FDCWD: i32 = -100;
 pub const AT_SYMLINK_NOFOLLOW: i32 = 0x100;
 pub const AT_REMOVEDIR: i32 = 0x200;
 pub const AT_EMPTY_PATH: i32 = 0x1000;
+pub const AT_EACCESS: i32 = 0x200;
 pub const AT_RECURSIVE: i32 = 0x8000;
 
 pub const RESOLVE_NO_XDEV: u64 = 1;

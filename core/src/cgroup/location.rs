@@ -51,6 +51,15 @@ pub struct Location {
     pub(super) unit: Option<Unit>,
 }
 
+/// A cgroup below the container's, for a process that is to run there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubCgroup {
+    /// In the hierarchies of these controllers; in all if there are none.
+    pub controllers: Vec<String>,
+    /// The directory, relative to the container's. It has to be there.
+    pub path: PathBuf,
+}
+
 /// What a container that mounts `cgroup` sees of one hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
@@ -78,6 +87,36 @@ impl Location {
     /// The container's directory in every hierarchy.
     pub fn places(&self) -> &[Place] {
         &self.places
+    }
+
+    /// The same, but below in some of the hierarchies.
+    ///
+    /// # Errors
+    /// [`Invalid`](Category::Invalid) for a path that leads out, or a controller that nobody has.
+    pub(crate) fn below(&self, subs: &[SubCgroup]) -> Result<Location> {
+        let invalid = |message| Err(Error::new(Category::Invalid, Stage::Arguments, message));
+        let mut below = self.clone();
+        for sub in subs {
+            let path = sub.path.strip_prefix("/").unwrap_or(&sub.path);
+            if path
+                .components()
+                .any(|part| !matches!(part, Component::Normal(_) | Component::CurDir))
+            {
+                return invalid(format!("bad sub cgroup path: {:?}", sub.path));
+            }
+            let whole = sub.controllers.is_empty();
+            for controller in &sub.controllers {
+                if !below.places.iter().any(|place| place.controllers.contains(controller)) {
+                    return invalid(format!("unknown controller {controller} in a sub cgroup"));
+                }
+            }
+            for (place, own) in below.places.iter_mut().zip(&self.places) {
+                if whole || place.controllers.iter().any(|one| sub.controllers.contains(one)) {
+                    place.path = own.path.join(path);
+                }
+            }
+        }
+        Ok(below)
     }
 
     /// The unit whose cgroup this is, if systemd makes and removes it.

@@ -30,7 +30,7 @@ use oci_spec::runtime::LinuxResources;
 
 pub use entry::Entry;
 pub use hierarchy::{Hierarchies, Hierarchy, Mode};
-pub use location::{Location, Place, View};
+pub use location::{Location, Place, SubCgroup, View};
 pub use stats::{
     BlockIo, BlockIoEntry, Cpu, CpuUsage, HugePages, Memory, MemoryUsage, Pids, Pressure,
     PressureLevel, Stats, Throttling,

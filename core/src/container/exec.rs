@@ -15,7 +15,7 @@ use super::process::{self, ExitSource, Process};
 use super::state_dir::{StateDir, make_directory};
 use super::stdio::Streams;
 use super::{ExecOptions, Parentage, Status};
-use crate::cgroup::Entry;
+use crate::cgroup::{Cgroup, Entry};
 use crate::compile::{ExecInput, Plan, Slot, compile_exec, denies_setgroups};
 use crate::launch::{Channel, Deadline, Relation, request};
 use crate::spec::{self, oci};
@@ -82,7 +82,7 @@ fn begin(container: &Container, options: &ExecOptions<'_>) -> Result<Process> {
     let process = complete(spec, options.process)?;
 
     let Some(init) = shared.init.0.pidfd.as_ref() else { return Err(not_running("stopped")) };
-    if shared.cgroup.is_frozen()? {
+    if !options.ignore_paused && shared.cgroup.is_frozen()? {
         return Err(not_running(Status::Paused.name()));
     }
     if shared.init.wait(Some(Duration::ZERO), None)?.is_some() {
@@ -98,7 +98,8 @@ fn begin(container: &Container, options: &ExecOptions<'_>) -> Result<Process> {
         }
     };
     let mut streams = Streams::open(&options.stdio)?;
-    let entries = shared.cgroup.entries()?;
+    let location = shared.cgroup.location().below(options.cgroups)?;
+    let entries = Cgroup::open(location.clone())?.entries()?;
     let tasks = open_tasks(shared.resctrl())?;
     let facts = &shared.runtime.0.facts;
     let plan = compile_exec(&ExecInput {
@@ -106,7 +107,7 @@ fn begin(container: &Container, options: &ExecOptions<'_>) -> Result<Process> {
         init: shared.init.pid(),
         process: &process,
         facts,
-        location: shared.cgroup.location(),
+        location: &location,
         resctrl: shared.resctrl(),
         descriptors: streams.descriptors(options.pass_fds.len()),
         keep_groups: denies_setgroups(spec, facts),

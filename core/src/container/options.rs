@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Cancel;
-use crate::cgroup::Manager;
+use crate::cgroup::{Manager, SubCgroup};
 
 /// How a [`Runtime`](crate::Runtime) is opened. The default suits most hosts.
 #[derive(Debug, Clone, Default)]
@@ -169,6 +169,11 @@ pub struct ExecOptions<'a> {
     /// none, and then it ends with the last handle to it; or, as an orphan, the nearest subreaper,
     /// which learns its exit status. It cannot be the caller's child.
     pub parentage: Parentage,
+    /// Where to run below the container's cgroup; later ones count more.
+    pub cgroups: &'a [SubCgroup],
+    /// Do not refuse a paused container: the process begins when it is resumed, for which this
+    /// call waits.
+    pub ignore_paused: bool,
     /// How long the start may take. Default: 60 seconds.
     pub timeout: Option<Duration>,
     /// Stops the call.
@@ -184,6 +189,8 @@ impl<'a> ExecOptions<'a> {
             pass_fds: &[],
             seccomp_listener: None,
             parentage: Parentage::Keeper,
+            cgroups: &[],
+            ignore_paused: false,
             timeout: None,
             cancel: None,
         }

@@ -161,6 +161,8 @@ fn exec() -> Command {
             value("apparmor", "PROFILE", "the AppArmor profile"),
             switch("no-new-privs", "it cannot gain privileges"),
             list_of("cap", "NAME", "a further capability").short('c'),
+            list_of("cgroup", "[CONTROLLER,...:]PATH", "run in a cgroup below the container's"),
+            switch("ignore-paused", "wait for a paused container to be resumed"),
             value("preserve-fds", "N", "pass on this many descriptors, from 3 on"),
         ],
     )

@@ -33,6 +33,12 @@ impl Failure {
         self
     }
 
+    /// For the one who looks at it, and not for the log.
+    pub fn plain(mut self) -> Failure {
+        self.logged = false;
+        self
+    }
+
     pub fn usage(error: clap::Error) -> Failure {
         if error.exit_code() == 0 {
             // Help is no failure.
@@ -104,7 +110,7 @@ pub fn of_program(error: locule::Error) -> Failure {
         return error.into();
     };
     let words = words_of(error.errno().unwrap_or_default());
-    Failure { message: format!("exec {name}: {words}"), code: 1, logged: false }
+    Failure::of(format!("exec {name}: {words}"))
 }
 
 /// Go's words for an error number, which callers look for: those of the C library in lower case.

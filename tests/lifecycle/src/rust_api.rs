@@ -161,13 +161,12 @@ impl Container for locule::Container {
         let process = options.process.to_string();
         let pass_fds: Vec<_> = options.pass_fds.iter().map(|&fd| borrow(fd)).collect();
         let converted = ExecOptions {
-            process: process.as_bytes(),
             stdio: stdio(&options.stdio),
             pass_fds: &pass_fds,
             seccomp_listener: options.seccomp_listener.map(borrow),
-            parentage: locule::Parentage::Keeper,
             timeout: options.timeout,
             cancel: cancel_of(options.cancel),
+            ..ExecOptions::new(process.as_bytes())
         };
         Ok(Arc::new(self.exec(converted)?))
     }

@@ -35,7 +35,7 @@ pub fn run(program: &str, global: &Global, own: &ArgMatches) -> Done {
     let container = make(global, own, Parentage::Keeper, end, false).map_err(failed)?;
     let ended = match container.start(None) {
         Ok(()) => foreground::attend(container.init(), &signals),
-        Err(error) => Err(of_program(error)),
+        Err(error) => Err(of_program(error).plain()),
     };
     if !keep {
         container.delete(true)?;

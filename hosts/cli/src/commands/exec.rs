@@ -3,12 +3,13 @@
 use std::process::ExitCode;
 
 use clap::ArgMatches;
-use locule::{Container, ExecOptions, Parentage, Stdio};
+use locule::cgroup::SubCgroup;
+use locule::{Container, ExecOptions, Parentage, Stage, Stdio};
 use serde_json::{Value, json};
 
 use super::{Done, open, rest};
 use crate::arguments::{Global, path, text, texts};
-use crate::failure::Failure;
+use crate::failure::{Failure, of_program};
 use crate::foreground::{self, Signals};
 use crate::streams::{self, Announce};
 
@@ -32,9 +33,17 @@ fn begin(global: &Global, own: &ArgMatches) -> Done {
     options.stdio = [Stdio::Inherit; 3];
     options.pass_fds = &passed;
     options.parentage = if detach { Parentage::Orphan } else { Parentage::Keeper };
+    let cgroups: Vec<_> = texts(own, "cgroup").map(below).collect();
+    options.cgroups = &cgroups;
+    options.ignore_paused = own.get_flag("ignore-paused");
     let signals = if detach { None } else { Some(Signals::hold()?) };
     let process = container.exec(options).map_err(|error| {
-        Failure::from(error).context("exec failed: unable to start container process")
+        let into_cgroup = error.stage() == Stage::Cgroup && !cgroups.is_empty();
+        let failure = match into_cgroup {
+            true => Failure::from(error).context("error adding pid to cgroups"),
+            false => of_program(error),
+        };
+        failure.context("exec failed: unable to start container process")
     })?;
     announce.announce(&process).inspect_err(|_| {
         let _ = process.signal(libc::SIGKILL);
@@ -43,6 +52,13 @@ fn begin(global: &Global, own: &ArgMatches) -> Done {
         Some(signals) => foreground::attend(&process, &signals),
         None => Ok(ExitCode::SUCCESS),
     }
+}
+
+/// `[CONTROLLER,...:]PATH`
+fn below(text: &str) -> SubCgroup {
+    let (controllers, path) = text.split_once(':').unwrap_or(("", text));
+    let controllers = controllers.split(',').filter(|name| !name.is_empty());
+    SubCgroup { controllers: controllers.map(str::to_owned).collect(), path: path.into() }
 }
 
 /// The `process` object: from a file, or the container's own with what the options change.
