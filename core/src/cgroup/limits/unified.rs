@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use oci_spec::runtime::LinuxResources;
 
-use super::{Writer, wrong};
+use super::{Writer, unsupported, wrong};
 use crate::error::Result;
 
 /// Files that do something instead of limiting something. `cgroup.procs` would even move the
@@ -48,6 +48,10 @@ pub(super) fn apply(values: &HashMap<String, String>, writer: &mut Writer<'_>) -
         let controller = key.split('.').next().unwrap_or_default();
         let place = match (controller, writer.location.unified()) {
             ("cgroup", Some(place)) => place,
+            (_, None) if !writer.location.is_empty() => {
+                let message = "invalid configuration: unified is about cgroups of version 2";
+                return Err(unsupported(message.to_owned()).at(pointer));
+            }
             // Beside version 1 the controller may sit there, out of reach of `unified`.
             _ => writer.place(controller, "", &pointer)?,
         };
