@@ -357,7 +357,7 @@ fn an_update_that_fails_brings_the_earlier_limits_back() {
     is("10", "50000");
     let good = resources(r#"{"cpu": {"period": 200000}, "pids": {"limit": 0}}"#);
     cgroup.update(&good, Options::default()).unwrap();
-    is("0", "50000");
+    is("1", "50000");
     cgroup.remove().unwrap();
 }
 

@@ -356,6 +356,10 @@ pub struct SockFprog {
 
 // ---- Terminals and interfaces -------------------------------------------------------------------
 
+pub const TCGETS: usize = 0x5401;
+pub const TCSETS: usize = 0x5402;
+/// Of the output modes, the second number of a `struct termios`.
+pub const ONLCR: u32 = 0x4;
 pub const TIOCSCTTY: usize = 0x540e;
 pub const TIOCSWINSZ: usize = 0x5414;
 pub const TIOCSPTLCK: usize = 0x4004_5431;

@@ -1,7 +1,7 @@
 //! The container's terminal. Nothing about it is looked up by a name the image could have
 //! prepared without a check of what was found (CVE-2025-52565).
 
-use locule_plan::Operation;
+use locule_plan::{Operation, terminal};
 use locule_plan::protocol::{Gate, detail};
 
 use crate::abi::*;
@@ -12,7 +12,9 @@ use crate::socket;
 use crate::system::{self, Errno, Fd};
 
 pub fn open(child: &mut Child, operation: &Operation<'_>) -> Result {
-    let Operation::Terminal { rows, columns, console, uid } = *operation else { return Ok(()) };
+    let Operation::Terminal { rows, columns, flags: wanted, uid } = *operation else {
+        return Ok(());
+    };
     let root = child.root()?;
     let master = path::open_file(root, c"/dev/pts/ptmx", O_RDWR | O_NOCTTY, RESOLVE_NO_SYMLINKS)
         .during(detail::SOURCE)?;
@@ -37,7 +39,13 @@ pub fn open(child: &mut Child, operation: &Operation<'_>) -> Result {
         Ok(()) | Err(Errno::EPERM | Errno::EROFS | Errno::EINVAL) => {}
         Err(errno) => return Err(errno.into()),
     }
-    if console == 1 {
+    if wanted & terminal::RAW_OUTPUT != 0 {
+        let mut modes = [0u32; 16];
+        system::ioctl(master.raw(), TCGETS, &mut modes)?;
+        modes[1] &= !ONLCR;
+        system::ioctl(master.raw(), TCSETS, &mut modes)?;
+    }
+    if wanted & terminal::CONSOLE != 0 {
         let tree = system::open_tree(peer.raw(), c"", OPEN_TREE_CLONE | AT_EMPTY_PATH as u32)?;
         let place = path::ensure(root, c"/dev/console", Missing::File, Links::Refuse)
             .during(detail::TARGET)?

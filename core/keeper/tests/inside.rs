@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use harness::*;
 use locule_plan::protocol::Reply;
-use locule_plan::{List, Operation, OwnedNumbers, Stream, join, mount};
+use locule_plan::{List, Operation, OwnedNumbers, Stream, join, mount, terminal};
 
 /// Creates and starts the plan, with its output in slot 0, and returns what it wrote.
 fn run(who: As, bundle: &Bundle, plan: Plan) -> String {
@@ -259,7 +259,7 @@ fn a_terminal_is_handed_over() {
     let mut plan = Plan::default();
     plan.namespaces(0).filesystems(&bundle).child(&Operation::Pivot {});
     plan.child(&Operation::NewSession {});
-    plan.child(&Operation::Terminal { rows: 33, columns: 99, console: 1, uid: 0 });
+    plan.child(&Operation::Terminal { rows: 33, columns: 99, flags: terminal::CONSOLE, uid: 0 });
     plan.program(
         &["sh", "-c", "tty; stat -c %t,%T /dev/console; stty size; read x; echo got $x"],
         true,

@@ -178,9 +178,9 @@ operations! {
     43 Pivot {}
     /// Set the propagation of the new root mount.
     44 RootPropagation { flags: u64 }
-    /// Open a new pty in the container, bind it to `/dev/console` if `console` is 1, make it
-    /// the controlling terminal and descriptors 0 to 2, and hand the master to the host.
-    45 Terminal { rows: u32, columns: u32, console: u32, uid: u32 }
+    /// Open a new pty in the container, make it the controlling terminal and descriptors 0 to 2,
+    /// and hand the master to the host. `flags` are [`terminal`](crate::terminal) bits.
+    45 Terminal { rows: u32, columns: u32, flags: u32, uid: u32 }
     /// Make the descriptor in `slot` descriptor `target` of the program.
     46 Descriptor { target: u32, slot: u32 }
     /// `sethostname`.
@@ -301,6 +301,14 @@ pub mod root {
     pub const PIVOT: u32 = 0;
     /// `MS_MOVE` and `chroot` instead of `pivot_root`, for a host that runs from an initramfs.
     pub const MOVE: u32 = 1;
+}
+
+/// Bits of `flags` of `Terminal`.
+pub mod terminal {
+    /// Bind it to `/dev/console`.
+    pub const CONSOLE: u32 = 1;
+    /// Line ends pass as they are written: no `ONLCR`.
+    pub const RAW_OUTPUT: u32 = 2;
 }
 
 /// Values of `kind` of the joining operations, as in `clone(2)`.

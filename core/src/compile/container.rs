@@ -447,6 +447,10 @@ fn prepare_root(
     filesystem::protect(out, spec)?;
     out.child("/root", &Operation::Pivot {});
     if let Some(flags) = wanted {
+        if flags & libc::MS_SHARED != 0 {
+            // Up to here it follows the host, and a shared mount would go on to.
+            out.child(pointer, &Operation::RootPropagation { flags: libc::MS_PRIVATE });
+        }
         out.child(pointer, &Operation::RootPropagation { flags });
     }
     let process = spec.process().as_ref();

@@ -82,7 +82,7 @@ pub fn compile_container(spec: &spec::Spec, caller: Caller) -> Result<Plan> {
         facts: &facts,
         location: &location,
         resctrl: resctrl(spec)?.as_ref(),
-        descriptors: Descriptors { stdio: [true; 3], pass: 2 },
+        descriptors: Descriptors { stdio: [true; 3], pass: 2, raw_output: false },
         seccomp: &program,
         takes_listener: caller == Caller::User,
     })
@@ -99,7 +99,7 @@ pub fn compile_exec(spec: &spec::Spec, process: &spec::Process, caller: Caller) 
         facts: &facts,
         location: &location,
         resctrl: resctrl(spec)?.as_ref(),
-        descriptors: Descriptors { stdio: [true, false, true], pass: 1 },
+        descriptors: Descriptors { stdio: [true, false, true], pass: 1, raw_output: false },
         keep_groups: caller == Caller::User,
         gate: true,
         seccomp: &program,

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::ffi::CString;
 
-use locule_plan::{Operation, OwnedList, OwnedNumbers, Stream};
+use locule_plan::{Operation, OwnedList, OwnedNumbers, Stream, terminal};
 
 use super::listener::{self, ListenerInput};
 use super::{HostFacts, SeccompCompiler, Slot, Writer, c_path, c_string};
@@ -18,6 +18,8 @@ pub(crate) struct Descriptors {
     pub stdio: [bool; 3],
     /// How many more, to become 3, 4, ...
     pub pass: usize,
+    /// Whether a terminal passes line ends on as they are.
+    pub raw_output: bool,
 }
 
 pub(super) struct ProcessInput<'a> {
@@ -60,10 +62,10 @@ pub(super) fn streams(
     process: Option<&oci::Process>,
     at: &str,
     descriptors: &Descriptors,
-    terminal: bool,
+    has_terminal: bool,
     console: bool,
 ) {
-    if terminal {
+    if has_terminal {
         let size = process.and_then(oci::Process::console_size);
         let number = |value: u64| u32::try_from(value).unwrap_or(0);
         out.child(
@@ -71,7 +73,8 @@ pub(super) fn streams(
             &Operation::Terminal {
                 rows: size.map_or(0, |size| number(size.height())),
                 columns: size.map_or(0, |size| number(size.width())),
-                console: u32::from(console),
+                flags: if console { terminal::CONSOLE } else { 0 }
+                    | if descriptors.raw_output { terminal::RAW_OUTPUT } else { 0 },
                 uid: process.map_or(0, |process| process.user().uid()),
             },
         );

@@ -85,7 +85,7 @@ fn compile_with(config: &Value, facts: &HostFacts, rootfs: Rootfs) -> Result<Pla
         facts,
         location: &location,
         resctrl: resctrl(&spec).as_ref(),
-        descriptors: Descriptors { stdio: [true; 3], pass: 1 },
+        descriptors: Descriptors { stdio: [true; 3], pass: 1, raw_output: false },
         seccomp: &program,
         takes_listener: false,
     })

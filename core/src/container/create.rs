@@ -75,7 +75,7 @@ fn compile(
         facts: &runtime.0.facts,
         location,
         resctrl,
-        descriptors: streams.descriptors(options.pass_fds.len()),
+        descriptors: streams.descriptors(options.pass_fds.len(), options.raw_output),
         seccomp: &|profile| runtime.0.seccomp.get(profile),
         takes_listener: options.seccomp_listener.is_some(),
     })

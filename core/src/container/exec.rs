@@ -109,7 +109,7 @@ fn begin(container: &Container, options: &ExecOptions<'_>) -> Result<Process> {
         facts,
         location: &location,
         resctrl: shared.resctrl(),
-        descriptors: streams.descriptors(options.pass_fds.len()),
+        descriptors: streams.descriptors(options.pass_fds.len(), options.raw_output),
         keep_groups: denies_setgroups(spec, facts),
         gate: orphan || shared.keeper.is_none(),
         seccomp: &|profile| shared.runtime.0.seccomp.get(profile),

@@ -117,6 +117,9 @@ pub struct CreateOptions<'a> {
     pub parentage: Parentage,
     /// What happens when this process ends.
     pub on_host_exit: OnHostExit,
+    /// A terminal passes line ends on as the process writes them, without a carriage return before
+    /// them (`ONLCR`): for who shows the output on a terminal that adds its own.
+    pub raw_output: bool,
     /// Descriptors to pass on, to become 3, 4, ... in the program.
     pub pass_fds: &'a [BorrowedFd<'a>],
     /// A connected `AF_UNIX` socket over which the listener of the seccomp filter goes to the
@@ -141,6 +144,7 @@ impl<'a> CreateOptions<'a> {
             stdio: [Stdio::Null; 3],
             parentage: Parentage::Keeper,
             on_host_exit: OnHostExit::Kill,
+            raw_output: false,
             pass_fds: &[],
             seccomp_listener: None,
             timeout: None,
@@ -157,6 +161,9 @@ pub struct ExecOptions<'a> {
     pub process: &'a [u8],
     /// Standard input, output and error.
     pub stdio: [Stdio<'a>; 3],
+    /// A terminal passes line ends on as the process writes them, without a carriage return before
+    /// them (`ONLCR`): for who shows the output on a terminal that adds its own.
+    pub raw_output: bool,
     /// Descriptors to pass on, to become 3, 4, ... in the program.
     pub pass_fds: &'a [BorrowedFd<'a>],
     /// A connected `AF_UNIX` socket over which the listener of the seccomp filter goes to the
@@ -186,6 +193,7 @@ impl<'a> ExecOptions<'a> {
         ExecOptions {
             process,
             stdio: [Stdio::Null; 3],
+            raw_output: false,
             pass_fds: &[],
             seccomp_listener: None,
             parentage: Parentage::Keeper,

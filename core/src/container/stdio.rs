@@ -52,8 +52,8 @@ impl Streams {
         Ok(streams)
     }
 
-    pub(super) fn descriptors(&self, pass: usize) -> Descriptors {
-        Descriptors { stdio: self.theirs.each_ref().map(Option::is_some), pass }
+    pub(super) fn descriptors(&self, pass: usize, raw_output: bool) -> Descriptors {
+        Descriptors { stdio: self.theirs.each_ref().map(Option::is_some), pass, raw_output }
     }
 
     pub(super) fn raw(&self, number: usize) -> Option<RawFd> {

@@ -39,6 +39,7 @@ pub fn validate(spec: &Spec) -> Result<()> {
         check_host_name(domainname, "domainname", namespaces)?;
     }
     check_annotations(spec)?;
+    check_deadline_is_free(spec)?;
     mounts::check(spec, namespaces)?;
     check_hooks(spec)?;
     if let Some(linux) = spec.linux() {
@@ -99,6 +100,24 @@ fn check_host_name(value: &str, field: &str, namespaces: Namespaces) -> Result<(
     }
     if value.len() > 64 {
         return Err(refuse(pointer, format!("{field} {value:?} is longer than 64 bytes")));
+    }
+    Ok(())
+}
+
+/// The kernel gives deadlines to processes only that may run on every processor.
+fn check_deadline_is_free(spec: &Spec) -> Result<()> {
+    let scheduler = spec.process().as_ref().and_then(|process| process.scheduler().as_ref());
+    let deadline = scheduler.is_some_and(|scheduler| {
+        *scheduler.policy() == oci_spec::runtime::LinuxSchedulerPolicy::SchedDeadline
+    });
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let cpu = resources.and_then(|resources| resources.cpu().as_ref());
+    if deadline && cpu.is_some_and(|cpu| cpu.cpus().is_some()) {
+        return Err(refuse(
+            "/process/scheduler",
+            "process scheduler can't be used together with AllowedCPUs: \
+             SCHED_DEADLINE needs every processor, and resources.cpu.cpus names some",
+        ));
     }
     Ok(())
 }

@@ -198,12 +198,6 @@ fn check_scheduler(scheduler: &Scheduler, at: &str) -> Result<()> {
     if !(-20..=19).contains(&nice) {
         return Err(refuse(format!("{at}/nice"), format!("nice {nice} is not between -20 and 19")));
     }
-    if nice != 0 && !matches!(policy, SchedOther | SchedBatch | SchedIdle) {
-        return Err(refuse(
-            format!("{at}/nice"),
-            format!("nice {nice} has no meaning with {policy}"),
-        ));
-    }
     let priority = scheduler.priority().unwrap_or(0);
     let wanted = if matches!(policy, SchedFifo | SchedRr) { 1..=99 } else { 0..=0 };
     if !wanted.contains(&priority) {

@@ -35,9 +35,12 @@ pub fn spec(own: &ArgMatches) -> Done {
 
 fn example() -> Value {
     let capabilities = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
-    let namespaces: Vec<Value> = ["pid", "network", "ipc", "uts", "mount", "cgroup"]
-        .map(|kind| json!({ "type": kind }))
-        .into();
+    let mut namespaces: Vec<Value> =
+        ["pid", "network", "ipc", "uts", "mount"].map(|kind| json!({ "type": kind })).into();
+    if std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        // What version 1 shows without one does no harm.
+        namespaces.push(json!({ "type": "cgroup" }));
+    }
     json!({
         "ociVersion": locule::spec::OCI_VERSION,
         "process": {
