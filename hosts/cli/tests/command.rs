@@ -1,0 +1,309 @@
+//! What callers see of the command: words, exit codes, files. As root, with the host's busybox.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+const BUSYBOX: &str = "/bin/busybox";
+
+/// A bundle and a state directory of its own, removed in the end.
+struct Scene {
+    directory: PathBuf,
+}
+
+impl Scene {
+    /// `None`, after saying so, where the suite cannot run.
+    fn new(name: &str) -> Option<Scene> {
+        // SAFETY: no arguments.
+        if unsafe { libc::geteuid() } != 0 {
+            println!("skipped: root");
+            return None;
+        }
+        if !Path::new(BUSYBOX).exists() {
+            println!("skipped: busybox (package busybox-static)");
+            return None;
+        }
+        let directory =
+            std::env::temp_dir().join(format!("locule-cli-{}-{name}", std::process::id()));
+        let scene = Scene { directory };
+        for place in ["bin", "dev", "etc", "proc", "sys", "tmp"] {
+            fs::create_dir_all(scene.bundle().join("rootfs").join(place)).expect("mkdir");
+        }
+        fs::copy(BUSYBOX, scene.bundle().join("rootfs/bin/busybox")).expect("copy");
+        for name in ["cat", "echo", "env", "false", "id", "sh", "sleep", "true"] {
+            let link = scene.bundle().join("rootfs/bin").join(name);
+            std::os::unix::fs::symlink("busybox", link).expect("symlink");
+        }
+        let made = scene.locule(&["spec", "--bundle", scene.bundle().to_str().unwrap()]);
+        assert!(made.status.success(), "{made:?}");
+        scene.change(|config| {
+            config["process"]["terminal"] = json!(false);
+            config["linux"]["cgroupsPath"] = json!(scene.cgroup());
+        });
+        Some(scene)
+    }
+
+    fn cgroup(&self) -> String {
+        format!("/locule/{}", self.directory.file_name().unwrap().to_str().unwrap())
+    }
+
+    fn bundle(&self) -> PathBuf {
+        self.directory.join("bundle")
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Value)) {
+        let path = self.bundle().join("config.json");
+        let mut config: Value =
+            serde_json::from_slice(&fs::read(&path).expect("read")).expect("JSON");
+        change(&mut config);
+        fs::write(&path, config.to_string()).expect("write");
+    }
+
+    fn args(&self, args: &[&str]) {
+        self.change(|config| config["process"]["args"] = json!(args));
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_locule"));
+        command.arg("--root").arg(self.directory.join("state")).args(words);
+        let _ = fs::create_dir_all(self.bundle());
+        command.current_dir(self.bundle()).stdin(Stdio::null());
+        command
+    }
+
+    /// Its output goes to files: a container that stays keeps pipes open.
+    fn locule(&self, words: &[&str]) -> Output {
+        let mut command = self.command(words);
+        let paths = ["out", "err"].map(|name| self.directory.join(name));
+        let files = paths.each_ref().map(|path| fs::File::create(path).expect("a file"));
+        let [out, err] = files;
+        let status = command.stdout(out).stderr(err).status().expect("run it");
+        let [stdout, stderr] = paths.map(|path| fs::read(path).expect("read"));
+        Output { status, stdout, stderr }
+    }
+
+    #[track_caller]
+    fn fine(&self, words: &[&str]) -> String {
+        let output = self.locule(words);
+        assert!(output.status.success(), "{words:?}: {output:?}");
+        // Callers read both streams as one document.
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{words:?}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    #[track_caller]
+    fn fails(&self, words: &[&str], code: i32) -> String {
+        let output = self.locule(words);
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {output:?}");
+        String::from_utf8(output.stderr).expect("text")
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        let list = self.locule(&["list", "-q"]);
+        for id in String::from_utf8_lossy(&list.stdout).lines() {
+            self.locule(&["delete", "--force", id]);
+        }
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+#[test]
+fn run_gives_what_the_program_gives() {
+    let Some(scene) = Scene::new("run") else { return };
+    scene.args(&["sh", "-c", "echo out; echo err >&2; exit 7"]);
+    let output = scene.locule(&["run", "one"]);
+    assert_eq!(output.status.code(), Some(7));
+    assert_eq!((&output.stdout[..], &output.stderr[..]), (&b"out\n"[..], &b"err\n"[..]));
+    scene.args(&["sh", "-c", "kill -9 $$; sleep 9"]);
+    // The first process of a pid namespace cannot kill itself.
+    scene.change(|config| {
+        let list = config["linux"]["namespaces"].as_array_mut().expect("namespaces");
+        list.retain(|namespace| namespace["type"] != "pid");
+    });
+    assert_eq!(scene.locule(&["run", "one"]).status.code(), Some(137));
+    assert_eq!(scene.fine(&["list", "-q"]), "");
+}
+
+#[test]
+fn a_signal_to_the_command_is_one_to_the_program() {
+    let Some(scene) = Scene::new("signal") else { return };
+    scene.args(&[
+        "sh",
+        "-c",
+        "trap 'echo caught; exit 3' USR1; echo ready; while :; do sleep 0.1; done",
+    ]);
+    let mut child = scene.command(&["run", "one"]).stdout(Stdio::piped()).spawn().expect("run it");
+    let mut output = std::io::BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut output, &mut line).expect("read");
+    // SAFETY: integers; it has not been waited for.
+    unsafe { libc::kill(child.id() as i32, libc::SIGUSR1) };
+    std::io::BufRead::read_line(&mut output, &mut line).expect("read");
+    assert_eq!(line, "ready\ncaught\n");
+    assert_eq!(child.wait().expect("wait").code(), Some(3));
+}
+
+#[test]
+fn a_life_in_many_commands() {
+    let Some(scene) = Scene::new("life") else { return };
+    scene.args(&["sleep", "1000"]);
+    scene.fine(&["create", "--pid-file", "pid", "one"]);
+    let pid = fs::read_to_string(scene.bundle().join("pid")).expect("the pid file");
+    assert!(pid.parse::<i32>().is_ok(), "a number and nothing else: {pid:?}");
+    let state: Value = serde_json::from_str(&scene.fine(&["state", "one"])).expect("JSON");
+    assert_eq!(
+        (&state["status"], &state["pid"]),
+        (&json!("created"), &json!(pid.parse::<i32>().unwrap()))
+    );
+    let keys: Vec<_> = state.as_object().expect("an object").keys().map(String::as_str).collect();
+    let order = ["ociVersion", "id", "pid", "status", "bundle", "rootfs", "created", "owner"];
+    assert_eq!(keys, order);
+    scene.fine(&["start", "one"]);
+    let again = scene.fails(&["start", "one"], 1);
+    assert!(again.contains("cannot start an already running container"), "{again}");
+    let lists = scene.fine(&["list", "--format", "json"]);
+    assert!(lists.starts_with("[{\"ociVersion\":"), "{lists}");
+    assert!(scene.fine(&["list"]).lines().nth(1).expect("a row").contains("running"));
+    assert_eq!(scene.fine(&["ps", "--format", "json", "one"]), format!("[{pid}]\n"));
+    scene.fine(&["update", "--pids-limit", "50", "--memory", "64M", "--memory-swap", "-1", "one"]);
+    let stats: Value =
+        serde_json::from_str(&scene.fine(&["events", "--stats", "one"])).expect("JSON");
+    assert_eq!((&stats["type"], &stats["id"]), (&json!("stats"), &json!("one")));
+    scene.fine(&["pause", "one"]);
+    let frozen = scene.fails(&["exec", "one", "true"], 255);
+    assert!(frozen.contains("cannot exec in a paused container"), "{frozen}");
+    scene.fine(&["resume", "one"]);
+    let live = scene.fails(&["delete", "one"], 1);
+    assert!(live.contains("cannot delete container one that is not stopped: running"), "{live}");
+    scene.fine(&["kill", "one", "sigkill"]);
+    while !scene.fine(&["state", "one"]).contains("stopped") {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(scene.fails(&["kill", "one"], 1).contains("container not running"));
+    scene.fine(&["kill", "--all", "one", "KILL"]);
+    scene.fine(&["delete", "one"]);
+    assert!(scene.fails(&["state", "one"], 1).contains("does not exist"));
+    assert!(scene.fails(&["delete", "one"], 1).contains("does not exist"));
+    scene.fine(&["delete", "--force", "one"]);
+    assert_eq!(scene.fine(&["list", "-f", "json"]), "null\n");
+}
+
+#[test]
+fn exec_runs_a_process_with_what_the_options_say() {
+    let Some(scene) = Scene::new("exec") else { return };
+    scene.args(&["sleep", "1000"]);
+    scene.fine(&["run", "--detach", "one"]);
+    let env = ["exec", "--env", "A=b", "-e", "C=d", "one", "sh", "-c", "echo $A$C$PATH"];
+    assert!(scene.fine(&env).starts_with("bd/usr/local/sbin:"));
+    let id = ["exec", "--user", "1000:1001", "--additional-gids", "5", "one", "id", "-G"];
+    assert_eq!(scene.fine(&id), "1001 5\n");
+    assert_eq!(scene.fine(&["exec", "--cwd", "/tmp", "one", "sh", "-c", "pwd"]), "/tmp\n");
+    assert_eq!(scene.locule(&["exec", "one", "sh", "-c", "exit 42"]).status.code(), Some(42));
+    scene.fails(&["exec", "--user", "n", "one", "id"], 255);
+    scene.fails(&["exec", "--pid-file", "/nosuch/file", "one", "true"], 255);
+    let missing = scene.fails(&["exec", "one", "nosuch"], 255);
+    assert!(
+        missing.contains("exec: \\\"nosuch\\\": executable file not found in $PATH"),
+        "{missing}"
+    );
+    assert!(scene.fails(&["exec", "two", "true"], 255).contains("does not exist"));
+    let outside = scene.fails(&["exec", "--cgroup", "../x", "one", "true"], 255);
+    assert!(outside.contains("bad sub cgroup path"), "{outside}");
+    // An executed process outlives the command that made it, and is nobody's but the reaper's.
+    scene.fine(&["exec", "--detach", "--pid-file", "pid", "one", "sleep", "1000"]);
+    let pid = fs::read_to_string(scene.bundle().join("pid")).expect("the pid file");
+    let comm = fs::read_to_string(format!("/proc/{pid}/comm")).expect("it runs");
+    assert_eq!(comm, "sleep\n");
+}
+
+#[test]
+fn a_missing_program_is_told_in_the_words_that_engines_look_for() {
+    let Some(scene) = Scene::new("missing") else { return };
+    fs::write(scene.bundle().join("rootfs/plain"), "").expect("write");
+    for (program, words) in [
+        ("nosuch", "exec: \\\"nosuch\\\": executable file not found in $PATH"),
+        ("/nosuch", "exec: \\\"/nosuch\\\": no such file or directory"),
+        ("/etc", "exec: \\\"/etc\\\": is a directory"),
+        ("/plain", "exec: \\\"/plain\\\": permission denied"),
+    ] {
+        scene.args(&[program]);
+        let text = scene.fails(&["create", "one"], 1);
+        let start =
+            "create failed: unable to start container process: error during container init: ";
+        assert!(text.contains(start) && text.contains(words), "{text}");
+    }
+    assert_eq!(scene.fine(&["list", "-q"]), "");
+}
+
+#[test]
+fn the_log_has_one_line_for_an_error_and_none_for_success() {
+    let Some(scene) = Scene::new("log") else { return };
+    let log = scene.directory.join("log");
+    let log = log.to_str().expect("text");
+    scene.args(&["nosuch"]);
+    let plain = scene.fails(&["--log", log, "--log-format", "json", "create", "one"], 1);
+    let text = fs::read_to_string(log).expect("the log");
+    let line: Value = serde_json::from_str(&text).expect("one JSON object");
+    assert_eq!(line["level"], "error");
+    assert_eq!(format!("{}\n", line["msg"].as_str().expect("text")), plain);
+    assert!(line["time"].is_string());
+    scene.args(&["true"]);
+    fs::remove_file(log).expect("rm");
+    scene.fine(&["--log", log, "--log-format", "json", "run", "one"]);
+    assert_eq!(fs::read_to_string(log).expect("the log"), "");
+}
+
+#[test]
+fn usage_errors_are_what_callers_look_for() {
+    let Some(scene) = Scene::new("usage") else { return };
+    assert!(scene.fails(&["nonsense"], 3).contains("No help topic for 'nonsense'"));
+    assert!(scene.fails(&["update", "--memory"], 1).contains("flag needs an argument: --memory"));
+    scene.fails(&["create"], 1);
+    let version = scene.fine(&["--version"]);
+    assert!(version.starts_with("locule version ") && version.contains("\nspec: 1."), "{version}");
+    for verb in
+        ["create", "run", "exec", "kill", "delete", "list", "ps", "state", "spec", "features"]
+    {
+        let help = scene.fine(&[verb, "--help"]);
+        assert!(help.starts_with(&format!("NAME:\n   locule {verb} - ")), "{help}");
+    }
+    assert!(scene.fails(&["spec"], 1).contains("exists"), "what is there is not lost");
+}
+
+#[test]
+fn whatever_a_killed_command_leaves_delete_removes() {
+    let Some(scene) = Scene::new("killed") else { return };
+    scene.args(&["sleep", "1000"]);
+    let turns = std::env::var("LOCULE_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(40);
+    for turn in 0..turns {
+        let verb: &[&str] = match turn % 4 {
+            0 => &["run", "--detach", "one"],
+            1 => &["create", "one"],
+            2 => &["run", "one"],
+            _ => &["run", "--keep", "one"],
+        };
+        let mut child = scene
+            .command(verb)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("run it");
+        std::thread::sleep(Duration::from_micros(300 * (turn as u64 * 7 % 67)));
+        let _ = child.kill();
+        let status = child.wait().expect("wait");
+        assert!(status.signal().is_some() || status.success(), "{verb:?}: {status:?}");
+        scene.fine(&["delete", "--force", "one"]);
+        assert_eq!(scene.fine(&["list", "-q"]), "");
+        let left = fs::read_dir(scene.directory.join("state")).map_or(0, Iterator::count);
+        assert_eq!(left, 0, "after {verb:?}");
+    }
+    for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+        assert!(!hierarchy.path().join(&scene.cgroup()[1..]).exists(), "{hierarchy:?}");
+    }
+}
