@@ -180,23 +180,18 @@ pub(super) fn enable_controllers(place: &Place, wanted: &[String]) -> Result<Ref
             continue;
         }
         let all: Vec<String> = missing.iter().map(|name| format!("+{name}")).collect();
-        if would_become_threaded(ancestor)? {
-            let busy = io::Error::from_raw_os_error(libc::EBUSY);
-            for (name, change) in missing.into_iter().zip(&all) {
-                if !refusals.iter().any(|(refused, _)| refused == name) {
-                    refusals.push((name.clone(), enabling_failed(ancestor, change, &busy)));
-                }
-            }
-            continue;
-        }
-        if file::put(ancestor, "cgroup.subtree_control", &all.join(" ")).is_ok() {
+        let threaded = would_become_threaded(ancestor)?;
+        let enable = |change: &str| match threaded {
+            true => Err(io::Error::from_raw_os_error(libc::EBUSY)),
+            false => file::put(ancestor, "cgroup.subtree_control", change),
+        };
+        if enable(&all.join(" ")).is_ok() {
             continue;
         }
         // One controller that cannot be enabled (cpu with real-time processes) fails the
         // others in the same write.
         for (name, change) in missing.into_iter().zip(&all) {
-            let done = file::put(ancestor, "cgroup.subtree_control", change);
-            if let Err(error) = done {
+            if let Err(error) = enable(change) {
                 if !refusals.iter().any(|(refused, _)| refused == name) {
                     refusals.push((name.clone(), enabling_failed(ancestor, change, &error)));
                 }

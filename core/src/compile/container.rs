@@ -157,8 +157,8 @@ fn enter_namespaces(
     input: &ContainerInput<'_>,
     namespaces: &Namespaces<'_>,
 ) -> Result<()> {
-    let becomes_root =
-        namespaces.has(join::USER) && (!namespaces.is_new(join::USER) || maps_root(input.spec));
+    let joins_user = namespaces.has(join::USER) && !namespaces.is_new(join::USER);
+    let becomes_root = joins_user || namespaces.is_new(join::USER) && maps_root(input.spec);
     // The message queues of a new IPC namespace belong to who makes it, which has to be the
     // container's root and not the host's, whom the container does not know.
     let by_root = if becomes_root { join::IPC } else { 0 };
@@ -173,7 +173,6 @@ fn enter_namespaces(
     cgroup_entries(out, input.location);
     resctrl_entries(out, input.resctrl);
 
-    let joins_user = namespaces.has(join::USER) && !namespaces.is_new(join::USER);
     // A new user namespace has no power over a namespace that is older than it, and one that is
     // joined none over its parent's: with the privilege to, an intermediate process joins all
     // others first. Without, the user namespace is what gives the power to join them.

@@ -29,20 +29,26 @@ impl<'a> About<'a> {
 /// none. `pid` is the first process, as the keeper knows it that runs them.
 pub(crate) fn compile_poststart(about: &About<'_>, pid: i32) -> Result<Option<Plan>> {
     let hooks = about.spec.hooks().as_ref().and_then(|hooks| hooks.poststart().as_ref());
+    let Some(hooks) = any(hooks) else { return Ok(None) };
     let mut out = Writer::default();
     let (head, tail) = state_around_pid(about, "running");
     let state = (format!("{head}{pid}{tail}"), String::new());
     push_with(&mut out, Stream::Poststart, "poststart", hooks, &state)?;
-    let any = hooks.is_some_and(|list| !list.is_empty());
-    Ok(any.then(|| out.finish()))
+    Ok(Some(out.finish()))
 }
 
 /// The plan that runs the poststop hooks; `None` if there are none.
 pub(crate) fn compile_poststop(about: &About<'_>) -> Result<Option<Plan>> {
+    if any(poststop(about.spec)).is_none() {
+        return Ok(None);
+    }
     let mut out = Writer::default();
     push_poststop(&mut out, Stream::Hooks, about)?;
-    let any = poststop(about.spec).is_some_and(|list| !list.is_empty());
-    Ok(any.then(|| out.finish()))
+    Ok(Some(out.finish()))
+}
+
+fn any(hooks: Option<&Vec<oci::Hook>>) -> Option<&[oci::Hook]> {
+    hooks.map(Vec::as_slice).filter(|hooks| !hooks.is_empty())
 }
 
 fn poststop(spec: &oci::Spec) -> Option<&Vec<oci::Hook>> {
@@ -61,6 +67,8 @@ pub(super) fn push(
     about: &About<'_>,
     status: &str,
 ) -> Result<()> {
+    // Most containers have no hooks, and need no state documents for them.
+    let Some(hooks) = any(hooks) else { return Ok(()) };
     push_with(out, stream, name, hooks, &state_around_pid(about, status))
 }
 
@@ -68,10 +76,10 @@ fn push_with(
     out: &mut Writer,
     stream: Stream,
     name: &str,
-    hooks: Option<&Vec<oci::Hook>>,
+    hooks: &[oci::Hook],
     (head, tail): &(String, String),
 ) -> Result<()> {
-    for (index, hook) in hooks.into_iter().flatten().enumerate() {
+    for (index, hook) in hooks.iter().enumerate() {
         let pointer = format!("/hooks/{name}/{index}");
         let texts = |texts: &Option<Vec<String>>| -> Result<OwnedList> {
             let texts = texts.iter().flatten().map(|text| c_string(text.as_str(), &pointer));

@@ -190,9 +190,7 @@ impl Container {
     fn poststart(&self, deadline: &Deadline<'_>) -> Result<()> {
         let pid = self.0.init.pid();
         late_hooks::poststart(&self.0.runtime, &self.about(), pid, deadline).inspect_err(|_| {
-            if let Some(pidfd) = &self.0.init.0.pidfd {
-                let _ = send_signal(pidfd, libc::SIGKILL);
-            }
+            let _ = self.0.init.signal(libc::SIGKILL);
         })
     }
 

@@ -177,11 +177,6 @@ pub const ROWS: &[Row] = &[
         reason: "memory.kernelTCP counts",
     },
     Row {
-        oracle: "~setting devices.list=~ m; c *:* *; c 10:200~",
-        ours: "~setting devices.list=~ m; c 10:200~",
-        reason: "a rule for devices takes away all that it covers",
-    },
-    Row {
         oracle: "exec status Umask:*",
         ours: "exec status Umask:*",
         reason: "another process has the umask of its own user",

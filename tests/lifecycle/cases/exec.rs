@@ -220,14 +220,9 @@ fn many_execs_run_at_once(t: &Test) {
 }
 
 fn the_hosts_soft_limit_on_descriptors_is_none_on_programs(t: &Test) {
-    let limit = |soft| {
-        let limit = libc::rlimit { rlim_cur: soft, rlim_max: 4096 };
-        // SAFETY: the structure lives through the call.
-        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
-    };
-    limit(128);
+    limit_descriptors(128, 4096);
     let container = t.sleeper("a");
-    limit(4096);
+    limit_descriptors(4096, 4096);
     let processes: Vec<_> = (0..200)
         .map(|_| container.exec(&Exec::of(&["/bin/sleep", "1000"])).expect("exec"))
         .collect();

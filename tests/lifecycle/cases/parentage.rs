@@ -33,13 +33,13 @@ fn sigchld() -> libc::sigset_t {
     }
 }
 
-fn block_sigchld() {
+pub fn block_sigchld() {
     // SAFETY: the set lives through the call.
     assert_eq!(unsafe { libc::sigprocmask(libc::SIG_BLOCK, &sigchld(), std::ptr::null_mut()) }, 0);
 }
 
 /// Takes a blocked `SIGCHLD`; whose it is.
-fn take_sigchld(patience: Duration) -> Option<i32> {
+pub fn take_sigchld(patience: Duration) -> Option<i32> {
     let mut info = MaybeUninit::<libc::siginfo_t>::uninit();
     let time = libc::timespec { tv_sec: patience.as_secs() as i64, tv_nsec: 0 };
     // SAFETY: everything lives through the call; the information is filled if it succeeds.
@@ -170,11 +170,7 @@ fn a_child_can_be_waited_for_through_the_library(t: &Test) {
 }
 
 fn a_host_short_of_descriptors_takes_nobody_for_dead(t: &Test) {
-    let limit = |soft| {
-        let limit = libc::rlimit { rlim_cur: soft as u64, rlim_max: 1024 };
-        // SAFETY: the structure lives through the call.
-        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
-    };
+    let limit = |soft: i32| limit_descriptors(soft as u64, 1024);
     let engine = t.engine();
     for parentage in [Parentage::Keeper, Parentage::Orphan] {
         let container = t.create_with(&with(t, parentage, "sleep 1000"));

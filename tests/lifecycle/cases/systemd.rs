@@ -7,6 +7,8 @@ use std::process::Command;
 
 use locule_lifecycle::{bundle, prelude::*, with_systemd};
 
+use crate::parentage::{block_sigchld, take_sigchld};
+
 pub const CASES: &[Case] = cases![
     a_container_is_a_scope_of_its_own_in_a_slice,
     limits_are_properties_of_the_unit_and_in_force,
@@ -465,26 +467,13 @@ fn the_host_gets_no_thread_no_child_and_no_signal(t: &Test) {
     need_systemd(t);
     let threads = || fs::read_dir("/proc/self/task").unwrap().count();
     let before = threads();
-    // SAFETY: the set is initialised by the first call and lives through the others.
-    let sigchld = unsafe {
-        let mut set = std::mem::zeroed();
-        libc::sigemptyset(&raw mut set);
-        libc::sigaddset(&raw mut set, libc::SIGCHLD);
-        assert_eq!(libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()), 0);
-        set
-    };
+    block_sigchld();
     let container = t.start("a", &spec(t, "sleep 1000"));
     container.update(&json!({ "pids": { "limit": 30 } })).expect("update");
     assert_eq!(leftovers::children(std::process::id() as i32), [0i32; 0]);
     container.delete(true).expect("delete");
     assert_eq!(threads(), before);
-    let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: as above; nothing is stored.
-    unsafe {
-        assert_eq!(
-            libc::sigtimedwait(&raw const sigchld, std::ptr::null_mut(), &raw const now),
-            -1
-        );
-        assert_eq!(libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG), -1);
-    }
+    assert_eq!(take_sigchld(Duration::ZERO), None);
+    // SAFETY: nothing is stored.
+    assert_eq!(unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) }, -1);
 }

@@ -360,6 +360,13 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Limits the descriptors that this process may have.
+pub fn limit_descriptors(soft: u64, hard: u64) {
+    let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: the structure lives through the call.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
+}
+
 /// Triggers a token after a while, on a thread.
 pub fn cancel_soon<R>(token: &Token, call: impl FnOnce() -> R) -> R {
     let done = AtomicBool::new(false);
