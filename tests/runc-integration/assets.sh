@@ -39,23 +39,24 @@ source_tree() { # DIRECTORY
     module=$(cd / && go mod download -json "github.com/opencontainers/runc@$version" | jq -r .Dir)
     # What is downloaded is read-only and not executable, and a build may want to write.
     cp -r --no-preserve=mode "$module" "$1"
-    chmod a+x "$1"/tests/integration/*.sh
+    find "$1/tests" -name '*.sh' -exec chmod a+x {} +
     mkdir "$1/tests/cmd/_bin"
     cd "$1"
     for program in recvtty sd-helper seccompagent fs-idmap pidfd-kill remap-rootfs key_label; do
         go build -tags seccomp -o tests/cmd/_bin/ "./tests/cmd/$program"
     done
-    go build -tags seccomp,urfave_cli_no_docs -o runc .
+    go build -tags seccomp,urfave_cli_no_docs -ldflags "-X main.gitCommit=$version" -o runc .
     cd "$OLDPWD"
 }
 
 # --- Root file systems ----------------------------------------------------------------------
 # Not compressed, because most cases unpack one. The suite leaves out what is called ./dev/...
 
-# Like the image busybox of Docker: every applet a hard link in /bin.
+# Like the image busybox of Docker: every applet a hard link in /bin, and no /proc and /sys, which
+# some cases make their own way.
 busybox_image() { # TAR
     local root=$1.root
-    mkdir -p "$root"/{bin,dev,etc,home,lib,proc,root,sys,tmp,usr/bin,usr/sbin,var/spool/mail,var/www}
+    mkdir -p "$root"/{bin,dev,etc,home,lib,root,tmp,usr/bin,usr/sbin,var/spool/mail,var/www}
     chmod 1777 "$root/tmp"
     chmod 700 "$root/root"
     cp "$(command -v busybox)" "$root/bin/busybox"

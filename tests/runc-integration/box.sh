@@ -4,12 +4,13 @@
 #
 #     box.sh SOURCE FILE USER LOG     as root; RUNC and ROOTLESS_FEATURES in the environment
 #
-# USER is root or rootless. LOG gets what bats prints. Ends early when it is sent SIGTERM.
+# USER is root or rootless. LOG gets what bats prints. SIGTERM ends it early.
 set -euo pipefail
 
 if [ "${1-}" != --inside ]; then
     mapfile -t cgroups < <(findmnt --list --noheadings --output TARGET --types cgroup,cgroup2)
     cgroups=("${cgroups[@]/%//runc-integration-$$}")
+    # shellcheck disable=SC2317 # called by the trap
     remove() {
         local cgroup try
         for cgroup in "${cgroups[@]}"; do
@@ -27,6 +28,10 @@ if [ "${1-}" != --inside ]; then
         # On version 1 an empty set lets nothing run.
         [ ! -e "$file" ] || cat "${file%/*/*}/${file##*/}" >"$file"
     done
+    for file in "${cgroups[@]/%//cpu.rt_runtime_us}"; do
+        # More than half, which one case hands on; the rest stays for others. None may be left.
+        [ ! -e "$file" ] || echo 600000 2>/dev/null >"$file" || true
+    done
     (
         for cgroup in "${cgroups[@]}"; do echo $BASHPID >"$cgroup/cgroup.procs"; done
         exec unshare --mount --net --pid --uts --ipc --cgroup --fork --kill-child --mount-proc \
@@ -38,16 +43,18 @@ if [ "${1-}" != --inside ]; then
     wait $box && status=0 || status=$?
     trap - TERM INT
     wait $box 2>/dev/null || true
-    exit $status
+    exit "$status"
 fi
 source=$2 file=$3 user=$4 log=$5
 
 ip link set lo up
 mount --make-rshared / # as systemd has it: some cases are about propagation
 mount -t tmpfs -o mode=755 tmpfs /run
-mkdir /run/suite /run/log
+mkdir /run/suite
 mount --bind "$source" /run/suite # where an ordinary user can reach it
-mount --bind "$(dirname "$log")" /run/log
+: >"$log"
+touch /run/log
+mount --bind "$log" /run/log
 
 # --- cgroups ---------------------------------------------------------------------------------
 # The same hierarchies again, in new places: there they begin at the cgroups we are in.
@@ -78,7 +85,7 @@ become_ordinary() {
     awk -F: '$1 != "rootless" && $3 != 1000' /etc/group >/run/etc/group
     echo 'rootless:x:1000:1000::/run/home:/bin/bash' >>/run/etc/passwd
     echo 'rootless:x:1000:' >>/run/etc/group
-    : >/run/etc/subuid >/run/etc/subgid
+    touch /run/etc/subuid /run/etc/subgid
     if [[ $ROOTLESS_FEATURES == *idmap* ]]; then
         export ROOTLESS_UIDMAP_START=100000 ROOTLESS_UIDMAP_LENGTH=65536
         export ROOTLESS_GIDMAP_START=200000 ROOTLESS_GIDMAP_LENGTH=65536
@@ -90,7 +97,8 @@ become_ordinary() {
         chown $((ROOTLESS_UIDMAP_START - 1000 + ROOTLESS_AUX_UID)) $ROOTLESS_AUX_DIR
     fi
     for file in passwd group subuid subgid; do mount --bind /run/etc/$file /etc/$file; done
-    chown rootless: /run/home /run/user/1000 /run/log
+    chown rootless: /run/home /run/user/1000
+    chmod a+w /run/log
 
     if [[ $ROOTLESS_FEATURES == *cgroup* ]]; then
         while read -r cgroup _; do
@@ -108,6 +116,8 @@ become_ordinary() {
 mount -t tmpfs -o mode=1777 tmpfs /tmp
 [ "$user" = root ] || become_ordinary
 
-# Some cases want a terminal.
-export BATS="bats --tap /run/suite/tests/integration/$file >/run/log/$(basename "$log") 2>&1"
-exec "${as[@]}" script --quiet --return --flush --command "$BATS" /dev/null </dev/null >/dev/null
+# Some cases want a terminal; when its input ended, script would type a character into it.
+mkfifo /run/input
+exec <>/run/input
+bats="bats --tap /run/suite/tests/integration/$file >/run/log 2>&1"
+exec "${as[@]}" script --quiet --return --command "$bats" /dev/null >/dev/null
