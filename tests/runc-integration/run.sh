@@ -102,6 +102,7 @@ esac
 
 case ${1-} in
     runc) command=$out/source/runc ;;
+    /tmp/* | /run/*) echo "move $1: the cases have a /tmp and a /run of their own" >&2; exit 2 ;;
     /*) command=$1 ;;
     *) usage ;;
 esac
