@@ -66,26 +66,26 @@ summary() { # RESULTS FILE...
 # --- Comparing -------------------------------------------------------------------------------
 
 compare() { # RESULTS OTHER
-    awk -F '\t' -v other="$2" '
+    awk -F '\t' '
         {
             verdict = $1; sub(/ [^ ]*\.bats: .*/, "", verdict)
             name = substr($1, length(verdict) + 2)
-            if (FILENAME == other) { verdicts[name] = verdict; next }
+            if (of == "other") { verdicts[name] = verdict; next }
         }
         verdict == "ok" {
             file = name; sub(/: .*/, "", file)
             if (!passes[file]++) files[++n] = file
-            all++
+            passed++
             if (verdicts[name] == "ok") { both[file]++; total++ }
             else print (name in verdicts ? verdicts[name] : "not run") " " name
         }
-        function row(name, of, passed) {
-            printf "%-32s %4d of %4d %6.1f %%\n", name, passed, of, 100 * passed / of
+        function row(name, all, passed) {
+            printf "%-32s %4d of %4d %6.1f %%\n", name, passed, all, 100 * passed / all
         }
         END {
             for (i = 1; i <= n; i++) row(files[i], passes[files[i]], both[files[i]])
-            if (all) row("all", all, total)
-        }' "$2" "$1"
+            if (passed) row("all", passed, total)
+        }' of=other "$2" of=one "$1"
 }
 
 case ${1-} in
