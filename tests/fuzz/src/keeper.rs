@@ -966,7 +966,7 @@ impl OddStep {
             OddStep::Terminal(rows, columns, console, uid) => child(&Operation::Terminal {
                 rows: *rows,
                 columns: *columns,
-                console: (*console).into(),
+                flags: (*console).into(),
                 uid: *uid,
             }),
             OddStep::Seccomp(flags, program) => {

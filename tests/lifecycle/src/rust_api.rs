@@ -86,6 +86,7 @@ fn with_options<T>(
         stdio: stdio(&options.stdio),
         parentage: options.parentage,
         on_host_exit: options.on_host_exit,
+        raw_output: false,
         pass_fds: &pass_fds,
         seccomp_listener: options.seccomp_listener.map(borrow),
         timeout: options.timeout,
