@@ -246,7 +246,7 @@ pub(super) fn protect(out: &mut Writer, spec: &oci::Spec) -> Result<()> {
 
 /// A relative destination counts from `/` (config.md, "Mounts"). Without `.` and `..`, so that
 /// what lies below `/proc` is known by its name.
-fn absolute(path: &Path) -> PathBuf {
+pub(crate) fn absolute(path: &Path) -> PathBuf {
     let mut plain = PathBuf::from("/");
     for component in path.components() {
         match component {
