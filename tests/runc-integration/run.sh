@@ -128,7 +128,12 @@ for file in "${files[@]}"; do
 done
 
 name=$(basename "$command")
-export RUNC=$command ROOTLESS_FEATURES=
+# Some cases look for the name `runc` in what it says, and commands call themselves what they are
+# called.
+called=$out/called/$name/runc
+mkdir -p "${called%/*}"
+ln -sf "$command" "$called"
+export RUNC=$called ROOTLESS_FEATURES=
 if [ $user = rootless ]; then
     name+=-rootless
     ROOTLESS_FEATURES=${LOCULE_ROOTLESS_FEATURES-idmap+cgroup}
