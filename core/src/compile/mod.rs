@@ -27,7 +27,7 @@ use locule_plan::{Builder, Operation, OwnedNumbers, Stream};
 pub(crate) use container::{ContainerInput, cgroup_owner, compile_container, denies_setgroups};
 pub(crate) use criu::{CriuInput, RestoreInput, bind_source, compile_criu};
 pub(crate) use exec::{ExecInput, compile_exec};
-pub(crate) use filesystem::absolute;
+pub(crate) use filesystem::{absolute, bound_cgroups};
 pub(crate) use hooks::{About, compile_before_restored, compile_poststart, compile_poststop};
 pub(crate) use process::Descriptors;
 

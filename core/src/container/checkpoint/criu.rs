@@ -267,19 +267,17 @@ fn failed(answer: &Response) -> Error {
     }
 }
 
-/// Adds what CRIU's log says, which says more than its answer.
+/// Puts in the place of the answer, which says little, what CRIU's log says went wrong first.
 pub(super) fn with_log(error: Error, log: &Path) -> Error {
     let text = std::fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
-    let Some(line) = text.lines().find(|line| line.contains("Error (")) else { return error };
+    // That it may not have more descriptors is no failure.
+    let fatal = |line: &&str| line.contains("Error (") && !line.contains("RLIMIT_NOFILE");
+    let Some(line) = text.lines().find(fatal) else { return error };
     // (00.012345) Error (criu/mount.c:1088): mnt: ...
     let words = line.split_once("): ").map_or(line, |(_, words)| words);
-    error.context(words.trim()).hint(format!("CRIU's log is {}", log.display()))
-}
-
-/// A number as CRIU's options take one of this process's descriptors.
-pub(super) fn number_of(fd: &impl AsRawFd) -> i32 {
-    fd.as_raw_fd()
+    Error::new(error.category(), error.stage(), format!("CRIU failed: {}", words.trim()))
+        .hint(format!("CRIU's log is {}", log.display()))
 }
 
 /// Text as the protocol has it.

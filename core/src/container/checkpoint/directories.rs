@@ -9,35 +9,52 @@ use super::CriuOptions;
 use crate::{Category, Error, Result, Stage};
 
 pub(super) struct Directories {
-    pub(super) images: File,
+    images: File,
     work: Option<File>,
-    work_path: PathBuf,
+    log: PathBuf,
 }
 
 impl Directories {
     /// Makes those that are missing.
-    pub(super) fn make(options: &CriuOptions<'_>) -> Result<Directories> {
+    pub(super) fn make(options: &CriuOptions<'_>, log: &str) -> Result<Directories> {
         make(&options.image_dir)?;
-        Self::open(options)
+        Self::open(options, log)
     }
 
     /// Opens what a checkpoint has made.
-    pub(super) fn open(options: &CriuOptions<'_>) -> Result<Directories> {
-        let images = open(&options.image_dir)?;
-        let work = options.work_dir.as_deref().map(|path| make(path).and_then(|()| open(path)));
+    pub(super) fn open(options: &CriuOptions<'_>, log: &str) -> Result<Directories> {
+        if let Some(work) = &options.work_dir {
+            make(work)?;
+        }
         Ok(Directories {
-            images,
-            work: work.transpose()?,
-            work_path: options.work_dir.as_ref().unwrap_or(&options.image_dir).clone(),
+            images: open(&options.image_dir)?,
+            work: options.work_dir.as_deref().map(open).transpose()?,
+            log: options.work_dir.as_ref().unwrap_or(&options.image_dir).join(log),
         })
     }
 
-    pub(super) fn work(&self) -> Option<i32> {
-        self.work.as_ref().map(AsRawFd::as_raw_fd)
+    /// The same directories as a process sees them that has a mount namespace of its own: one that
+    /// works in those of another namespace can mount nothing there.
+    pub(super) fn of_process(self, pid: i32) -> Result<Directories> {
+        let again = |file: File| {
+            let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+            let path = std::fs::read_link(link).map_err(|error| {
+                Error::io(Stage::Checkpoint, &error, "find the directory with the images")
+            })?;
+            let path = path.strip_prefix("/").unwrap_or(&path);
+            open(&Path::new(&format!("/proc/{pid}/root")).join(path))
+        };
+        let work = self.work.map(again).transpose()?;
+        Ok(Directories { images: again(self.images)?, work, log: self.log })
     }
 
-    pub(super) fn log(&self, name: &str) -> PathBuf {
-        self.work_path.join(name)
+    /// Their numbers, which CRIU finds them by.
+    pub(super) fn numbers(&self) -> (i32, Option<i32>) {
+        (self.images.as_raw_fd(), self.work.as_ref().map(AsRawFd::as_raw_fd))
+    }
+
+    pub(super) fn log(&self) -> &Path {
+        &self.log
     }
 }
 

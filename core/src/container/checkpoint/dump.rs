@@ -9,7 +9,7 @@ use super::super::create::{Keeper, Opened, raw_of};
 use super::super::handle::{Container, PATIENCE};
 use super::super::record::Status;
 use super::super::state_dir::{StateDir, make_directory};
-use super::criu::{self, Criu, number_of, text_of, with_log};
+use super::criu::{self, Criu, text_of, with_log};
 use super::directories::Directories;
 use super::messages::{Features, Kind, Options, PageServer};
 use super::{CheckpointOptions, DESCRIPTORS, common, mounts, namespaces, need_root};
@@ -42,7 +42,7 @@ fn dump(container: &Container, options: &CheckpointOptions<'_>) -> Result<()> {
     }
     check_parent(options)?;
     check_root(container)?;
-    let directories = Directories::make(&options.criu)?;
+    let directories = Directories::make(&options.criu, LOG)?;
     let request = request(container, options, &directories)?;
     if !options.pre_dump {
         write_descriptors(container, &options.criu.image_dir)?;
@@ -67,7 +67,7 @@ fn dump(container: &Container, options: &CheckpointOptions<'_>) -> Result<()> {
         }
         Ok(())
     })
-    .map_err(|error| with_log(error, &directories.log(LOG)))?;
+    .map_err(|error| with_log(error, directories.log()))?;
     // After a pre-dump it would wait for the next one.
     drop(criu);
     if !options.pre_dump && !options.leave_running {
@@ -143,15 +143,13 @@ fn request(
     let spec = container.spec();
     let pid = container.init().pid();
     let mut request = Options {
-        images_dir_fd: number_of(&directories.images),
-        log_file: Some(LOG.to_owned()),
         pid: Some(pid),
         leave_running: Some(options.leave_running),
         tcp_skip_in_flight: Some(options.tcp_skip_in_flight),
         tcp_close: options.tcp_close.then_some(true),
         link_remap: Some(options.link_remap),
         external: namespaces::external(spec)?,
-        ..common(&shared.runtime, &options.criu, directories, spec)?
+        ..common(&shared.runtime, &options.criu, directories, spec)
     };
     if let Some(root) = spec.root() {
         request.root = Some(text_of(&container.about().bundle.join(root.path()))?);

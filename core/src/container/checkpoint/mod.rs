@@ -45,7 +45,7 @@ fn common(
     options: &CriuOptions<'_>,
     directories: &Directories,
     spec: &oci::Spec,
-) -> Result<Options> {
+) -> Options {
     let mode = match options.manage_cgroups {
         ManageCgroups::Default => CgroupMode::Default,
         ManageCgroups::Ignore => CgroupMode::Ignore,
@@ -58,8 +58,12 @@ fn common(
         NetworkLock::Nftables => LockMethod::Nftables,
         NetworkLock::Skip => LockMethod::Skip,
     });
-    Ok(Options {
-        work_dir_fd: directories.work(),
+    let (images_dir_fd, work_dir_fd) = directories.numbers();
+    let log = directories.log().file_name().unwrap_or_default();
+    Options {
+        images_dir_fd,
+        work_dir_fd,
+        log_file: Some(log.to_string_lossy().into_owned()),
         log_level: Some(LOG_LEVEL),
         notify_scripts: Some(true),
         ext_unix_sk: Some(options.external_unix_sockets),
@@ -75,7 +79,7 @@ fn common(
         network_lock: lock.map(|method| method as i32),
         config_file: configuration_file(runtime, spec),
         ..Options::default()
-    })
+    }
 }
 
 /// The file that the container's annotation names (none if that is empty), or the administrator's.

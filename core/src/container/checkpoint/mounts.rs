@@ -11,7 +11,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use super::criu::text_of;
 use super::messages::ExternalMount;
 use crate::cgroup::Location;
-use crate::compile::{absolute, bind_source};
+use crate::compile::{absolute, bind_source, bound_cgroups};
 use crate::spec::oci;
 use crate::{Error, Result, Stage};
 
@@ -43,7 +43,7 @@ pub(super) fn of_container(pid: i32, spec: &oci::Spec) -> Result<Vec<ExternalMou
             Some((resolve(&root, &absolute(mount.destination())), recursive))
         })
         .collect();
-    let external = external(&mounts, &host, &binds);
+    let external = external(&mounts, &host, &binds, has_cgroup_namespace(spec));
     external.into_iter().map(|mount| named(&mount.point, name_of(mount))).collect()
 }
 
@@ -53,7 +53,12 @@ fn name_of(mount: &Mount) -> &Path {
 }
 
 /// Those that are bound by the configuration, and whatever else the host has, too.
-fn external<'a>(mounts: &'a [Mount], host: &[Mount], binds: &[(PathBuf, bool)]) -> Vec<&'a Mount> {
+fn external<'a>(
+    mounts: &'a [Mount],
+    host: &[Mount],
+    binds: &[(PathBuf, bool)],
+    own_cgroups: bool,
+) -> Vec<&'a Mount> {
     // The last one at `/` is what is seen there.
     let root = mounts.iter().rfind(|mount| mount.point == Path::new("/"));
     let of_host = |mount: &Mount| {
@@ -71,7 +76,9 @@ fn external<'a>(mounts: &'a [Mount], host: &[Mount], binds: &[(PathBuf, bool)]) 
             let below = binds.iter().any(|(point, recursive)| {
                 *recursive && mount.point != *point && mount.point.starts_with(point)
             });
-            let remade = REMADE.contains(&mount.kind.as_str());
+            // Bound, too, where the container has no cgroup namespace of its own.
+            let remade = REMADE.contains(&mount.kind.as_str())
+                && (own_cgroups || !mount.kind.starts_with("cgroup"));
             bound || of_host(mount) && (below || !remade)
         })
         .collect()
@@ -98,10 +105,11 @@ pub(super) fn sources(
             for rest in below.filter(|rest| recursive && !rest.as_os_str().is_empty()) {
                 named_so.push(named(&target.join(rest), &source.join(rest))?);
             }
-        } else if matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2")) {
-            // Bound where the container has no cgroup namespace of its own.
-            for view in location.views().iter().filter(|view| !view.unified) {
-                named_so.push(named(&target.join(&view.name), &view.source)?);
+        } else if let Some(kind @ ("cgroup" | "cgroup2")) = mount.typ().as_deref()
+            && !has_cgroup_namespace(spec)
+        {
+            for (name, source) in bound_cgroups(location, kind) {
+                named_so.push(named(&target.join(name), &source)?);
             }
         }
     }
@@ -110,6 +118,12 @@ pub(super) fn sources(
         named_so.push(named(device.path(), device.path())?);
     }
     Ok(named_so)
+}
+
+fn has_cgroup_namespace(spec: &oci::Spec) -> bool {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    let mut kinds = namespaces.into_iter().flatten().map(oci::LinuxNamespace::typ);
+    kinds.any(|kind| kind == oci::LinuxNamespaceType::Cgroup)
 }
 
 fn named(key: &Path, value: &Path) -> Result<ExternalMount> {
@@ -210,13 +224,15 @@ mod tests {
             "18 10 8:1 /bundle/rootfs/opt /opt ro - ext4 /dev/sda1 rw",
             "19 10 0:41 / /tmp rw shared:1 - tmpfs tmpfs rw",
         ]);
-        let points: Vec<_> = external(&container, &host, &[])
+        let points: Vec<_> = external(&container, &host, &[], true)
             .into_iter()
             .map(|mount| (mount.point.to_str().unwrap(), name_of(mount).to_str().unwrap()))
             .collect();
         let wanted =
             [("/proc/kcore", "/dev/null"), ("/data", "/data"), ("/etc/hosts", "/etc/hosts")];
         assert_eq!(points, wanted);
+        // Without a cgroup namespace the cgroups are bound.
+        assert_eq!(external(&container, &host, &[], false).len(), wanted.len() + 1);
     }
 
     #[test]
@@ -229,7 +245,7 @@ mod tests {
             "15 14 0:21 / /sys/x ro - x x rw",
         ]);
         let binds = [(PathBuf::from("/sys"), true)];
-        assert_eq!(external(&container, &host, &binds).len(), 2);
+        assert_eq!(external(&container, &host, &binds, true).len(), 2);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::super::record::Record;
 use super::super::state_dir::check_id;
 use super::super::stdio::Streams;
 use super::super::{Runtime, late_hooks};
-use super::criu::{self, Criu, number_of, text_of, with_log};
+use super::criu::{self, Criu, text_of, with_log};
 use super::directories::Directories;
 use super::messages::{CgroupRoot, Inherited, Kind, Options};
 use super::{DESCRIPTORS, RestoreOptions, common, mounts, namespaces, need_root};
@@ -55,7 +55,7 @@ fn make(runtime: &Runtime, options: &RestoreOptions<'_>) -> Result<Container> {
     let (configuration, bundle) = runtime.0.configurations.load(&options.source)?;
     let spec = &configuration.spec;
     let about = About { spec, id, bundle: &bundle };
-    let directories = Directories::open(&options.criu)?;
+    let directories = Directories::open(&options.criu, LOG)?;
     let pipes = read_descriptors(&options.criu.image_dir)?;
     let joining = namespaces::to_join(spec, FIRST_PASSED)?;
     let location = locate(runtime, spec, id, deadline)?;
@@ -114,6 +114,7 @@ fn make(runtime: &Runtime, options: &RestoreOptions<'_>) -> Result<Container> {
     let keeper = begun.keeper.as_ref().expect("spawned above");
     let criu = Criu::start(runtime, keeper, &plan, &opened, begun.dir(), here, &deadline)?;
     drop(there);
+    let directories = directories.of_process(criu.pid)?;
 
     let root = spec.root().as_ref().map_or(Path::new("rootfs"), |root| root.path());
     let root = fs::canonicalize(bundle.join(root)).map_err(|error| {
@@ -123,8 +124,6 @@ fn make(runtime: &Runtime, options: &RestoreOptions<'_>) -> Result<Container> {
     inherited
         .extend(pipes.into_iter().filter(|pipe| streams.raw(pipe.descriptor as usize).is_some()));
     let request = Options {
-        images_dir_fd: number_of(&directories.images),
-        log_file: Some(LOG.to_owned()),
         evasive_devices: Some(true),
         rst_sibling: Some(true),
         root: Some(text_of(&root)?),
@@ -135,7 +134,7 @@ fn make(runtime: &Runtime, options: &RestoreOptions<'_>) -> Result<Container> {
         cgroup_roots: cgroups_of(criu.pid)?,
         joined_namespaces: joining.joined,
         inherited,
-        ..common(runtime, &options.criu, &directories, spec)?
+        ..common(runtime, &options.criu, &directories, spec)
     };
     // From here on hooks may have run, which the last ones are to undo.
     begun.poststop = Some((runtime, about));
@@ -153,7 +152,7 @@ fn make(runtime: &Runtime, options: &RestoreOptions<'_>) -> Result<Container> {
         }
         Ok(())
     })
-    .map_err(|error| with_log(error, &directories.log(LOG)))?;
+    .map_err(|error| with_log(error, directories.log()))?;
     criu.finish(&deadline)?;
     let init: Init = init.ok_or_else(|| {
         Error::new(crate::Category::Bug, Stage::Checkpoint, "CRIU has not told what it restored")
