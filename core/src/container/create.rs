@@ -161,13 +161,16 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
         resctrl: resctrl.clone(),
         config: configuration.json.clone(),
     };
-    let record_file = begun.dir().write(&record)?;
+    let mut record_file = begun.dir().write(&record)?;
 
     let cgroup = &begun.make_groups(runtime, spec, id, location, resctrl.as_ref(), deadline)?;
     let tasks = open_tasks(resctrl.as_ref())?;
     let entries = cgroup.entries()?;
     // Without privilege there may be fewer cgroups now than there were to be.
-    record.cgroup = cgroup.location().clone();
+    if record.cgroup != *cgroup.location() {
+        record.cgroup = cgroup.location().clone();
+        record_file = begun.dir.as_ref().expect("made above").write(&record)?;
+    }
     let plan = compile(
         runtime,
         spec,

@@ -88,6 +88,7 @@ fn with_options<T>(
         on_host_exit: options.on_host_exit,
         raw_output: false,
         pass_fds: &pass_fds,
+        raw_output: false,
         seccomp_listener: options.seccomp_listener.map(borrow),
         timeout: options.timeout,
         cancel: cancel_of(options.cancel),

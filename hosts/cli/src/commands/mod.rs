@@ -11,6 +11,7 @@ mod list;
 mod ps;
 mod restore;
 mod spec;
+mod template;
 pub mod update;
 
 use std::process::ExitCode;
