@@ -51,13 +51,8 @@ pub(crate) fn compile_before_restored(about: &About<'_>, pid: i32) -> Result<Opt
     let (head, tail) = state_around_pid(about, "creating");
     let state = (format!("{head}{pid}{tail}"), String::new());
     for (name, list) in lists {
-        push_with(
-            &mut out,
-            Stream::Poststart,
-            name,
-            any(list.as_ref()).unwrap_or_default(),
-            &state,
-        )?;
+        let hooks = any(list.as_ref()).unwrap_or_default();
+        push_with(&mut out, Stream::Poststart, name, hooks, &state, None)?;
     }
     Ok(Some(out.finish()))
 }

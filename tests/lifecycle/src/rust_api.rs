@@ -86,7 +86,6 @@ fn with_options<T>(
         stdio: stdio(&options.stdio),
         parentage: options.parentage,
         on_host_exit: options.on_host_exit,
-        raw_output: false,
         pass_fds: &pass_fds,
         raw_output: false,
         seccomp_listener: options.seccomp_listener.map(borrow),

@@ -128,16 +128,25 @@ impl Criu {
         Err(Error::new(Category::Unsupported, Stage::Checkpoint, message))
     }
 
-    /// Makes the request that this CRIU is here for; `notified` is told on the way.
+    /// Makes the request that this CRIU is here for; `notified` is told on the way. What goes wrong
+    /// is in `log`.
     pub(super) fn carry_out(
         &self,
         kind: Kind,
         options: Options,
+        log: &Path,
         deadline: &Deadline<'_>,
         notified: &mut dyn FnMut(&Notification, Option<OwnedFd>) -> Result<()>,
     ) -> Result<Response> {
         let request = Request { opts: Some(options), ..request(kind) };
-        self.ask(&request, deadline, notified)
+        let mut own = false;
+        let answer = self.ask(&request, deadline, &mut |notification, descriptor| {
+            notified(notification, descriptor).inspect_err(|_| own = true)
+        });
+        answer.map_err(|error| match error.category() {
+            Category::System if !own => with_log(error, log),
+            _ => error,
+        })
     }
 
     fn ask(
@@ -245,10 +254,10 @@ fn request(kind: Kind) -> Request {
 }
 
 fn missing() -> Error {
-    let message = "the program criu is missing";
+    let message =
+        "the program criu is missing: install it (most distributions call the package criu)";
     Error::new(Category::Unsupported, Stage::Checkpoint, message)
-        .with_errno(libc::ENOENT)
-        .hint("install it (in most distributions the package is called criu), or name its directory in PATH")
+        .hint("PATH names the directories where it is looked for")
 }
 
 fn gone() -> Error {
@@ -268,16 +277,26 @@ fn failed(answer: &Response) -> Error {
 }
 
 /// Puts in the place of the answer, which says little, what CRIU's log says went wrong first.
-pub(super) fn with_log(error: Error, log: &Path) -> Error {
+fn with_log(error: Error, log: &Path) -> Error {
     let text = std::fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     // That it may not have more descriptors is no failure.
     let fatal = |line: &&str| line.contains("Error (") && !line.contains("RLIMIT_NOFILE");
-    let Some(line) = text.lines().find(fatal) else { return error };
+    let line = text.lines().find(fatal).unwrap_or_default();
     // (00.012345) Error (criu/mount.c:1088): mnt: ...
-    let words = line.split_once("): ").map_or(line, |(_, words)| words);
-    Error::new(error.category(), error.stage(), format!("CRIU failed: {}", words.trim()))
-        .hint(format!("CRIU's log is {}", log.display()))
+    let words = match line.split_once("): ") {
+        Some((_, words)) => format!("CRIU failed: {}", words.trim()),
+        None => error.to_string(),
+    };
+    let error = Error::new(
+        error.category(),
+        error.stage(),
+        format!("{words} (its log is {})", log.display()),
+    );
+    match line.contains("Can't lookup mount") {
+        true => error.hint("a process has a file open that is not in the container"),
+        false => error,
+    }
 }
 
 /// Text as the protocol has it.

@@ -9,7 +9,7 @@ use super::super::create::{Keeper, Opened, raw_of};
 use super::super::handle::{Container, PATIENCE};
 use super::super::record::Status;
 use super::super::state_dir::{StateDir, make_directory};
-use super::criu::{self, Criu, text_of, with_log};
+use super::criu::{self, Criu, text_of};
 use super::directories::Directories;
 use super::messages::{Features, Kind, Options, PageServer};
 use super::{CheckpointOptions, DESCRIPTORS, common, mounts, namespaces, need_root};
@@ -58,7 +58,7 @@ fn dump(container: &Container, options: &CheckpointOptions<'_>) -> Result<()> {
     }
     let kind = if options.pre_dump { Kind::PreDump } else { Kind::Dump };
     let mut status = options.status;
-    criu.carry_out(kind, request, &deadline, &mut |notification, _| {
+    criu.carry_out(kind, request, directories.log(), &deadline, &mut |notification, _| {
         if notification.script.as_deref() == Some("status-ready")
             && let Some(status) = status.take()
         {
@@ -66,8 +66,7 @@ fn dump(container: &Container, options: &CheckpointOptions<'_>) -> Result<()> {
             let _ = nix::unistd::write(status, &[0]);
         }
         Ok(())
-    })
-    .map_err(|error| with_log(error, directories.log()))?;
+    })?;
     // After a pre-dump it would wait for the next one.
     drop(criu);
     if !options.pre_dump && !options.leave_running {

@@ -19,7 +19,7 @@ use super::super::record::Record;
 use super::super::state_dir::check_id;
 use super::super::stdio::Streams;
 use super::super::{Runtime, late_hooks};
-use super::criu::{self, Criu, text_of, with_log};
+use super::criu::{self, Criu, text_of};
 use super::directories::Directories;
 use super::messages::{CgroupRoot, Inherited, Kind, Options};
 use super::{DESCRIPTORS, RestoreOptions, common, mounts, namespaces, need_root};
@@ -139,20 +139,25 @@ fn make(runtime: &Runtime, options: &RestoreOptions<'_>) -> Result<Container> {
     // From here on hooks may have run, which the last ones are to undo.
     begun.poststop = Some((runtime, about));
     let (mut init, mut terminal) = (None, None);
-    criu.carry_out(Kind::Restore, request, &deadline, &mut |notification, descriptor| {
-        let pid = notification.pid.unwrap_or_default();
-        match notification.script.as_deref() {
-            Some("setup-namespaces") => {
-                late_hooks::before_restored(runtime, &about, pid, &deadline)?
+    criu.carry_out(
+        Kind::Restore,
+        request,
+        directories.log(),
+        &deadline,
+        &mut |notification, descriptor| {
+            let pid = notification.pid.unwrap_or_default();
+            match notification.script.as_deref() {
+                Some("setup-namespaces") => {
+                    late_hooks::before_restored(runtime, &about, pid, &deadline)?
+                }
+                // It stands still as yet, so the pid is its own.
+                Some("post-restore") => init = Some(pin(pid)?),
+                Some("orphan-pts-master") => terminal = descriptor,
+                _ => {}
             }
-            // It stands still as yet, so the pid is its own.
-            Some("post-restore") => init = Some(pin(pid)?),
-            Some("orphan-pts-master") => terminal = descriptor,
-            _ => {}
-        }
-        Ok(())
-    })
-    .map_err(|error| with_log(error, directories.log()))?;
+            Ok(())
+        },
+    )?;
     criu.finish(&deadline)?;
     let init: Init = init.ok_or_else(|| {
         Error::new(crate::Category::Bug, Stage::Checkpoint, "CRIU has not told what it restored")
