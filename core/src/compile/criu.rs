@@ -54,7 +54,7 @@ pub(crate) fn compile_criu(input: &CriuInput<'_>) -> Result<Plan> {
 /// Creates what later mounts need to be mounted on, as a creation does, for images that are restored
 /// on another copy of the root. It may be missing in what is bound, too, so that is bound for it.
 fn prepare_root(out: &mut Writer, input: &RestoreInput<'_>) -> Result<()> {
-    let flags = (libc::MS_SLAVE | libc::MS_REC) as u64;
+    let flags = libc::MS_SLAVE | libc::MS_REC;
     out.child("", &Operation::Propagation { flags });
     let root = input.spec.root().as_ref().map_or(Path::new("rootfs"), |root| root.path());
     let path = c_path(&input.bundle.join(root), "/root/path")?;

@@ -174,7 +174,6 @@ impl Runtime {
             net_devices: true,
             // Where runc's callers look whether `checkpoint` is a verb.
             annotations: vec![(CHECKPOINTS.to_owned(), "true".to_owned())],
-            ..Default::default()
         })
     }
 

@@ -142,6 +142,22 @@ fn no_cgroup_is_left(scene: &Scene) {
 }
 
 #[test]
+fn what_criu_does_about_cgroups_does_not_stay_with_the_host() {
+    let Some(scene) = scene("modes") else { return };
+    let before = mounts();
+    quiet(&scene, &["run", "--detach", "one"]);
+    for mode in ["soft", "full"] {
+        let counted = goes_on(&scene, 0);
+        scene.fine(&["checkpoint", "--manage-cgroups-mode", mode, "one"]);
+        quiet(&scene, &["restore", "-d", "--manage-cgroups-mode", mode, "one"]);
+        goes_on(&scene, counted);
+        assert_eq!(mounts(), before, "{mode}");
+    }
+    let said = scene.fails(&["checkpoint", "--manage-cgroups-mode", "other", "one"], 1);
+    assert!(said.contains("invalid manage-cgroups-mode"), "{said}");
+}
+
+#[test]
 fn a_container_can_run_on_and_be_restored_beside_itself() {
     let Some(scene) = scene("runs-on") else { return };
     quiet(&scene, &["run", "--detach", "one"]);
@@ -481,10 +497,12 @@ fn hidden(scene: &Scene) {
     quiet(scene, &["run", "--detach", "one"]);
     let checkpoint = scene.command(&["checkpoint", "one"]);
     let mut command = Command::new("unshare");
-    let hide = "for path in /usr/sbin/criu /usr/bin/criu /usr/local/sbin/criu; do \
-                [ ! -e $path ] || mount --bind /dev/null $path; done; exec \"$@\"";
+    let hide = "before=$IFS; IFS=:; \
+                for place in $PATH:/usr/local/sbin:/usr/sbin:/sbin; do \
+                [ ! -e $place/criu ] || mount --bind /dev/null $place/criu; done; \
+                IFS=$before; exec \"$@\"";
     command.args(["--mount", "sh", "-c", hide, "sh"]).arg(checkpoint.get_program());
-    command.args(checkpoint.get_args()).current_dir(scene.bundle()).env("PATH", "/usr/bin:/bin");
+    command.args(checkpoint.get_args()).current_dir(scene.bundle());
     let output = command.output().expect("unshare");
     assert_eq!(output.status.code(), Some(1));
     says_that_criu_is_missing(&String::from_utf8_lossy(&output.stderr));

@@ -12,6 +12,7 @@ use super::super::state_dir::{StateDir, make_directory};
 use super::criu::{self, Criu, text_of};
 use super::directories::Directories;
 use super::messages::{Features, Kind, Options, PageServer};
+use super::superblock::Kept;
 use super::{CheckpointOptions, DESCRIPTORS, common, mounts, namespaces, need_root};
 use crate::compile::{CriuInput, Descriptors, Slot, compile_criu};
 use crate::launch::{Deadline, Relation};
@@ -40,14 +41,15 @@ fn dump(container: &Container, options: &CheckpointOptions<'_>) -> Result<()> {
         let message = format!("container cannot be checkpointed in {} state", status.name());
         return Err(Error::new(Category::State, Stage::Checkpoint, message));
     }
-    check_parent(options)?;
     check_root(container)?;
     let directories = Directories::make(&options.criu, LOG)?;
+    check_parent(options)?;
     let request = request(container, options, &directories)?;
     if !options.pre_dump {
         write_descriptors(container, &options.criu.image_dir)?;
     }
 
+    let _kept = Kept::of(shared.cgroup.location());
     let criu = start(container, &deadline)?;
     let wanted = Features {
         mem_track: options.pre_dump.then_some(true),
@@ -148,7 +150,7 @@ fn request(
         tcp_close: options.tcp_close.then_some(true),
         link_remap: Some(options.link_remap),
         external: namespaces::external(spec)?,
-        ..common(&shared.runtime, &options.criu, directories, spec)
+        ..common(&shared.runtime, &options.criu, directories, spec, shared.cgroup.location())
     };
     if let Some(root) = spec.root() {
         request.root = Some(text_of(&container.about().bundle.join(root.path()))?);

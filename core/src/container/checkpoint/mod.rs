@@ -11,6 +11,7 @@ mod mounts;
 mod namespaces;
 mod options;
 mod restore;
+mod superblock;
 
 pub use options::{CheckpointOptions, CriuOptions, ManageCgroups, NetworkLock, RestoreOptions};
 pub(super) use restore::restore;
@@ -19,6 +20,7 @@ use directories::Directories;
 use messages::{CgroupMode, LockMethod, Options};
 
 use super::Runtime;
+use crate::cgroup::Location;
 use crate::spec::oci;
 use crate::{Category, Error, Result, Stage};
 
@@ -45,8 +47,12 @@ fn common(
     options: &CriuOptions<'_>,
     directories: &Directories,
     spec: &oci::Spec,
+    location: &Location,
 ) -> Options {
     let mode = match options.manage_cgroups {
+        // To look at cgroups of version 2 it mounts them, without the options of the host's mount,
+        // which loses them, `nsdelegate` among them.
+        ManageCgroups::Default if location.unified().is_some() => CgroupMode::Ignore,
         ManageCgroups::Default => CgroupMode::Default,
         ManageCgroups::Ignore => CgroupMode::Ignore,
         ManageCgroups::Soft => CgroupMode::Soft,

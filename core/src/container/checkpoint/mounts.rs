@@ -27,6 +27,14 @@ struct Mount {
     root: PathBuf,
     point: PathBuf,
     kind: String,
+    /// What it has in common with other mounts of the filesystem.
+    options: String,
+}
+
+/// The options of the filesystem that the host has mounted there.
+pub(super) fn options_of(point: &Path) -> Option<String> {
+    let mounts = read("self").ok()?;
+    mounts.into_iter().rfind(|mount| mount.point == point).map(|mount| mount.options)
 }
 
 /// The mounts of the container whose first process this is.
@@ -170,8 +178,9 @@ fn parse(line: &[u8]) -> Option<Mount> {
     let text = |word: &[u8]| String::from_utf8_lossy(word).into_owned();
     let device = text(words.nth(2)?);
     let (root, point) = (unescaped(words.next()?), unescaped(words.next()?));
-    let kind = text(words.skip_while(|word| *word != b"-").nth(1)?);
-    Some(Mount { device, root, point, kind })
+    let mut words = words.skip_while(|word| *word != b"-").skip(1);
+    let kind = text(words.next()?);
+    Some(Mount { device, root, point, kind, options: text(words.nth(1)?) })
 }
 
 /// Octal escapes stand for what separates words and lines.

@@ -64,7 +64,8 @@ impl CriuOptions<'_> {
 /// left are those that the container has made below.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ManageCgroups {
-    /// As CRIU does unless it is told.
+    /// As CRIU does unless it is told, with cgroups of version 1 alone; else `Ignore`, because it
+    /// would change the options of the host's cgroup mount.
     #[default]
     Default,
     /// Leave them alone.

@@ -22,6 +22,7 @@ use super::super::{Runtime, late_hooks};
 use super::criu::{self, Criu, text_of};
 use super::directories::Directories;
 use super::messages::{CgroupRoot, Inherited, Kind, Options};
+use super::superblock::Kept;
 use super::{DESCRIPTORS, RestoreOptions, common, mounts, namespaces, need_root};
 use crate::cgroup::Entry;
 use crate::compile::{About, CriuInput, RestoreInput, Slot, compile_criu};
@@ -111,6 +112,7 @@ fn make(runtime: &Runtime, options: &RestoreOptions<'_>) -> Result<Container> {
         Slot::ResctrlTasks(index) => tasks.get(*index).map(AsRawFd::as_raw_fd),
         Slot::Namespace { .. } | Slot::Init | Slot::Listener => None,
     })?;
+    let kept = Kept::of(cgroup.location());
     let keeper = begun.keeper.as_ref().expect("spawned above");
     let criu = Criu::start(runtime, keeper, &plan, &opened, begun.dir(), here, &deadline)?;
     drop(there);
@@ -134,7 +136,7 @@ fn make(runtime: &Runtime, options: &RestoreOptions<'_>) -> Result<Container> {
         cgroup_roots: cgroups_of(criu.pid)?,
         joined_namespaces: joining.joined,
         inherited,
-        ..common(runtime, &options.criu, &directories, spec)
+        ..common(runtime, &options.criu, &directories, spec, cgroup.location())
     };
     // From here on hooks may have run, which the last ones are to undo.
     begun.poststop = Some((runtime, about));
@@ -159,6 +161,7 @@ fn make(runtime: &Runtime, options: &RestoreOptions<'_>) -> Result<Container> {
         },
     )?;
     criu.finish(&deadline)?;
+    drop(kept);
     let init: Init = init.ok_or_else(|| {
         Error::new(crate::Category::Bug, Stage::Checkpoint, "CRIU has not told what it restored")
     })?;
