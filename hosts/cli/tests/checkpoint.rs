@@ -14,8 +14,8 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use scene::Scene;
 use serde_json::{Value, json};
 
-/// Counts in a file of its root, ten times a second.
-const COUNT: &str = "i=0; while :; do i=$((i+1)); echo $i >/tmp/count; sleep 0.1; done";
+/// Counts in a file of its root, ten times a second; there is a number in it at any moment.
+const COUNT: &str = "i=0; while :; do i=$((i+1)); echo $i >>/tmp/count; sleep 0.1; done";
 
 /// `None`, after saying so, where the suite cannot run.
 fn scene(name: &str) -> Option<Scene> {
@@ -38,9 +38,9 @@ fn criu(words: &[&str]) -> bool {
 
 /// What the counting program has come to.
 fn count(scene: &Scene) -> u32 {
-    // It may be about to write it.
     patiently(|| {
-        fs::read_to_string(scene.bundle().join("rootfs/tmp/count")).ok()?.trim().parse().ok()
+        let text = fs::read_to_string(scene.bundle().join("rootfs/tmp/count")).ok()?;
+        text.lines().last()?.parse().ok()
     })
 }
 
