@@ -322,12 +322,14 @@ fn features() -> Command {
 }
 
 fn explain() -> Command {
-    verb("explain", "print, step by step, what create would do, without doing it").arg(
-        Arg::new("bundle")
-            .value_name("BUNDLE")
-            .help("the directory with config.json")
-            .value_parser(clap::value_parser!(PathBuf)),
-    )
+    verb("explain", "tell what a container can reach and how it is made, without making it")
+        .arg(
+            Arg::new("bundle")
+                .value_name("BUNDLE")
+                .help("the directory with config.json; the current one if not given")
+                .value_parser(clap::value_parser!(PathBuf)),
+        )
+        .arg(value("format", "FORMAT", "text or json").short('f').default_value("text"))
 }
 
 fn completion() -> Command {

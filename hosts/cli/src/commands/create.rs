@@ -115,7 +115,8 @@ pub fn configuration(own: &ArgMatches) -> Result<(Vec<u8>, PathBuf), Failure> {
     Ok((read(&file)?, bundle))
 }
 
-fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+/// The text of a configuration.
+pub fn read(file: &Path) -> Result<Vec<u8>, Failure> {
     std::fs::read(file).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => {
             Failure::of(format!("JSON specification file {} not found", file.display()))
