@@ -1,0 +1,242 @@
+"""What every engine is asked to do. A case is run with each engine that has what it needs."""
+
+from box import WORK
+from harness import Skipped, at_once, case, equal, eventually, expect, has, limit
+
+MIB = 1 << 20
+IDLE = ("sleep", "1000")
+
+
+@case()
+def a_container_runs_prints_and_ends_with_its_status(engine):
+    done = engine.run("one", "sh", "-c", "echo out; echo err >&2; exit 7")
+    equal("status", done.code, 7)
+    equal("output", done.out, "out\n")
+    equal("errors", done.err, "err\n")
+
+
+@case("input")
+def a_container_reads_its_input(engine):
+    equal("output", engine.run("one", "tr", "a-z", "A-Z", stdin="some words\n").out, "SOME WORDS\n")
+
+
+@case("terminal")
+def a_container_has_a_terminal(engine):
+    done = engine.run("one", "sh", "-c", "tty; test -t 2 && echo all", tty=True)
+    equal("output", done.out.split(), ["/dev/pts/0", "all"])
+
+
+@case()
+def what_the_engine_asks_for_is_what_the_program_sees(engine):
+    (WORK / "volume").mkdir(exist_ok=True)
+    (WORK / "volume" / "file").write_text("of the host\n")
+    script = "pwd; echo $WORD; cat /volume/file; touch /volume/x; touch /x; grep CapBnd /proc/self/status"
+    done = engine.run("one", "sh", "-c", script, cwd="/tmp", env={"WORD": "a b"}, readonly=True,
+                      mounts=[(WORK / "volume", "/volume", "ro")])
+    equal("output", done.out.splitlines()[:3], ["/tmp", "a b", "of the host"])
+    equal("errors", done.err.count("Read-only file system"), 2)
+    expect(int(done.out.split()[-1], 16) < 1 << 37, f"all capabilities: {done.out}")
+
+
+@case("user")
+def a_container_runs_as_another_user(engine):
+    done = engine.run("one", "sh", "-c", "id -u; id -g; echo $HOME", user="worker")
+    equal("output", done.out.split(), ["1000", "1000", "/tmp"])
+
+
+@case()
+def programs_are_executed_in_a_container(engine):
+    engine.launch("one", *IDLE)
+    done = engine.execute("one", "sh", "-c", "echo $$; echo err >&2; exit 3")
+    equal("status", done.code, 3)
+    expect(done.out.strip() != "1", "it is the first process")
+    has("errors", done.err, "err")
+    controllers = engine.execute("one", "cat", "/proc/self/cgroup").fine()
+    equal("cgroups", controllers, engine.execute("one", "cat", "/proc/1/cgroup").fine())
+
+
+@case("execute_options")
+def an_executed_program_has_input_user_and_directory(engine):
+    engine.launch("one", *IDLE)
+    script = "cat; id -u; pwd"
+    done = engine.execute("one", "sh", "-c", script, stdin="words\n", user="1000", cwd="/etc")
+    equal("output", done.out.splitlines(), ["words", "1000", "/etc"])
+
+
+@case("execute_options")
+def an_executed_program_has_a_terminal(engine):
+    engine.launch("one", *IDLE)
+    done = engine.execute("one", "tty", tty=True)
+    has("output", done.out, "/dev/pts/")
+    equal("status", done.code, 0)
+
+
+@case()
+def an_executed_program_that_is_missing_is_said_to_be(engine):
+    engine.launch("one", *IDLE)
+    status, words = MISSING
+    done = engine.execute("one", "no-such-program")
+    refused(engine, done, (engine.missing_executed or status, words))
+    refused(engine, engine.execute("one", "/bin/not-executable"), FORBIDDEN)
+
+
+@case()
+def logs_are_streamed_while_the_container_runs(engine):
+    engine.launch("one", "sh", "-c", "while read x </proc/uptime; do echo $x; sleep 0.1; done")
+    reader = engine.follow("one")
+    try:
+        lines = [reader.stdout.readline() for _ in range(5)]
+    finally:
+        reader.kill()
+        reader.wait()
+    expect(all(lines) and len(set(lines)) == 5, f"lines {lines}")
+    equal("state", engine.state("one"), "running")
+
+
+@case()
+def limits_are_in_the_cgroup(engine):
+    options = {name: value for name, value in
+               {"memory": 64 * MIB, "cpus": 0.5, "pids": 50, "cpuset": "0"}.items()
+               if name in engine.limits}
+    if not options:
+        raise Skipped(engine.without_limits)
+    engine.launch("one", *IDLE, **options)
+    pid = engine.pid("one")
+    if "memory" in options:
+        equal("memory", limit(pid, "memory", "memory.limit_in_bytes", "memory.max"), str(64 * MIB))
+    if "cpus" in options:
+        quota = limit(pid, "cpu", "cpu.cfs_quota_us", "cpu.max").split()[0]
+        equal("time of a processor", quota, "50000")
+    if "pids" in options:
+        equal("processes", limit(pid, "pids", "pids.max", "pids.max"), "50")
+    if "cpuset" in options:
+        equal("processors", limit(pid, "cpuset", "cpuset.cpus", "cpuset.cpus"), "0")
+
+
+@case("update")
+def limits_are_updated(engine):
+    if "memory" not in engine.limits:
+        raise Skipped(engine.without_limits)
+    engine.launch("one", *IDLE, memory=64 * MIB)
+    engine.update("one", memory=96 * MIB)
+    found = limit(engine.pid("one"), "memory", "memory.limit_in_bytes", "memory.max")
+    equal("memory", found, str(96 * MIB))
+
+
+@case()
+def what_takes_too_much_memory_is_killed(engine):
+    if "memory" not in engine.limits:
+        raise Skipped(engine.without_limits)
+    # A child, so that the end of the container and the news of its end are not the same moment.
+    script = "dd if=/dev/zero of=/dev/null bs=256M count=1; code=$?; sleep 0.5; exit $code"
+    engine.launch("one", "sh", "-c", script, memory=32 * MIB)
+    equal("status, and whether for want of memory", engine.ended("one"), (137, True))
+
+
+@case("pause")
+def a_container_is_paused_and_resumed(engine):
+    engine.launch("one", "sh", "-c", "while read x </proc/uptime; do echo $x; sleep 0.05; done")
+    eventually("it prints", lambda: engine.output("one"))
+    engine.pause("one")
+    equal("state", engine.state("one"), "paused")
+    before = engine.output("one")
+    expect(not eventually_more(engine, before), "it goes on while it is paused")
+    engine.resume("one")
+    equal("state", engine.state("one"), "running")
+    expect(eventually_more(engine, before), "it does not go on")
+
+
+def eventually_more(engine, before):
+    import time
+    time.sleep(0.5)
+    return len(engine.output("one")) > len(before)
+
+
+@case()
+def a_container_is_asked_to_stop(engine):
+    engine.launch("one", "sh", "-c", "trap 'exit 9' TERM; echo ready; while :; do sleep 0.1; done")
+    eventually("it is ready", lambda: "ready" in engine.output("one"))
+    engine.stop("one", 10)
+    equal("status", engine.ended("one")[0], 9)
+
+
+@case()
+def a_container_that_does_not_stop_is_killed(engine):
+    engine.launch("one", *IDLE)
+    engine.stop("one", 1)
+    equal("status", engine.ended("one")[0], 137)
+
+
+@case("kill")
+def a_signal_reaches_the_container(engine):
+    engine.launch("one", "sh", "-c", "trap 'exit 5' USR1; echo ready; while :; do sleep 0.1; done")
+    eventually("it is ready", lambda: "ready" in engine.output("one"))
+    engine.kill("one", "SIGUSR1")
+    equal("status", engine.ended("one")[0], 5)
+
+
+@case("processes")
+def the_engine_sees_its_processes(engine):
+    engine.launch("one", "sh", "-c", "sleep 1001 & sleep 1002")
+    seen = lambda: [words for words in engine.processes("one") if words[0].endswith("sleep")]
+    eventually("both programs are seen", lambda: len(seen()) == 2)
+
+
+@case("restart")
+def a_container_that_has_ended_is_started_again(engine):
+    engine.launch("one", "sh", "-c", "echo begun; exit 4")
+    equal("status", engine.ended("one")[0], 4)
+    engine.restart("one")
+    eventually("it has begun twice", lambda: engine.output("one").count("begun") == 2)
+    equal("status", engine.ended("one")[0], 4)
+
+
+@case()
+def ten_containers_run_at_once(engine):
+    def live(number):
+        name = f"ten-{number}"
+        engine.launch(name, "sh", "-c", f"trap 'exit {number}' TERM; echo {number}; while :; do sleep 0.1; done")
+        eventually("it prints", lambda: engine.output(name).split() == [str(number)], 30)
+        equal("output", engine.execute(name, "echo", name).out.strip(), name)
+        engine.stop(name, 20)
+        equal("status", engine.ended(name)[0], number)
+        engine.remove(name)
+
+    at_once(10, live)
+
+
+# --- What engines say of what cannot be run --------------------------------------------------
+
+MISSING = (127, ("executable file not found in $PATH", "no such file or directory"))
+FORBIDDEN = (126, ("permission denied",))
+
+
+def refused(engine, done, wanted):
+    status, words = wanted
+    said = done.out + done.err
+    expect(any(word in said for word in words), f"it says {said!r}")
+    if engine.has_statuses:
+        equal("status", done.code, status)
+    else:
+        expect(done.code != 0, "it succeeds")
+
+
+@case()
+def a_missing_program_is_said_to_be_missing(engine):
+    refused(engine, engine.run("one", "no-such-program"), MISSING)
+    engine.remove_all()
+    refused(engine, engine.run("one", "/no/such/program"), MISSING)
+
+
+@case()
+def a_program_that_may_not_be_executed_is_said_to_be_one(engine):
+    refused(engine, engine.run("one", "/bin/not-executable"), FORBIDDEN)
+
+
+@case()
+def a_directory_on_a_file_is_said_not_to_fit(engine):
+    (WORK / "volume").mkdir(exist_ok=True)
+    done = engine.run("one", "true", mounts=[(WORK / "volume", "/bin/not-executable", "rw")])
+    expect(done.code != 0, "it succeeds")
+    has("message", (done.out + done.err).lower(), "not a directory")
+    has("message", done.out + done.err, "/bin/not-executable")
