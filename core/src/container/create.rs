@@ -169,7 +169,7 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
         resctrl: resctrl.clone(),
         config: configuration.json.clone(),
     };
-    let record_file = begun.dir().write(&record)?;
+    let mut record_file = begun.dir().write(&record)?;
 
     let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
     let rootless = cgroup::Options { rootless: runtime.0.facts.is_rootless() };
@@ -211,8 +211,12 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
     }
     let tasks = open_tasks(resctrl.as_ref())?;
     let entries = cgroup.entries()?;
-    // Without privilege there may be fewer cgroups now than there were to be.
-    record.cgroup = cgroup.location().clone();
+    if *cgroup.location() != record.cgroup {
+        // Without privilege there may be fewer cgroups than there were to be, and whoever opens
+        // the container must not look for the others.
+        record.cgroup = cgroup.location().clone();
+        record_file = begun.dir.as_ref().expect("made above").write(&record)?;
+    }
     let plan = compile(
         runtime,
         spec,

@@ -52,6 +52,9 @@ fn user(t: &Test) {
     assert_eq!(t.run(&spec).success(), "0\n 0 54321 1");
     let container = t.start("a", &user_spec(t, "sleep 1000"));
     assert_eq!(exec_shell(&*container, "id -u"), "0");
+    // Another handle knows only from the state directory which cgroups could be made.
+    let opened = t.engine().open(&t.id("a")).expect("open");
+    assert_eq!(exec_shell(&*opened, "id -u"), "0");
     container.delete(true).expect("delete");
     let mut spec = user_spec(t, "true");
     let mount = json!({ "destination": "/mnt", "source": t.dir, "options": ["bind", "idmap"] });
