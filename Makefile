@@ -16,7 +16,7 @@ SYMBOLS := ffi/symbols.txt
 LIBS    := $(OUT)/lib/$(SONAME) $(OUT)/lib/liblocule.so $(OUT)/lib/liblocule.a
 KEEPER  := $(OUT)/libexec/locule-keeper
 
-.PHONY: help build lib stage demo test test-rust test-python test-go test-fuzz fuzz test-refusals test-invariants test-differential test-soak test-vm soak bench deps header test-abi install uninstall fmt lint clean FORCE
+.PHONY: help build lib stage demo test test-rust test-python test-go test-fuzz fuzz test-refusals test-invariants test-differential test-soak test-runc test-vm soak bench deps header test-abi install uninstall fmt lint clean FORCE
 .DELETE_ON_ERROR:
 
 help:
@@ -32,6 +32,7 @@ help:
 	@echo "make test-abi   check the C ABI"
 	@echo "make fuzz       feed TARGET (or all) for TIME=300 seconds; SEED=N repeats a run"
 	@echo "make test-refusals   check every error; ONLY=\"WORD...\" chooses, SHOW=1 prints them"
+	@echo "make test-runc  run runc's own suite with COMMAND=/a/program; ROOTLESS=1"
 	@echo "make test-vm    run the cgroup, keeper and lifecycle suites in virtual machines"
 	@echo "make fmt lint clean"
 
@@ -166,6 +167,12 @@ test-fuzz: TIME = 15
 # The same every time, so that nothing else fails a change than what it breaks.
 test-fuzz: export SEED ?= 1
 test-fuzz: fuzz
+
+# runc's own suite, with COMMAND: see tests/README.md. ROOTLESS=1 as an ordinary user.
+COMMAND ?= runc
+test-runc: PACKAGES += bats gawk jq iproute2 debootstrap
+test-runc: deps
+	tests/runc-integration/run.sh $(if $(ROOTLESS),--rootless) $(COMMAND)
 
 # Whether a host is left as it was: in C, Python and Go.
 test-invariants: stage $(PYTHON)

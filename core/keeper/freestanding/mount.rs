@@ -18,6 +18,10 @@ use crate::socket::descriptor_path;
 use crate::system::{self, Errno, Fd, Raw, Sys};
 use crate::text::{PATH_MAX, PathBuffer};
 
+/// Attributes that a mount of an older user namespace keeps.
+const LOCKABLE: u64 =
+    MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+
 /// The attributes of a mount as an operation lists them.
 struct Wanted {
     set: u64,
@@ -45,7 +49,8 @@ pub fn make(operation: &Operation<'_>) -> Result<(Fd, u32)> {
         Operation::Bind { source, set, clear, recursive_set, recursive_clear, flags, .. } => {
             let wanted = Wanted { set, clear, recursive_set, recursive_clear };
             let tree = clone_tree(source, flags)?;
-            apply(tree.raw(), &wanted).during(detail::ATTRIBUTES)?;
+            bind_attributes(&wanted, flags, |wanted| apply(tree.raw(), wanted))
+                .during(detail::ATTRIBUTES)?;
             Ok((tree, flags))
         }
         _ => Err(Errno::EINVAL.into()),
@@ -146,14 +151,15 @@ pub fn bind(child: &mut Child, operation: &Operation<'_>) -> Result {
     refuse_hidden_proc(place.raw(), target)?;
     refuse_forged_proc(tree.raw(), target)?;
     let wanted = Wanted { set, clear, recursive_set, recursive_clear };
-    match apply(tree.raw(), &wanted) {
+    match bind_attributes(&wanted, flags, |wanted| apply(tree.raw(), wanted)) {
         // Linux 5.10 and 5.11 can change only a mount that is in place, and not a tree.
         Err(Errno::ENOSYS)
             if flags & flag::RECURSIVE == 0 || recursive_set | recursive_clear == 0 =>
         {
             let mount = tree.raw();
             system::move_mount(mount, place.raw()).during(detail::ATTACH)?;
-            remount(mount, set, clear).during(detail::ATTRIBUTES)?;
+            bind_attributes(&wanted, flags, |wanted| remount(mount, wanted.set, wanted.clear))
+                .during(detail::ATTRIBUTES)?;
             remount(mount, recursive_set, recursive_clear).during(detail::ATTRIBUTES)?;
             propagate(mount, propagation).during(detail::ATTRIBUTES)?;
             settle(child, tree, target);
@@ -357,6 +363,24 @@ fn apply(mount: Raw, wanted: &Wanted) -> Sys {
     // What is asked for the tree is asked for its top as well.
     set_attributes(mount, 0, wanted.set, wanted.clear)?;
     set_attributes(mount, AT_RECURSIVE, wanted.recursive_set, wanted.recursive_clear)
+}
+
+/// Has `change` give a bind its attributes. What nobody has asked to be cleared may be locked by a
+/// user namespace, all but `nosymfollow`.
+fn bind_attributes(
+    wanted: &Wanted,
+    flags: u32,
+    change: impl Fn(&Wanted) -> Sys,
+) -> Sys {
+    let others = if flags & flag::ONLY_THESE == 0 { 0 } else { LOCKABLE | MOUNT_ATTR_NOSYMFOLLOW };
+    let others = others & !(wanted.set | wanted.recursive_set);
+    match change(&Wanted { clear: wanted.clear | others, ..*wanted }) {
+        Err(Errno::EPERM) if others & LOCKABLE != 0 => {
+            let others = others & MOUNT_ATTR_NOSYMFOLLOW;
+            change(&Wanted { clear: wanted.clear | others, ..*wanted })
+        }
+        result => result,
+    }
 }
 
 fn set_attributes(mount: Raw, flags: i32, set: u64, clear: u64) -> Sys {

@@ -293,6 +293,9 @@ pub mod mount {
     /// If mounting fails for lack of privilege, bind the host's mount of this type
     /// (`/sys` for sysfs) instead.
     pub const FALL_BACK_TO_BIND: u32 = 32;
+    /// The top of a bind has none of `nosuid`, `nodev`, `noexec`, `nosymfollow` and `ro` that is
+    /// not asked for, unless a user namespace may not take it away.
+    pub const ONLY_THESE: u32 = 64;
 }
 
 /// Values of `kind` of [`Operation::Root`].

@@ -400,11 +400,12 @@ fn prepare_root(
         }
     }
 
-    filesystem::populate(
+    let late = filesystem::populate(
         out,
         &Place {
             spec,
             bundle: input.bundle,
+            root: &path,
             location: input.location,
             cgroup_mode: input.facts.cgroups.mode(),
             new_cgroup_namespace: namespaces.is_new(join::CGROUP),
@@ -454,7 +455,7 @@ fn prepare_root(
     }
     let process = spec.process().as_ref();
     process::streams(out, process, "/process", &input.descriptors, terminal, true);
-    Ok(())
+    late.iter().try_for_each(|late| filesystem::read_only(out, late))
 }
 
 /// The SELinux label of new filesystems.

@@ -1,5 +1,6 @@
 //! What the container finds below its root: mounts, devices, links, protected paths.
 
+use std::collections::HashSet;
 use std::ffi::CString;
 use std::path::{Component, Path, PathBuf};
 
@@ -38,6 +39,8 @@ const SAFE: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT
 pub(super) struct Place<'a> {
     pub spec: &'a oci::Spec,
     pub bundle: &'a Path,
+    /// The root on the host.
+    pub root: &'a Path,
     pub location: &'a Location,
     pub cgroup_mode: Mode,
     pub new_cgroup_namespace: bool,
@@ -50,15 +53,31 @@ pub(super) struct Place<'a> {
     pub label: Option<&'a str>,
 }
 
-/// Mounts in their order, then devices and links.
-pub(super) fn populate(out: &mut Writer, place: &Place<'_>) -> Result<()> {
+impl Place<'_> {
+    /// Where in the root a mount goes. Some name it as the host sees it, below the root's own path.
+    fn target(&self, destination: &Path) -> PathBuf {
+        let plain = absolute(destination);
+        match plain.strip_prefix(self.root) {
+            Ok(below) if self.root != Path::new("/") => Path::new("/").join(below),
+            _ => plain,
+        }
+    }
+}
+
+/// A mount that becomes read-only when all that is to be in it has been made: its pointer and where
+/// it is.
+pub(super) type LateReadOnly = (String, PathBuf);
+
+/// Mounts in their order, then devices and links. What is left for the caller to make read-only is
+/// `/dev`, once it has the console.
+pub(super) fn populate(out: &mut Writer, place: &Place<'_>) -> Result<Vec<LateReadOnly>> {
     let mounts = place.spec.mounts().as_deref().unwrap_or_default();
-    let mut late_read_only = Vec::new();
+    let mut late_read_only: Vec<LateReadOnly> = Vec::new();
     let mut host_devices = false;
     let mut maps = IdMaps::default();
     for (index, mount) in mounts.iter().enumerate() {
         let pointer = format!("/mounts/{index}");
-        let target = absolute(mount.destination());
+        let target = place.target(mount.destination());
         let options = mount.options().as_deref().unwrap_or_default();
         let is_bind = options.iter().any(|option| option == "bind" || option == "rbind");
         let mut options = mount_options::parse(options, is_bind).map_err(|error| {
@@ -71,12 +90,11 @@ pub(super) fn populate(out: &mut Writer, place: &Place<'_>) -> Result<()> {
             continue;
         }
         // What this mount hides is out of reach afterwards: its path means something else then.
-        let (hidden, rest): (Vec<_>, Vec<_>) = late_read_only
-            .into_iter()
-            .partition(|(_, earlier): &(String, PathBuf)| earlier.starts_with(&target));
+        let (hidden, rest): (Vec<_>, Vec<_>) =
+            late_read_only.into_iter().partition(|(_, earlier)| earlier.starts_with(&target));
         late_read_only = rest;
-        for (pointer, earlier) in hidden {
-            read_only(out, &earlier, &pointer)?;
+        for late in hidden {
+            read_only(out, &late)?;
         }
         if target == Path::new("/dev") {
             host_devices = is_bind;
@@ -107,10 +125,12 @@ pub(super) fn populate(out: &mut Writer, place: &Place<'_>) -> Result<()> {
     if !host_devices {
         devices(out, place)?;
     }
-    for (pointer, target) in late_read_only {
-        read_only(out, &target, &pointer)?;
+    let (late, now): (Vec<_>, Vec<_>) =
+        late_read_only.into_iter().partition(|(_, target)| target == Path::new("/dev"));
+    for late in now {
+        read_only(out, &late)?;
     }
-    Ok(())
+    Ok(late)
 }
 
 /// One mount of the configuration.
@@ -142,7 +162,7 @@ fn remount(out: &mut Writer, target: &Path, options: &MountOptions, pointer: &st
     Ok(())
 }
 
-fn read_only(out: &mut Writer, target: &Path, pointer: &str) -> Result<()> {
+pub(super) fn read_only(out: &mut Writer, (pointer, target): &LateReadOnly) -> Result<()> {
     let options = MountOptions { set: RDONLY, ..MountOptions::default() };
     remount(out, target, &options, pointer)
 }
@@ -233,9 +253,14 @@ pub(super) fn protect(out: &mut Writer, spec: &oci::Spec) -> Result<()> {
         out.child(&pointer, &Operation::ReadonlyPath { path: &path });
     }
     let masked = linux.and_then(|linux| linux.masked_paths().as_ref());
+    let mut seen = HashSet::new();
     for (index, path) in masked.into_iter().flatten().enumerate() {
+        let path = absolute(Path::new(path));
+        if !seen.insert(path.clone()) {
+            continue;
+        }
         let pointer = format!("/linux/maskedPaths/{index}");
-        let path = c_path(&absolute(Path::new(path)), &pointer)?;
+        let path = c_path(&path, &pointer)?;
         out.child(&pointer, &Operation::MaskPath { path: &path });
     }
     if spec.root().as_ref().is_some_and(|root| root.readonly().unwrap_or(false)) {
@@ -274,6 +299,9 @@ fn bind_mount(
     }
     if options.recursive_idmap {
         flags |= mount::MAP_RECURSIVE;
+    }
+    if options.only_these {
+        flags |= mount::ONLY_THESE;
     }
     maps.mount(
         out,
@@ -400,7 +428,7 @@ fn cgroup_mount(out: &mut Writer, fstype: &str, at: &Spot<'_>) -> Result<()> {
         }
     }
     if options.set & RDONLY != 0 {
-        read_only(out, target, pointer)?;
+        read_only(out, &(pointer.to_owned(), target.to_owned()))?;
     }
     Ok(())
 }

@@ -20,6 +20,10 @@ pub(super) fn error_of(failure: &Failure) -> Error {
         _ => stage_of(failure.stream, name),
     };
     let mut message = message(name, failure, &subject);
+    let part = [detail::TARGET, detail::SOURCE, detail::OPTION, detail::ATTRIBUTES, detail::ATTACH];
+    if matches!(name, "Mount" | "Bind" | "Attach") && part.contains(&failure.detail) {
+        message = format!("error mounting: {message}");
+    }
     if let Some(call) = missing {
         message = format!("{message}: {call}");
     }
@@ -150,6 +154,10 @@ fn message(name: &str, failure: &Failure, subject: &str) -> String {
         detail::MISMATCH if name == "MoveInterface" => {
             format!("the container's network namespace has an interface{about} already")
         }
+        // What belongs there goes nowhere else.
+        detail::MISMATCH if name == "Mount" && matches!(subject, "/proc" | "/sys") => {
+            format!("{subject:?} must be mounted on ordinary directory")
+        }
         detail::MISMATCH => format!("{}: something else is there", what(name, &about)),
         detail::CONNECT => format!("failed to connect with seccomp agent at{about}"),
         detail::EXIT_STATUS => format!("{} {}", what(name, &about), ended()),
@@ -193,8 +201,7 @@ fn what(name: &str, about: &str) -> String {
         "OverlayRoot" | "OverlayRootByEntry" | "OverlayEntry" => "overlay the root filesystem",
         "Directory" => "create the directory",
         "Symlink" => "create the link",
-        "Mount" => "mount",
-        "Bind" => "bind",
+        "Mount" | "Bind" => "error mounting",
         "MakeDevice" => "create the device",
         "ReadonlyPath" => "make read-only",
         "MaskPath" => "mask",

@@ -145,6 +145,10 @@ impl Process {
         };
         check_signal(signal).map_err(|error| error.of_container(&self.0.container_id))?;
         let Some(pidfd) = &self.0.pidfd else { return Err(gone()) };
+        // The kernel would also take one for a process that nobody has collected yet.
+        if self.look()?.is_some() {
+            return Err(gone());
+        }
         match send_signal(pidfd, signal) {
             Ok(()) => Ok(()),
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Err(gone()),

@@ -43,6 +43,9 @@ pub struct MountOptions {
     pub options: Vec<String>,
     /// A bind mount: `bind` or `rbind` is among the options.
     pub bind: bool,
+    /// A bind mount for which attributes are listed: it has those and no others of its source, but
+    /// for access times.
+    pub only_these: bool,
     /// With the mounts below the source: `rbind` is among the options.
     pub recursive_bind: bool,
     /// Change a mount that is there.
@@ -174,6 +177,10 @@ pub(super) fn sort(options: &[String], is_bind: bool) -> Result<MountOptions, us
             }
         }
     }
+    if (sorted.bind || is_bind) && !sorted.remount {
+        sorted.only_these = single.set | single.clear != 0 || single.access_times.is_some();
+        single.keep_access_times();
+    }
     (sorted.set, sorted.clear) = single.bits();
     (sorted.recursive_set, sorted.recursive_clear) = recursive.bits();
     if sorted.bind || is_bind {
@@ -197,6 +204,8 @@ struct Attributes {
 struct AccessTimes {
     never: bool,
     always: bool,
+    /// Whether a word asked for a way, and did not only take one back.
+    asked: bool,
 }
 
 impl Attributes {
@@ -234,15 +243,28 @@ impl Attributes {
             _ => return false,
         };
         match word {
-            "noatime" => *times = AccessTimes { never: true, always: false },
-            "strictatime" => *times = AccessTimes { never: false, always: true },
-            "relatime" => *times = AccessTimes::default(),
+            "noatime" => *times = AccessTimes { never: true, always: false, asked: true },
+            "strictatime" => *times = AccessTimes { never: false, always: true, asked: true },
+            "relatime" => *times = AccessTimes { never: false, always: false, asked: true },
             "atime" => times.never = false,
             "nostrictatime" => times.always = false,
             // What is not relative is whatever else was asked for; the kernel knows no fourth way.
             _ => {}
         }
         true
+    }
+
+    /// Makes of the words what `mount` makes of them for a bind: one that only takes something back
+    /// changes nothing, and any other decides about all of it.
+    fn keep_access_times(&mut self) {
+        let no_directories = self.set & attribute::NODIRATIME;
+        if no_directories != 0 || self.access_times.as_ref().is_some_and(|times| times.asked) {
+            self.access_times.get_or_insert_default();
+            self.clear |= attribute::NODIRATIME & !no_directories;
+        } else {
+            self.access_times = None;
+            self.clear &= !attribute::NODIRATIME;
+        }
     }
 
     /// The bits to set and to clear.

@@ -145,11 +145,6 @@ struct Proxy {
 
 impl Proxy {
     fn new(master: OwnedFd) -> Proxy {
-        // This program's own terminal adds what a line needs at its end, or nobody wants it.
-        if let Ok(mut modes) = termios::tcgetattr(&master) {
-            modes.output_flags.remove(termios::OutputFlags::ONLCR);
-            let _ = termios::tcsetattr(&master, SetArg::TCSANOW, &modes);
-        }
         Proxy { master, input_open: true, master_open: true }
     }
 

@@ -66,6 +66,8 @@ fn make(
     let mut options = CreateOptions::new(Source::Spec { json: &json, base: Some(base) });
     options.id = Some(id(own));
     options.stdio = [Stdio::Inherit; 3];
+    // This program's own terminal adds what a line needs at its end, or nobody wants it.
+    options.raw_output = !detached;
     options.parentage = parentage;
     options.on_host_exit = on_host_exit;
     options.pass_fds = &passed;

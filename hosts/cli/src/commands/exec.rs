@@ -32,6 +32,8 @@ fn begin(global: &Global, own: &ArgMatches) -> Done {
     let mut options = ExecOptions::new(json.as_bytes());
     options.stdio = [Stdio::Inherit; 3];
     options.pass_fds = &passed;
+    // As in `run`.
+    options.raw_output = !detach;
     options.parentage = if detach { Parentage::Orphan } else { Parentage::Keeper };
     let cgroups: Vec<_> = texts(own, "cgroup").map(below).collect();
     options.cgroups = &cgroups;
