@@ -17,7 +17,7 @@ pub const CASES: &[Case] = cases![
 ];
 
 pub const HELPERS: &[Case] =
-    cases![user, subordinate, delegated, overlaying, forbidden, nested, cgroupless];
+    cases![user, subordinate, delegated, delegated_to_root, overlaying, forbidden, nested, cgroupless];
 
 /// Somebody whom this machine does not know.
 const USER: u32 = 54321;
@@ -154,6 +154,14 @@ fn delegated(t: &Test) {
     }
 }
 
+/// Root of a user namespace has no more than the user outside.
+fn delegated_to_root(t: &Test) {
+    let container = t.sleeper("a");
+    container.pause().expect("pause");
+    container.resume().expect("resume");
+    container.delete(true).expect("delete");
+}
+
 fn an_ordinary_user_with_a_delegated_cgroup_can_use_it(t: &Test) {
     t.need_root();
     own_mounts();
@@ -187,6 +195,7 @@ fn an_ordinary_user_with_a_delegated_cgroup_can_use_it(t: &Test) {
     }
     std::fs::write(format!("{directory}/cgroup.procs"), "0").expect("enter the cgroup");
     as_user(t, "delegated", &[]);
+    as_user(t, "delegated_to_root", &["unshare", "-Ur"]);
     drop(delegated);
 }
 

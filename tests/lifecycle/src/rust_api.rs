@@ -87,6 +87,7 @@ fn with_options<T>(
         parentage: options.parentage,
         on_host_exit: options.on_host_exit,
         pass_fds: &pass_fds,
+        raw_output: false,
         seccomp_listener: options.seccomp_listener.map(borrow),
         timeout: options.timeout,
         cancel: cancel_of(options.cancel),
