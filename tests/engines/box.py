@@ -108,8 +108,8 @@ def enter(name, command):
     os.execvp("unshare", ["unshare", *kinds, *options, *command])
 
 
-def furnish():
-    """Makes a new pid namespace a place where an engine can live."""
+def furnish(cgroups):
+    """Makes a new pid namespace a place where an engine can live, with this version of cgroups."""
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     mount("tmpfs", "/run", "mode=755")
     WORK.mkdir()
@@ -119,7 +119,7 @@ def furnish():
         work.mkdir(parents=True)
         upper.chmod(os.stat(place).st_mode & 0o7777)
         mount("overlay", place, f"lowerdir={place},upperdir={upper},workdir={work}")
-    show_cgroups(os.environ.get("CGROUPS", ""))
+    show_cgroups(cgroups)
     # As systemd has it: what an engine mounts is seen in its containers' volumes.
     subprocess.run(["mount", "--make-rshared", "/"], check=True)
     be_init()

@@ -1,9 +1,14 @@
 """What every engine is asked to do. A case is run with each engine that has what it needs."""
 
+import os
+import signal
+from urllib.request import urlopen
+
 from box import WORK
 from harness import Skipped, at_once, case, equal, eventually, expect, has, limit
 
 MIB = 1 << 20
+WITHOUT_LIMITS = "cgroup controllers that this user may use"
 IDLE = ("sleep", "1000")
 
 
@@ -99,7 +104,7 @@ def limits_are_in_the_cgroup(engine):
                {"memory": 64 * MIB, "cpus": 0.5, "pids": 50, "cpuset": "0"}.items()
                if name in engine.limits}
     if not options:
-        raise Skipped(engine.without_limits)
+        raise Skipped(WITHOUT_LIMITS)
     engine.launch("one", *IDLE, **options)
     pid = engine.pid("one")
     if "memory" in options:
@@ -116,7 +121,7 @@ def limits_are_in_the_cgroup(engine):
 @case("update")
 def limits_are_updated(engine):
     if "memory" not in engine.limits:
-        raise Skipped(engine.without_limits)
+        raise Skipped(WITHOUT_LIMITS)
     engine.launch("one", *IDLE, memory=64 * MIB)
     engine.update("one", memory=96 * MIB)
     found = limit(engine.pid("one"), "memory", "memory.limit_in_bytes", "memory.max")
@@ -126,7 +131,7 @@ def limits_are_updated(engine):
 @case()
 def what_takes_too_much_memory_is_killed(engine):
     if "memory" not in engine.limits:
-        raise Skipped(engine.without_limits)
+        raise Skipped(WITHOUT_LIMITS)
     # A child, so that the end of the container and the news of its end are not the same moment.
     script = "dd if=/dev/zero of=/dev/null bs=256M count=1; code=$?; sleep 0.5; exit $code"
     engine.launch("one", "sh", "-c", script, memory=32 * MIB)
@@ -182,6 +187,20 @@ def the_engine_sees_its_processes(engine):
     eventually("both programs are seen", lambda: len(seen()) == 2)
 
 
+@case("address")
+def a_container_is_reached_by_its_address(engine):
+    engine.launch("one", "httpd", "-f", "-p", "8080", "-h", "/etc", network=True)
+    where = f"http://{engine.address('one')}:8080/group"
+
+    def answer():
+        try:
+            return urlopen(where, timeout=5).read().decode()
+        except OSError:
+            return None
+
+    has("answer", eventually(f"{where} answers", answer), "worker")
+
+
 @case("restart")
 def a_container_that_has_ended_is_started_again(engine):
     engine.launch("one", "sh", "-c", "echo begun; exit 4")
@@ -203,6 +222,63 @@ def ten_containers_run_at_once(engine):
         engine.remove(name)
 
     at_once(10, live)
+
+
+@case("mapping")
+def a_container_is_in_a_user_namespace(engine):
+    done = engine.run("one", "sh", "-c", "id -u; cat /proc/self/uid_map", mapping="0:300000:1000")
+    equal("output", done.out.split(), ["0", "0", "300000", "1000"])
+
+
+@case("shim")
+def what_a_killed_shim_has_left_is_removed(engine):
+    engine.launch("one", "sh", "-c", "sleep 1001 & sleep 1002")
+    pid = engine.pid("one")
+    os.kill(engine.shim("one"), signal.SIGKILL)
+    eventually("its task is gone", lambda: engine.state("one") == "none")
+    eventually("its process is gone", lambda: not os.path.exists(f"/proc/{pid}"))
+
+
+# --- Pods ------------------------------------------------------------------------------------
+
+def namespaces(pid):
+    kinds = ("ipc", "mnt", "net", "pid", "uts")
+    return {kind: os.readlink(f"/proc/{pid}/ns/{kind}") for kind in kinds}
+
+
+@case("pod")
+def containers_of_a_pod_share_its_namespaces(engine):
+    engine.pod("shared", pid="POD")
+    for name in ("one", "two"):
+        engine.add("shared", name, *IDLE)
+    one, two = namespaces(engine.pid("one")), namespaces(engine.pid("two"))
+    shared = {kind for kind in one if one[kind] == two[kind]}
+    equal("shared namespaces", shared, {"ipc", "net", "pid", "uts"})
+    expect(one["pid"] != namespaces("self")["pid"], "it is the host's pid namespace")
+    equal("name", engine.execute("two", "hostname").out, "pod-shared\n")
+    seen = engine.execute("two", "ps", "-o", "args").fine().splitlines()
+    equal("programs that are seen", seen.count("sleep 1000"), 2 + 1)
+
+
+@case("pod")
+def a_container_of_a_pod_is_not_killed_with_another(engine):
+    engine.pod("shared", pid="POD")
+    engine.add("shared", "one", "sh", "-c", "sleep 1001 & sleep 1002")
+    engine.add("shared", "two", *IDLE)
+    engine.stop("one", 0)
+    equal("status", engine.ended("one")[0], 137)
+    seen = engine.execute("two", "ps", "-o", "args").fine()
+    expect("sleep 1001" not in seen and "sleep 1002" not in seen, f"it goes on: {seen}")
+
+
+@case("pod")
+def a_pod_may_have_the_namespaces_of_the_node(engine):
+    engine.pod("ours", pid="NODE", ipc="NODE", network="NODE")
+    engine.add("ours", "one", "sh", "-c", "sleep 1001 & sleep 1002")
+    one, node = namespaces(engine.pid("one")), namespaces("self")
+    equal("namespaces of its own", {kind for kind in one if one[kind] != node[kind]}, {"mnt"})
+    engine.stop("one", 0)
+    equal("status", engine.ended("one")[0], 137)
 
 
 # --- What engines say of what cannot be run --------------------------------------------------

@@ -13,8 +13,8 @@ class Commands(Engine):
     # The command with the options that come before its verb.
     command = ()
     environment = None
-    # What every container is run with.
-    general = ("--network", "none")
+    # The network of a container that wants one.
+    network = "bridge"
     # What has `rm --force` kill and not ask.
     at_once = ()
 
@@ -22,13 +22,14 @@ class Commands(Engine):
         return call(*self.command, *words, env=self.environment, **options)
 
     def words(self, memory=None, cpus=None, pids=None, cpuset=None, mounts=(), user=None, env=None,
-              cwd=None, tty=False, readonly=False, hostname=None, more=()):
-        words = [*self.general, *more]
+              cwd=None, tty=False, readonly=False, network=False, mapping=None):
+        words = ["--network", self.network if network else "none"]
         for flag, value in (("--memory", memory), ("--cpus", cpus), ("--pids-limit", pids),
-                            ("--cpuset-cpus", cpuset), ("--user", user), ("--workdir", cwd),
-                            ("--hostname", hostname)):
+                            ("--cpuset-cpus", cpuset), ("--user", user), ("--workdir", cwd)):
             if value is not None:
                 words += [flag, str(value)]
+        if mapping:
+            words += ["--uidmap", mapping, "--gidmap", mapping]
         for name, value in (env or {}).items():
             words += ["--env", f"{name}={value}"]
         for source, target, mode in mounts:
@@ -92,8 +93,11 @@ class Commands(Engine):
         state = self.inspect(name)
         return state["ExitCode"], state["OOMKilled"]
 
-    def inspect(self, name):
-        return json.loads(self.verb("inspect", "--format", "{{json .State}}", name).fine())
+    def inspect(self, name, what="State"):
+        return json.loads(self.verb("inspect", "--format", f"{{{{json .{what}}}}}", name).fine())
+
+    def address(self, name):
+        return self.inspect(name, "NetworkSettings.Networks")[self.network]["IPAddress"]
 
     def processes(self, name):
         """The programs that the engine sees in it."""

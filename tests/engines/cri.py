@@ -61,12 +61,13 @@ class Cri(Containerd):
         pause = WORK / "pause.tar"
         image.write(pause, image.PAUSE, image.WAITING)
         self.load(self.image, pause)
+        self.client = self.target / "locule" / "cri"
         self.pods, self.containers = {}, {}
         expect(self.run("first", "true").code == 0, "the first container fails")
         self.remove_all()
 
     def ask(self, method, **request):
-        done = call(self.target / "engines" / "cri", self.socket, method, json.dumps(request))
+        done = call(self.client, self.socket, method, json.dumps(request))
         return json.loads(done.fine())
 
     # --- Pods --------------------------------------------------------------------------------
@@ -75,7 +76,8 @@ class Cri(Containerd):
         """Makes a pod; its namespaces are POD, CONTAINER or NODE."""
         config = {
             "metadata": {"name": name, "uid": name, "namespace": "tests"},
-            "hostname": f"pod-{name}",
+            # A pod with the node's network has the node's name.
+            "hostname": "" if namespaces.get("network") == "NODE" else f"pod-{name}",
             "log_directory": str(WORK / "pods" / name),
             "linux": {"security_context": {"namespace_options": {"pid": "CONTAINER", **namespaces}}},
         }
@@ -94,7 +96,7 @@ class Cri(Containerd):
         self.ask("StartContainer", container_id=created["container_id"])
 
     def container(self, name, program, namespaces, memory=None, cpus=None, cpuset=None, mounts=(),
-                  user=None, env=None, cwd=None, tty=False, readonly=False):
+                  user=None, env=None, cwd=None, tty=False, readonly=False, network=True):
         resources = {"memory_limit_in_bytes": memory, "cpuset_cpus": cpuset}
         if cpus:
             resources.update(cpu_period=100_000, cpu_quota=int(cpus * 100_000))

@@ -115,6 +115,11 @@ class Ctr(Containerd):
         self.ctr("task", "rm", "--force", name)
         self.ctr("container", "rm", name)
 
+    def shim(self, name):
+        """The pid of the process that containerd has for it."""
+        stat = Path(f"/proc/{self.pid(name)}/stat").read_text()
+        return int(stat.rpartition(")")[2].split()[1])
+
     def task(self, name):
         """Pid and status."""
         for line in self.ctr("task", "ls").fine().splitlines()[1:]:

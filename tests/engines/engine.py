@@ -35,9 +35,10 @@ class Engine:
     programs = {}
     # What it leaves on purpose, once for all.
     keeps = ()
-    # The limits it knows, and what is missing if there are none.
+    # The limits it knows, or may set.
     limits = ("memory", "cpus", "pids", "cpuset")
-    without_limits = ""
+    # The version of cgroups that it is shown; the machine's own mixture if it is empty.
+    cgroups = ""
     # Whether its status says why a program could not be run.
     has_statuses = True
     # Its status for a missing program that was to be executed, if that is another one.

@@ -261,6 +261,7 @@ def suite(engine):
     words = os.environ.get("ONLY", "").split()
     try:
         engine.begin()
+        expect(any(engine.logs.glob("*.call")), "it does not call the runtime")
         look = Look(engine)
     except Exception as error:
         print(f"FAILED   {engine.name}: does not start: {error}")

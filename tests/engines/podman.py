@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from box import WORK, hierarchies
+from box import CGROUPS, WORK
 from commands import Commands
 from harness import Skipped
 
@@ -27,11 +27,16 @@ network_config_dir = "{home}/networks"
 
 class Podman(Commands):
     name = "podman"
-    programs = {"podman": "podman", "conmon": "conmon", "busybox": "busybox-static"}
+    programs = {
+        "podman": "podman", "conmon": "conmon", "iptables": "iptables",
+        "/usr/lib/cni/bridge": "containernetworking-plugins", "busybox": "busybox-static",
+    }
     command = ("podman",)
+    network = "podman"
     at_once = ("--time", "0")
-    # Where it keeps its layers is a mount that comes and goes.
-    keeps = (f"mount {WORK}/podman/storage/overlay",)
+    # The place of its layers comes and goes as a mount, that of its networks stays as one.
+    keeps = (f"mount {WORK}/podman/storage/overlay", "mount /run/netns")
+    mapping = True
 
     def begin(self):
         config = WORK / "containers.conf"
@@ -70,8 +75,6 @@ class Podman(Commands):
 class RootlessPodman(Podman):
     name = "podman-rootless"
     programs = {**Podman.programs, "newuidmap": "uidmap"}
-    limits = ()
-    without_limits = "cgroup controllers that are delegated to an ordinary user"
 
     def place(self):
         for file, line in (
@@ -87,13 +90,51 @@ class RootlessPodman(Podman):
         for directory in (self.home, self.session):
             directory.mkdir(mode=0o700)
             os.chown(directory, USER, USER)
-        self.command = ("setpriv", "--reuid", str(USER), "--regid", str(USER), "--clear-groups", "podman")
+        self.delegated = delegate() if (CGROUPS / "cgroup.controllers").exists() else None
+        self.limits = [name for name, controller in CONTROLLERS.items()
+                       if controller in (self.delegated or ())]
+        self.command = (*self.enter(), "setpriv", "--reuid", str(USER), "--regid", str(USER),
+                        "--clear-groups", "podman")
         return {"HOME": str(self.home), "XDG_RUNTIME_DIR": str(self.session)}
+
+    def enter(self):
+        """What puts a command into the user's own cgroup."""
+        if self.delegated is None:
+            return ()
+        return "sh", "-c", f'echo 0 >{DELEGATED}/session/cgroup.procs; exec "$@"', "sh"
+
+    # Needs a program that brings packages out of the user's own network.
+    address = None
+    # All of its containers have one.
+    mapping = False
 
     def states(self):
         return [self.session / self.runtime.name]
 
     def pause(self, name):
-        if any(kind == "cgroup" for _, kind, _ in hierarchies()):
+        if self.delegated is None:
             raise Skipped("cgroups of version 2: Podman pauses no other rootless containers")
         super().pause(name)
+
+
+class RootlessPodmanV2(RootlessPodman):
+    """The same with nothing but version 2, of which a part is the user's."""
+
+    name = "podman-rootless-v2"
+    cgroups = "v2"
+
+
+DELEGATED = CGROUPS / "user"
+CONTROLLERS = {"memory": "memory", "cpus": "cpu", "pids": "pids", "cpuset": "cpuset"}
+
+
+def delegate():
+    """Gives the user a cgroup, as systemd would, and says with which controllers."""
+    (DELEGATED / "session").mkdir(parents=True)
+    controllers = (DELEGATED / "cgroup.controllers").read_text().split()
+    wanted = " ".join(f"+{controller}" for controller in controllers)
+    (DELEGATED / "cgroup.subtree_control").write_text(wanted)
+    for group in (DELEGATED, DELEGATED / "session"):
+        for file in ("", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"):
+            os.chown(group / file, USER, USER)
+    return controllers

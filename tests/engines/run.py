@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs real engines with the command `locule` as their runtime. See tests/README.md.
 
-    run.py [SUITE...]       ctr, cri, docker, podman, podman-rootless; all by default
+    run.py [SUITE...]       ctr, cri, docker, podman, podman-rootless, podman-rootless-v2; all by default
 
 RUNTIME=runc takes another runtime, ONLY="WORD..." chooses cases, SHOW=1 prints every call, and
 CGROUPS=v1 or v2 shows no other version of cgroups than that.
@@ -18,9 +18,10 @@ import harness
 from cri import Cri
 from ctr import Ctr
 from docker import Docker
-from podman import Podman, RootlessPodman
+from podman import Podman, RootlessPodman, RootlessPodmanV2
 
-SUITES = {engine.name: engine for engine in (Ctr, Cri, Docker, Podman, RootlessPodman)}
+ENGINES = (Ctr, Cri, Docker, Podman, RootlessPodman, RootlessPodmanV2)
+SUITES = {engine.name: engine for engine in ENGINES}
 TARGET = Path(__file__).resolve().parents[2] / "target"
 
 
@@ -52,7 +53,7 @@ def main(names):
 
 
 def inside(name, program):
-    box.furnish()
+    box.furnish(os.environ.get("CGROUPS") or SUITES[name].cgroups)
     os.chdir(box.WORK)
     engine = SUITES[name](Path(program), TARGET)
     return harness.suite(engine)
