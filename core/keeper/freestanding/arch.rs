@@ -126,6 +126,7 @@ mod machine {
         pub const SETNS: usize = 308;
         pub const SCHED_SETATTR: usize = 314;
         pub const SECCOMP: usize = 317;
+        pub const FTRUNCATE: usize = 77;
         pub const MEMFD_CREATE: usize = 319;
         pub const STATX: usize = 332;
     }
@@ -259,6 +260,7 @@ mod machine {
         pub const SETNS: usize = 268;
         pub const SCHED_SETATTR: usize = 274;
         pub const SECCOMP: usize = 277;
+        pub const FTRUNCATE: usize = 46;
         pub const MEMFD_CREATE: usize = 279;
         pub const STATX: usize = 291;
     }

@@ -14,6 +14,7 @@ use crate::process::{Interrupts, Mode, Order};
 use crate::program::{self, Found};
 use crate::socket::{self, Descriptors};
 use crate::system::{self, Errno, Fd, Raw, Sys};
+use crate::hook::Place;
 use crate::{descriptors, device, hook, identity, mount, procfs, root, settings, terminal};
 
 /// Where what is mounted must not get out of sight: there are things below that hurt the host.
@@ -145,6 +146,19 @@ fn slot_of(operation: &Operation<'_>) -> Option<u32> {
         | Operation::JoinProcess { slot, .. } => Some(slot),
         _ => None,
     }
+}
+
+/// The filter that is still to be installed; one with a listener is for the program alone.
+fn filter_in(rest: Operations<'static>) -> Option<(u64, &'static [u8])> {
+    let mut listens = false;
+    rest.flatten().find_map(|step| match step.operation {
+        Operation::Listener { .. } => {
+            listens = true;
+            None
+        }
+        Operation::Seccomp { flags, program } if !listens => Some((flags, program)),
+        _ => None,
+    })
 }
 
 impl Child {
@@ -350,6 +364,9 @@ impl Child {
 
     /// Says that the container is created, and waits until it is started.
     fn wait_at_gate(&mut self) -> Result {
+        for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM] {
+            system::end_by(signal);
+        }
         let Some(listener) = self.listener.take() else {
             socket::say(self.gate(), Gate::Ready, None)?;
             self.expect(Gate::Open);
@@ -540,8 +557,12 @@ impl Child {
             Operation::OomScoreAdj { value } => settings::oom_score(self, value)?,
             Operation::Hook { .. } => {
                 let null = self.hook_null.as_ref().map_or(1, Fd::raw);
+                let place = match stream {
+                    Stream::Start => Place { null, directory: None, filter: filter_in(rest) },
+                    _ => Place { null, directory: Some(self.root()?), filter: None },
+                };
                 let interrupts = Interrupts { reply: self.gate(), ..Interrupts::NONE };
-                hook::run(&step.operation, system::getpid(), null, &interrupts)?;
+                hook::run(&step.operation, system::getpid(), &place, &interrupts)?;
             }
             Operation::Exec { args, env } => program::execute(self, args, env)?,
             _ => return Err(Errno::EINVAL.into()),

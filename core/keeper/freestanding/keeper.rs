@@ -13,6 +13,7 @@ use locule_plan::{Document, Operation, Step, Stream};
 use crate::abi::*;
 use crate::failure::Error;
 use crate::interface::Interfaces;
+use crate::hook::Place;
 use crate::process::{Interrupts, dismiss, wait_status};
 use crate::request;
 use crate::socket::{self, Descriptors};
@@ -509,7 +510,7 @@ pub fn run_hook(
     interrupts: &Interrupts,
 ) -> Result<(), Failure> {
     let result = match step.operation {
-        Operation::Hook { .. } => hook::run(&step.operation, pid, 1, interrupts),
+        Operation::Hook { .. } => hook::run(&step.operation, pid, &Place::HOST, interrupts),
         _ => Err(Errno::EINVAL.into()),
     };
     result.map_err(|error| error.frame(stream, step))
@@ -534,7 +535,7 @@ pub fn clean_up(document: &Document<'static>, state: Option<&Fd>, pid: i32) {
             Operation::RemoveCgroup { path } => cleanup::remove_cgroup(path),
             Operation::RemoveResctrlGroup { path } => cleanup::remove_resctrl_group(path),
             Operation::RemoveState { path } => cleanup::remove_state(path),
-            Operation::Hook { .. } => hook::run(&step.operation, pid, 1, &Interrupts::NONE),
+            Operation::Hook { .. } => hook::run(&step.operation, pid, &Place::HOST, &Interrupts::NONE),
             _ => Ok(()),
         };
     }

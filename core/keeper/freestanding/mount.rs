@@ -44,7 +44,7 @@ pub fn make(operation: &Operation<'_>) -> Result<(Fd, u32)> {
             fstype, source, options, set, clear, recursive_set, recursive_clear, flags, ..
         } => {
             let wanted = Wanted { set, clear, recursive_set, recursive_clear };
-            Ok((new_filesystem(fstype, source, options, wanted.of_one())?, flags))
+            Ok((new_filesystem(fstype, source, options, None, wanted.of_one())?, flags))
         }
         Operation::Bind { source, set, clear, recursive_set, recursive_clear, flags, .. } => {
             let wanted = Wanted { set, clear, recursive_set, recursive_clear };
@@ -96,7 +96,11 @@ pub fn mount(child: &mut Child, operation: &Operation<'_>) -> Result {
     refuse_hidden_proc(place.raw(), target)?;
     // A new filesystem has no attribute that could be cleared.
     let attributes = Wanted { set, clear, recursive_set, recursive_clear }.of_one();
-    let made = match new_filesystem(fstype, source, options, attributes) {
+    let mode = match system::stat(place.raw()) {
+        Ok(stat) if existed && flags & flag::TARGET_MODE != 0 => Some(u32::from(stat.mode)),
+        _ => None,
+    };
+    let made = match new_filesystem(fstype, source, options, mode, attributes) {
         Ok(mount) => mount,
         Err(error) if error.errno == Errno::EPERM.0 && flags & flag::FALL_BACK_TO_BIND != 0 => {
             let host = host_mount(fstype).ok_or(error)?;
@@ -246,11 +250,12 @@ fn refuse_forged_proc(mount: Raw, target: &CStr) -> Result {
     if trim(target.to_bytes()) == b"proc" { procfs::check(mount) } else { Ok(()) }
 }
 
-/// A new filesystem, mounted nowhere yet.
+/// A new filesystem, mounted nowhere yet. `mode` is that of its root, for a tmpfs.
 fn new_filesystem(
     fstype: &CStr,
     source: &CStr,
     options: List<'_>,
+    mode: Option<u32>,
     attributes: u64,
 ) -> Result<Fd> {
     let fs = system::fsopen(fstype).map_err(|errno| {
@@ -260,6 +265,11 @@ fn new_filesystem(
     if !source.is_empty() {
         system::fsconfig_string(fs.raw(), c"source", source)
             .map_err(|errno| Error::new(detail::SOURCE, errno).about(source.to_bytes()))?;
+    }
+    if let Some(mode) = mode {
+        let mut text = PathBuffer::<8>::new();
+        text.push_octal(mode & 0o7777)?;
+        system::fsconfig_string(fs.raw(), c"mode", text.as_cstr())?;
     }
     set_options(fs.raw(), options)?;
     system::fsconfig_create(fs.raw()).map_err(|errno| explain(fs.raw(), errno))?;

@@ -9,7 +9,7 @@ use crate::agent::{self, Line};
 use crate::child;
 use crate::descriptors;
 use crate::failure::{During, Error, Result};
-use crate::hook;
+use crate::hook::{self, Place};
 use crate::idmap::IdMap;
 use crate::procfs;
 use crate::socket::{self, Descriptors};
@@ -431,7 +431,7 @@ impl Parent<'_> {
             Operation::UidMap { map } => self.write(b"uid_map", map.to_bytes()),
             Operation::GidMap { map } => self.write(b"gid_map", map.to_bytes()),
             Operation::RunIdMapper { program, args } => {
-                hook::map_ids(program, pid, args, 1, self.interrupts)
+                hook::map_ids(program, pid, args, self.interrupts)
             }
             Operation::ResourceLimit { resource, soft, hard } => {
                 Ok(descriptors::limit(pid, resource, soft, hard)?)
@@ -450,7 +450,7 @@ impl Parent<'_> {
                 let mount = map.make(operation)?;
                 Ok(socket::say(self.launched.gate.raw(), Gate::Mount, Some(mount.raw()))?)
             }
-            Operation::Hook { .. } => hook::run(operation, pid, 1, self.interrupts),
+            Operation::Hook { .. } => hook::run(operation, pid, &Place::HOST, self.interrupts),
             _ => Err(Errno::EINVAL.into()),
         }
     }

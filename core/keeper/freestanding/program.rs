@@ -8,7 +8,7 @@ use locule_plan::protocol::detail;
 use crate::abi::*;
 use crate::child::Child;
 use crate::failure::{Error, Result};
-use crate::system::{self, Errno, Sys};
+use crate::system::{self, Block, Errno, Sys};
 use crate::text::{PATH_MAX, PathBuffer, parse_number};
 
 /// How many times 2048 bytes of a passwd file are looked through: 16 MiB.
@@ -75,28 +75,37 @@ pub fn execute(child: &mut Child, args: List<'_>, env: List<'_>) -> Result {
         let entry = entry.to_bytes();
         entry.starts_with(b"HOME=") && entry.len() > 5
     });
-    if !has_home {
-        home.push(b"HOME=")?;
-        home_directory(&mut home)?;
-    }
+    let envp = environment(env, !has_home, &mut home)?;
     let mut argv = system::allocate::<*const u8>(args.len() + 1)?;
     for (place, text) in argv.iter_mut().zip(args.iter()) {
         *place = text.as_ptr().cast();
-    }
-    let mut envp = system::allocate::<*const u8>(env.len() + 2)?;
-    let kept = env.iter().filter(|entry| has_home || !entry.to_bytes().starts_with(b"HOME="));
-    let mut last = 0;
-    for (place, text) in envp.iter_mut().zip(kept) {
-        *place = text.as_ptr().cast();
-        last += 1;
-    }
-    if !has_home {
-        envp[last] = home.as_cstr().as_ptr().cast();
     }
     child.seal()?;
     let path = if child.program.as_bytes().is_empty() { first } else { child.program.as_cstr() };
     let errno = system::execve(path, argv.as_ptr(), envp.as_ptr());
     Err(Error::from(errno).about(path.to_bytes()))
+}
+
+/// An environment as `execve` takes it; if asked for, with the home directory of this user in place
+/// of any other. That is kept in `home`.
+pub fn environment(
+    env: List<'_>,
+    add_home: bool,
+    home: &mut PathBuffer<PATH_MAX>,
+) -> Result<Block<*const u8>> {
+    let mut pointers = system::allocate::<*const u8>(env.len() + 2)?;
+    let kept = env.iter().filter(|entry| !add_home || !entry.to_bytes().starts_with(b"HOME="));
+    let mut last = 0;
+    for (place, text) in pointers.iter_mut().zip(kept) {
+        *place = text.as_ptr().cast();
+        last += 1;
+    }
+    if add_home {
+        home.push(b"HOME=")?;
+        home_directory(home)?;
+        pointers[last] = home.as_cstr().as_ptr().cast();
+    }
+    Ok(pointers)
 }
 
 /// Appends the home directory of this user, by the container's passwd file.

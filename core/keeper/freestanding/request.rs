@@ -10,7 +10,7 @@ use locule_plan::{Operation, Stream, VERSION};
 use crate::abi::*;
 use crate::agent;
 use crate::failure::Error;
-use crate::hook;
+use crate::hook::{self, Place};
 use crate::keeper::{
     Keeper, Plan, Process, clean_up, died_before_exec, read_plan, refusal, run_hook, run_hooks,
 };
@@ -94,7 +94,7 @@ fn hooks(reply: Option<&Fd>, file: Option<Fd>) {
             }
             for step in plan.document.stream(Stream::Hooks).flatten() {
                 if let Operation::Hook { .. } = step.operation
-                    && let Err(error) = hook::run(&step.operation, 0, 1, &Interrupts::NONE)
+                    && let Err(error) = hook::run(&step.operation, 0, &Place::HOST, &Interrupts::NONE)
                 {
                     send(reply, &Reply::Failed(error.frame(Stream::Hooks, &step)), None);
                 }

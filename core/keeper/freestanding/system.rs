@@ -308,7 +308,13 @@ pub fn rewind(fd: Raw) -> Sys {
 }
 
 pub fn memfd(name: &CStr) -> Sys<Fd> {
-    descriptor(call!(nr::MEMFD_CREATE, name, MFD_CLOEXEC))
+    descriptor(call!(nr::MEMFD_CREATE, name, MFD_CLOEXEC | MFD_ALLOW_SEALING))
+}
+
+/// Gives a memfd a size that nobody can change.
+pub fn bound(memfd: Raw, size: usize) -> Sys {
+    done(call!(nr::FTRUNCATE, memfd, size))?;
+    fcntl(memfd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW).map(drop)
 }
 
 pub fn chdir(path: &CStr) -> Sys {
@@ -607,6 +613,18 @@ pub fn capset(header: &CapabilityHeader, data: &[CapabilityData; 2]) -> Sys {
 pub fn default_action(signal: i32) {
     // All zero: default disposition, no flags, no restorer, empty mask.
     let action = [0u64; 4];
+    let _ = call!(nr::RT_SIGACTION, signal, action.as_ptr(), 0, 8);
+}
+
+/// Has a signal end this process even where the kernel would spare it: the first of a pid namespace
+/// gets no signal that it has no handler for. A program that is executed does not keep it.
+pub fn end_by(signal: i32) {
+    extern "C" fn end(signal: i32) {
+        exit(128 + signal);
+    }
+    let end = end as *const () as u64;
+    // The handler does not return, but the kernel wants to know where to.
+    let action = [end, SA_RESTORER, end, 0];
     let _ = call!(nr::RT_SIGACTION, signal, action.as_ptr(), 0, 8);
 }
 

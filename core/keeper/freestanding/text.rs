@@ -60,13 +60,22 @@ impl<const N: usize> PathBuffer<N> {
 
     /// Appends a number in decimal.
     pub fn push_number(&mut self, number: u64) -> Sys {
-        let mut digits = [0; 20];
+        self.push_digits(number, 10)
+    }
+
+    /// Appends a number in octal.
+    pub fn push_octal(&mut self, number: u32) -> Sys {
+        self.push_digits(number.into(), 8)
+    }
+
+    fn push_digits(&mut self, number: u64, base: u64) -> Sys {
+        let mut digits = [0; 22];
         let mut at = digits.len();
         let mut rest = number;
         loop {
             at -= 1;
-            digits[at] = b'0' + (rest % 10) as u8;
-            rest /= 10;
+            digits[at] = b'0' + (rest % base) as u8;
+            rest /= base;
             if rest == 0 {
                 return self.push(&digits[at..]);
             }

@@ -251,7 +251,9 @@ operations! {
 
     /// Run a hook and wait. Its standard input is `state_head` and, unless `state_tail` is
     /// empty, the container's pid in decimal (the pid the acting process knows it by) and
-    /// `state_tail`. `timeout` is in milliseconds, 0 for none. It must exit 0.
+    /// `state_tail`. `timeout` is in milliseconds, 0 for none. It must exit 0. An empty `HOME=` of
+    /// its environment becomes that of the process. A hook of the process itself starts in the
+    /// container's root.
     90 Hook {
         path: &'a CStr, args: List<'a>, env: List<'a>, timeout: u64,
         state_head: &'a CStr, state_tail: &'a CStr,

@@ -128,8 +128,8 @@ pub(crate) fn compile_container(input: &ContainerInput<'_>) -> Result<Plan> {
 
     if let Some(hooks) = spec.hooks() {
         let about = About::of(input);
-        let list = hooks.start_container().as_ref();
-        hooks::push(&mut out, Stream::Start, "startContainer", list, &about, "created")?;
+        let (_, env) = process::command(process, "/process")?;
+        hooks::push_start_container(&mut out, hooks.start_container().as_ref(), &about, env)?;
         let list = hooks.poststart().as_ref();
         hooks::push(&mut out, Stream::Poststart, "poststart", list, &about, "running")?;
     }

@@ -105,6 +105,9 @@ pub(crate) fn compile_exec(input: &ExecInput<'_>) -> Result<Plan> {
 fn affinity_to(out: &mut Writer, field: &str, list: Option<&str>) {
     let Some(list) = list.filter(|list| !list.is_empty()) else { return };
     let mask = mask_of(list);
+    let words: Vec<_> = mask.as_numbers().iter().collect();
+    let hex: String = words.iter().rev().map(|word| format!("{word:08x}")).collect();
+    tracing::debug!("{field} processors: affinity: 0x{}", hex.trim_start_matches('0'));
     out.child(
         &format!("/execCPUAffinity/{field}"),
         &Operation::Affinity { mask: mask.as_numbers() },

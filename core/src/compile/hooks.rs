@@ -1,6 +1,7 @@
 //! Hooks: programs of the configuration's that are told the container's state.
 
 use std::collections::BTreeMap;
+use std::ffi::CStr;
 use std::path::Path;
 
 use locule_plan::{Operation, OwnedList, Stream};
@@ -33,7 +34,7 @@ pub(crate) fn compile_poststart(about: &About<'_>, pid: i32) -> Result<Option<Pl
     let mut out = Writer::default();
     let (head, tail) = state_around_pid(about, "running");
     let state = (format!("{head}{pid}{tail}"), String::new());
-    push_with(&mut out, Stream::Poststart, "poststart", hooks, &state)?;
+    push_with(&mut out, Stream::Poststart, "poststart", hooks, &state, None)?;
     Ok(Some(out.finish()))
 }
 
@@ -69,7 +70,24 @@ pub(super) fn push(
 ) -> Result<()> {
     // Most containers have no hooks, and need no state documents for them.
     let Some(hooks) = any(hooks) else { return Ok(()) };
-    push_with(out, stream, name, hooks, &state_around_pid(about, status))
+    push_with(out, stream, name, hooks, &state_around_pid(about, status), None)
+}
+
+/// The startContainer hooks, which without an environment of their own have the program's, `env`.
+pub(super) fn push_start_container(
+    out: &mut Writer,
+    hooks: Option<&Vec<oci::Hook>>,
+    about: &About<'_>,
+    mut env: OwnedList,
+) -> Result<()> {
+    let Some(hooks) = any(hooks) else { return Ok(()) };
+    let has_home =
+        |entry: &CStr| entry.to_bytes().strip_prefix(b"HOME=").is_some_and(|home| !home.is_empty());
+    if !env.as_list().iter().any(has_home) {
+        env.push(c"HOME=");
+    }
+    let state = state_around_pid(about, "created");
+    push_with(out, Stream::Start, "startContainer", hooks, &state, Some(&env))
 }
 
 fn push_with(
@@ -78,6 +96,7 @@ fn push_with(
     name: &str,
     hooks: &[oci::Hook],
     (head, tail): &(String, String),
+    default_env: Option<&OwnedList>,
 ) -> Result<()> {
     for (index, hook) in hooks.iter().enumerate() {
         let pointer = format!("/hooks/{name}/{index}");
@@ -90,13 +109,15 @@ fn push_with(
         if args.as_list().is_empty() {
             args.push(&path);
         }
+        let own = texts(hook.env())?;
+        let env = default_env.filter(|_| hook.env().is_none()).unwrap_or(&own);
         out.push(
             stream,
             &pointer,
             &Operation::Hook {
                 path: &path,
                 args: args.as_list(),
-                env: texts(hook.env())?.as_list(),
+                env: env.as_list(),
                 timeout: hook.timeout().map_or(0, |seconds| seconds.max(0) as u64 * 1000),
                 state_head: &c_string(head.as_str(), &pointer)?,
                 state_tail: &c_string(tail.as_str(), &pointer)?,

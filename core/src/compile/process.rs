@@ -180,13 +180,21 @@ pub(super) fn become_process(out: &mut Writer, input: &ProcessInput<'_>) -> Resu
     } else {
         out.child("", &Operation::Umask { mask: 0o022 });
     }
+    let permitted = mask(oci::LinuxCapabilities::permitted);
+    let inheritable = mask(oci::LinuxCapabilities::inheritable);
+    let ambient = mask(oci::LinuxCapabilities::ambient);
+    for name in vocabulary::capability_names(ambient & !(permitted & inheritable)) {
+        tracing::warn!(
+            "can't raise ambient capability {name}: it is not both permitted and inheritable"
+        );
+    }
     out.child(
         &at("capabilities"),
         &Operation::Capabilities {
             effective: mask(oci::LinuxCapabilities::effective),
-            permitted: mask(oci::LinuxCapabilities::permitted),
-            inheritable: mask(oci::LinuxCapabilities::inheritable),
-            ambient: mask(oci::LinuxCapabilities::ambient),
+            permitted,
+            inheritable,
+            ambient,
         },
     );
 
@@ -223,6 +231,7 @@ fn seccomp(out: &mut Writer, stream: Stream, input: &ProcessInput<'_>) -> Result
     if program.has_listener() {
         listener::push(out, stream, &input.listener, profile)?;
     }
+    tracing::debug!("seccomp filter flags: {}", program.flags);
     out.push(
         stream,
         "/linux/seccomp",
@@ -231,7 +240,8 @@ fn seccomp(out: &mut Writer, stream: Stream, input: &ProcessInput<'_>) -> Result
     Ok(())
 }
 
-fn command(process: &oci::Process, pointer: &str) -> Result<(OwnedList, OwnedList)> {
+/// The arguments and the environment.
+pub(super) fn command(process: &oci::Process, pointer: &str) -> Result<(OwnedList, OwnedList)> {
     let texts = |texts: &mut dyn Iterator<Item = &String>, field: &str| -> Result<OwnedList> {
         let texts = texts.map(|text| c_string(text.as_str(), &format!("{pointer}/{field}")));
         Ok(texts.collect::<Result<Vec<CString>>>()?.into_iter().collect())

@@ -211,9 +211,8 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
     }
     let tasks = open_tasks(resctrl.as_ref())?;
     let entries = cgroup.entries()?;
-    if *cgroup.location() != record.cgroup {
-        // Without privilege there may be fewer cgroups than there were to be, and whoever opens
-        // the container must not look for the others.
+    // Without privilege there may be fewer cgroups now than there were to be.
+    if record.cgroup != *cgroup.location() {
         record.cgroup = cgroup.location().clone();
         record_file = begun.dir.as_ref().expect("made above").write(&record)?;
     }

@@ -123,12 +123,15 @@ fn whole(pointer: &str) -> &str {
 }
 
 fn message(name: &str, failure: &Failure, subject: &str) -> String {
+    // What a helper said stands behind its name.
+    let (subject, said) = subject.split_once('\0').unwrap_or((subject, ""));
+    let said = said.trim_end_matches('\0').trim();
     let about = if subject.is_empty() { String::new() } else { format!(" {subject:?}") };
     let ended = || {
         let status = failure.errno;
         match status & 0x7f {
             0 => format!("exited with status {}", status >> 8 & 0xff),
-            signal => format!("was killed by signal {signal}"),
+            signal => format!("was killed by signal {signal}{}", in_words(signal)),
         }
     };
     match failure.detail {
@@ -160,7 +163,8 @@ fn message(name: &str, failure: &Failure, subject: &str) -> String {
         }
         detail::MISMATCH => format!("{}: something else is there", what(name, &about)),
         detail::CONNECT => format!("failed to connect with seccomp agent at{about}"),
-        detail::EXIT_STATUS => format!("{} {}", what(name, &about), ended()),
+        detail::EXIT_STATUS if said.is_empty() => format!("{} {}", what(name, &about), ended()),
+        detail::EXIT_STATUS => format!("{} {}: {said}", what(name, &about), ended()),
         detail::TIMEOUT => format!("{} took longer than allowed", what(name, &about)),
         detail::TOO_MANY => "the keeper has no room for another process or watcher".to_owned(),
         detail::WRONG_STATE => "the container is in a state that does not allow it".to_owned(),
@@ -174,6 +178,20 @@ fn message(name: &str, failure: &Failure, subject: &str) -> String {
         detail::NOT_GENUINE => format!("{}: it is not the genuine file", what(name, &about)),
         _ if matches!(name, "Program" | "Exec") => format!("exec:{about}"),
         _ => what(name, &about),
+    }
+}
+
+/// Signals that say something about a program.
+fn in_words(signal: i32) -> &'static str {
+    match signal {
+        libc::SIGABRT => ": aborted",
+        libc::SIGBUS => ": bus error",
+        libc::SIGFPE => ": floating point exception",
+        libc::SIGILL => ": illegal instruction",
+        libc::SIGKILL => ": killed",
+        libc::SIGSEGV => ": segmentation fault",
+        libc::SIGSYS => ": bad system call",
+        _ => "",
     }
 }
 

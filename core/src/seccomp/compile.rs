@@ -271,9 +271,8 @@ fn flags(profile: &LinuxSeccomp) -> u64 {
     };
     flags.iter().fold(listener, |bits, flag| {
         bits | match flag {
-            // The kernel has no answer for both, and the process has one thread.
-            SeccompFilterFlagTsync if notifies => 0,
-            SeccompFilterFlagTsync => libc::SECCOMP_FILTER_FLAG_TSYNC,
+            // The process has one thread, and the kernel does not take it with a listener.
+            SeccompFilterFlagTsync => 0,
             SeccompFilterFlagLog => libc::SECCOMP_FILTER_FLAG_LOG,
             SeccompFilterFlagSpecAllow => libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
             // The kernel takes it only together with a listener.

@@ -90,6 +90,12 @@ pub fn capability_mask<'a>(set: impl IntoIterator<Item = &'a Capability>, last: 
     })
 }
 
+/// The names of the capabilities in a mask.
+pub fn capability_names(mask: u64) -> impl Iterator<Item = &'static str> {
+    let wanted = move |capability| mask >> capability_number(capability) & 1 == 1;
+    CAPABILITIES.into_iter().filter(move |entry| wanted(entry.1)).map(|entry| entry.0)
+}
+
 /// `RLIMIT_*` of a limit, as on x86-64 and aarch64.
 pub fn rlimit(kind: PosixRlimitType) -> u32 {
     match kind {

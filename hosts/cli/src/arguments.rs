@@ -132,11 +132,41 @@ fn create() -> Command {
 }
 
 fn run() -> Command {
-    creating(verb("run", "create and run a container")).args([
-        switch("detach", "do not wait for it to end").short('d'),
-        switch("keep", "do not delete it when it has ended"),
-        switch("no-subreaper", "has no effect: this program never becomes one"),
-    ])
+    let of_template = [
+        list_of("env", "NAME=VALUE", "with --rootfs: set a variable").short('e'),
+        value("cwd", "DIR", "with --rootfs: the working directory"),
+        value("user", "UID[:GID]", "with --rootfs: run as this user").short('u'),
+        value("hostname", "NAME", "with --rootfs: the hostname"),
+        switch("tty", "with --rootfs: give it a terminal, as it gets if this program has one")
+            .short('t'),
+        switch("read-only", "with --rootfs: mount the root read-only"),
+        switch("overlay", "with --rootfs: forget its changes to the root; always so for /"),
+        value("network", "NAME", "with --rootfs: none or host"),
+        value("memory", "BYTES", "with --rootfs: the most memory, such as 64m"),
+        value("cpus", "N", "with --rootfs: the most processor time, such as 1.5"),
+        value("pids", "N", "with --rootfs: the most processes"),
+        list_of("mount", "SOURCE:TARGET[:ro]", "with --rootfs: bind a path of the host's"),
+    ];
+    creating(verb("run", "create and run a container"))
+        .mut_arg("id", |id| id.required(false).required_unless_present("rootfs"))
+        .args([
+            switch("detach", "do not wait for it to end").short('d'),
+            switch("keep", "do not delete it when it has ended"),
+            switch("no-subreaper", "has no effect: this program never becomes one"),
+            value("rootfs", "DIR", "no bundle: run the PROGRAM with this root")
+                .conflicts_with_all(["bundle", "config"]),
+        ])
+        .args(of_template.map(|option| option.requires("rootfs")))
+        .arg(
+            Arg::new("program")
+                .value_name("PROGRAM")
+                .help("with --rootfs: the program and its arguments, after --")
+                .last(true)
+                .num_args(0..)
+                .requires("rootfs")
+                .value_parser(clap::value_parser!(OsString))
+                .allow_hyphen_values(true),
+        )
 }
 
 fn start() -> Command {
@@ -242,12 +272,14 @@ fn features() -> Command {
 }
 
 fn explain() -> Command {
-    verb("explain", "print, step by step, what create would do, without doing it").arg(
-        Arg::new("bundle")
-            .value_name("BUNDLE")
-            .help("the directory with config.json")
-            .value_parser(clap::value_parser!(PathBuf)),
-    )
+    verb("explain", "tell what a container can reach and how it is made, without making it")
+        .arg(
+            Arg::new("bundle")
+                .value_name("BUNDLE")
+                .help("the directory with config.json; the current one if not given")
+                .value_parser(clap::value_parser!(PathBuf)),
+        )
+        .arg(value("format", "FORMAT", "text or json").short('f').default_value("text"))
 }
 
 fn completion() -> Command {

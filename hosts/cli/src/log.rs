@@ -20,8 +20,8 @@ struct Log {
 
 static LOG: OnceLock<Log> = OnceLock::new();
 
-/// From now on errors go where these options want them.
-pub fn open(global: &Global) -> Result<(), Failure> {
+/// From now on errors go where these options want them, and warnings to whoever looks on.
+pub fn open(global: &Global, verb: &str) -> Result<(), Failure> {
     let file = match &global.log {
         Some(path) => {
             let file = File::options().append(true).create(true).open(path);
@@ -29,11 +29,28 @@ pub fn open(global: &Global) -> Result<(), Failure> {
         }
         None => None,
     };
+    // Callers take what they find in the file for an error, and what some verbs print for a document.
+    let told = matches!(verb, "create" | "run" | "exec" | "update") && file.is_none();
     let _ = LOG.set(Log { file: file.map(Mutex::new), json: global.json });
-    if global.debug {
-        let _ = tracing::subscriber::set_global_default(Debug);
-    }
+    let level = match (global.debug, told) {
+        (true, _) => Level::DEBUG,
+        (false, true) => Level::WARN,
+        (false, false) => return Ok(()),
+    };
+    let _ = tracing::subscriber::set_global_default(Events(level));
     Ok(())
+}
+
+/// For `--debug`: the start of a process begins. With [`set_up`] these are the marks that readers of
+/// runc's log look for.
+pub fn setting_up() {
+    tracing::debug!("nsexec container setup");
+}
+
+/// For `--debug`: the process has been set up; what it does is `next`.
+pub fn set_up(next: &str) {
+    tracing::debug!("child process in init()");
+    tracing::debug!("{next}");
 }
 
 /// An error: to the log, and as plain text to standard error if that is not the log.
@@ -79,11 +96,11 @@ fn quoted(message: &str) -> String {
 }
 
 /// Hands what the library tells to the log.
-struct Debug;
+struct Events(Level);
 
-impl Subscriber for Debug {
+impl Subscriber for Events {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() <= Level::DEBUG
+        *metadata.level() <= self.0
     }
 
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {

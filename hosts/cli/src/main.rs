@@ -44,6 +44,6 @@ fn run(program: &str, words: &[std::ffi::OsString]) -> Result<ExitCode, Failure>
         return Ok(ExitCode::SUCCESS);
     };
     let global = arguments::Global::read(&matches)?;
-    log::open(&global)?;
+    log::open(&global, verb)?;
     commands::run(program, verb, &global, own)
 }

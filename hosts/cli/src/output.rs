@@ -1,12 +1,46 @@
 //! Tables for people, JSON for programs.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use serde_json::Value;
 
 /// The least width of a column, and the space to the next.
 const LEAST: usize = 12;
 const GAP: usize = 3;
+
+/// How text looks: plain, but for people at a terminal who have not said `NO_COLOR`.
+#[derive(Clone, Copy)]
+pub struct Style {
+    coloured: bool,
+}
+
+impl Style {
+    /// For standard output.
+    pub fn of_output() -> Style {
+        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Style { coloured: io::stdout().is_terminal() && !refused }
+    }
+
+    pub fn heading(self, text: &str) -> String {
+        self.with("1", text)
+    }
+
+    pub fn good(self, text: &str) -> String {
+        self.with("32", text)
+    }
+
+    pub fn warning(self, text: &str) -> String {
+        self.with("33", text)
+    }
+
+    pub fn bad(self, text: &str) -> String {
+        self.with("31", text)
+    }
+
+    fn with(self, code: &str, text: &str) -> String {
+        if self.coloured { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
 
 /// Columns as wide as they have to be.
 pub fn table(rows: &[Vec<String>]) -> io::Result<()> {

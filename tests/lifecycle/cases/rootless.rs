@@ -16,8 +16,16 @@ pub const CASES: &[Case] = cases![
     a_signal_for_all_is_refused_where_nobody_knows_them,
 ];
 
-pub const HELPERS: &[Case] =
-    cases![user, subordinate, delegated, delegated_to_root, overlaying, forbidden, nested, cgroupless];
+pub const HELPERS: &[Case] = cases![
+    user,
+    subordinate,
+    delegated,
+    delegated_to_root,
+    overlaying,
+    forbidden,
+    nested,
+    cgroupless
+];
 
 /// Somebody whom this machine does not know.
 const USER: u32 = 54321;

@@ -141,7 +141,9 @@ impl<'a> Writer<'a> {
                 unsupported("the container has no cgroup".to_owned())
                     .hint("the runtime was opened without cgroups, or this machine has none")
             }
-            None => unsupported(format!("no cgroup hierarchy here has the {v2} controller")),
+            None => unsupported(format!(
+                "invalid configuration: no cgroup hierarchy here has the {v2} controller"
+            )),
         }
         .at(pointer))
     }

@@ -4,16 +4,18 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::ArgMatches;
-use locule::{Container, CreateOptions, OnHostExit, Parentage, Source, Stdio};
+use locule::{Container, CreateOptions, OnHostExit, Parentage, Rootfs, Source, Stdio};
 
-use super::{Done, id, runtime};
+use super::{Done, id, runtime, template};
 use crate::arguments::{Global, path};
 use crate::failure::{Failure, of_program};
 use crate::foreground::{self, Signals};
+use crate::log;
 use crate::streams::{self, Announce};
 
 pub fn create(program: &str, global: &Global, own: &ArgMatches) -> Done {
-    make(global, own, Parentage::Orphan, OnHostExit::Detach, true)
+    configured(own)
+        .and_then(|given| make(global, own, &given, Parentage::Orphan, OnHostExit::Detach, true))
         .map_err(|failure| failure.context(format!("{program} create failed")))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -21,8 +23,12 @@ pub fn create(program: &str, global: &Global, own: &ArgMatches) -> Done {
 pub fn run(program: &str, global: &Global, own: &ArgMatches) -> Done {
     let failed = |failure: Failure| failure.context(format!("{program} run failed"));
     let (detach, keep) = (own.get_flag("detach"), own.get_flag("keep"));
+    let given = match template::fill(own)? {
+        Some(filled) => Given { json: filled.json, base: None, rootfs: filled.rootfs },
+        None => configured(own).map_err(failed)?,
+    };
     if detach {
-        let container = make(global, own, Parentage::Orphan, OnHostExit::Detach, true);
+        let container = make(global, own, &given, Parentage::Orphan, OnHostExit::Detach, true);
         let container = container.map_err(failed)?;
         container.start(None).map_err(|error| {
             let _ = container.delete(true);
@@ -32,7 +38,7 @@ pub fn run(program: &str, global: &Global, own: &ArgMatches) -> Done {
     }
     let signals = Signals::hold()?;
     let end = if keep { OnHostExit::Detach } else { OnHostExit::Kill };
-    let container = make(global, own, Parentage::Keeper, end, false).map_err(failed)?;
+    let container = make(global, own, &given, Parentage::Keeper, end, false).map_err(failed)?;
     let ended = match container.start(None) {
         Ok(()) => foreground::attend(container.init(), &signals),
         Err(error) => Err(of_program(error).plain()),
@@ -43,9 +49,26 @@ pub fn run(program: &str, global: &Global, own: &ArgMatches) -> Done {
     ended
 }
 
+/// What container to make.
+struct Given {
+    json: Vec<u8>,
+    base: Option<PathBuf>,
+    rootfs: Rootfs,
+}
+
+/// As the bundle says.
+fn configured(own: &ArgMatches) -> Result<Given, Failure> {
+    if id(own).is_empty() {
+        return Err(Failure::of("a container id is missing"));
+    }
+    let (json, bundle) = configuration(own)?;
+    Ok(Given { json, base: Some(bundle), rootfs: Rootfs::Direct })
+}
+
 fn make(
     global: &Global,
     own: &ArgMatches,
+    given: &Given,
     parentage: Parentage,
     on_host_exit: OnHostExit,
     detached: bool,
@@ -55,25 +78,28 @@ fn make(
             tracing::warn!("--{refused} has no effect");
         }
     }
-    let (json, base) = configuration(own)?;
     let announce = Announce::read(own);
-    let terminal = locule::spec::parse(&json)?
+    let terminal = locule::spec::parse(&given.json)?
         .process()
         .as_ref()
         .is_some_and(|process| process.terminal().unwrap_or(false));
     announce.check(terminal, detached)?;
     let passed = streams::preserved(own)?;
-    let mut options = CreateOptions::new(Source::Spec { json: &json, base: Some(base) });
-    options.id = Some(id(own));
+    let source = Source::Spec { json: &given.json, base: given.base.clone() };
+    let mut options = CreateOptions::new(source);
+    options.id = Some(id(own)).filter(|id| !id.is_empty());
+    options.rootfs = given.rootfs;
     options.stdio = [Stdio::Inherit; 3];
     // This program's own terminal adds what a line needs at its end, or nobody wants it.
     options.raw_output = !detached;
     options.parentage = parentage;
     options.on_host_exit = on_host_exit;
     options.pass_fds = &passed;
+    log::setting_up();
     let container = runtime(global)?
         .create(options)
         .map_err(|error| Failure::from(error).context("unable to start container process"))?;
+    log::set_up("init: closing the pipe to signal completion");
     announce.announce(container.init()).inspect_err(|_| {
         let _ = container.delete(true);
     })?;
@@ -89,7 +115,8 @@ pub fn configuration(own: &ArgMatches) -> Result<(Vec<u8>, PathBuf), Failure> {
     Ok((read(&file)?, bundle))
 }
 
-fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+/// The text of a configuration.
+pub fn read(file: &Path) -> Result<Vec<u8>, Failure> {
     std::fs::read(file).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => {
             Failure::of(format!("JSON specification file {} not found", file.display()))

@@ -11,6 +11,7 @@ use super::{Done, open, rest};
 use crate::arguments::{Global, path, text, texts};
 use crate::failure::{Failure, of_program};
 use crate::foreground::{self, Signals};
+use crate::log;
 use crate::streams::{self, Announce};
 
 /// What tells callers that it is this program that failed, and not the one in the container.
@@ -39,6 +40,7 @@ fn begin(global: &Global, own: &ArgMatches) -> Done {
     options.cgroups = &cgroups;
     options.ignore_paused = own.get_flag("ignore-paused");
     let signals = if detach { None } else { Some(Signals::hold()?) };
+    log::setting_up();
     let process = container.exec(options).map_err(|error| {
         let into_cgroup = error.stage() == Stage::Cgroup && !cgroups.is_empty();
         let failure = match into_cgroup {
@@ -47,6 +49,7 @@ fn begin(global: &Global, own: &ArgMatches) -> Done {
         };
         failure.context("exec failed: unable to start container process")
     })?;
+    log::set_up("setns_init: about to exec");
     announce.announce(&process).inspect_err(|_| {
         let _ = process.signal(libc::SIGKILL);
     })?;
@@ -89,17 +92,19 @@ fn document(own: &ArgMatches, container: &Container, args: Vec<String>) -> Resul
     }
     if let Some(user) = text(own, "user").filter(|user| !user.is_empty()) {
         let (uid, gid) = user.split_once(':').map_or((user, None), |(uid, gid)| (uid, Some(gid)));
-        process["user"]["uid"] = id_of(uid, user)?;
+        process["user"]["uid"] = json!(id_of(uid, user)?);
         if let Some(gid) = gid {
-            process["user"]["gid"] = id_of(gid, user)?;
+            process["user"]["gid"] = json!(id_of(gid, user)?);
         }
         process["user"].as_object_mut().map(|user| user.remove("username"));
     }
     for gid in texts(own, "additional-gids") {
         push(&mut process["user"]["additionalGids"], id_of(gid, gid)?);
     }
+    // Ambient ones have to be inheritable, so the container says whether there are to be any.
+    let ambient = process["capabilities"]["inheritable"].is_array().then_some("ambient");
     for capability in texts(own, "cap") {
-        for set in ["bounding", "effective", "permitted"] {
+        for set in ["bounding", "effective", "permitted"].into_iter().chain(ambient) {
             push(&mut process["capabilities"][set], capability);
         }
     }
@@ -122,10 +127,10 @@ fn push(list: &mut Value, value: impl Into<Value>) {
 }
 
 /// Read whole or refused: half a number would be another user (CVE-2016-3697, CVE-2026-30892).
-fn id_of(text: &str, whole: &str) -> Result<Value, Failure> {
+pub fn id_of(text: &str, whole: &str) -> Result<u32, Failure> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse::<u32>().ok().filter(|id| digits && *id != u32::MAX) {
-        Some(id) => Ok(json!(id)),
+        Some(id) => Ok(id),
         None => Err(Failure::of(format!("invalid user or group {whole:?}: ids are numbers"))),
     }
 }
@@ -136,8 +141,8 @@ mod tests {
 
     #[test]
     fn an_id_is_a_number_and_nothing_else() {
-        assert_eq!(id_of("0", "0").ok(), Some(json!(0)));
-        assert_eq!(id_of("1000", "1000").ok(), Some(json!(1000)));
+        assert_eq!(id_of("0", "0").ok(), Some(0));
+        assert_eq!(id_of("1000", "1000").ok(), Some(1000));
         for wrong in ["", "n", "-1", "+1", "1 ", "1x", "0x10", "4294967295", "4294967296"] {
             assert!(id_of(wrong, wrong).is_err(), "{wrong:?}");
         }

@@ -9,6 +9,7 @@ mod kill;
 mod list;
 mod ps;
 mod spec;
+mod template;
 pub mod update;
 
 use std::process::ExitCode;

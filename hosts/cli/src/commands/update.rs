@@ -100,7 +100,7 @@ fn number(name: &str, given: &str) -> Result<i64, Failure> {
 }
 
 /// As many bytes as a number with a suffix stands for: `64m`, `1.5g`, `-1`.
-fn bytes(name: &str, given: &str) -> Result<i64, Failure> {
+pub fn bytes(name: &str, given: &str) -> Result<i64, Failure> {
     let wrong = || Failure::of(format!("invalid value for {name}: {given}"));
     if let Ok(number) = given.parse() {
         return Ok(number);
