@@ -2,11 +2,11 @@
 
 import json
 import subprocess
-from pathlib import Path
 
 import image
+from call import call
 from engine import Engine
-from harness import call, eventually, expect
+from expect import eventually
 
 
 class Commands(Engine):
@@ -21,11 +21,30 @@ class Commands(Engine):
     def verb(self, *words, **options):
         return call(*self.command, *words, env=self.environment, **options)
 
-    def words(self, memory=None, cpus=None, pids=None, cpuset=None, mounts=(), user=None, env=None,
-              cwd=None, tty=False, readonly=False, network=False, mapping=None):
+    def words(
+        self,
+        memory=None,
+        cpus=None,
+        pids=None,
+        cpuset=None,
+        mounts=(),
+        user=None,
+        env=None,
+        cwd=None,
+        tty=False,
+        readonly=False,
+        network=False,
+        mapping=None,
+    ):
         words = ["--network", self.network if network else "none"]
-        for flag, value in (("--memory", memory), ("--cpus", cpus), ("--pids-limit", pids),
-                            ("--cpuset-cpus", cpuset), ("--user", user), ("--workdir", cwd)):
+        for flag, value in (
+            ("--memory", memory),
+            ("--cpus", cpus),
+            ("--pids-limit", pids),
+            ("--cpuset-cpus", cpuset),
+            ("--user", user),
+            ("--workdir", cwd),
+        ):
             if value is not None:
                 words += [flag, str(value)]
         if mapping:
@@ -40,8 +59,16 @@ class Commands(Engine):
         words = self.words(**options)
         if stdin is not None:
             words.append("--interactive")
-        return self.verb("run", "--name", self.keep(name), *words, image.REFERENCE, *program,
-                         stdin=stdin or "", terminal=options.get("tty", False))
+        return self.verb(
+            "run",
+            "--name",
+            self.keep(name),
+            *words,
+            image.REFERENCE,
+            *program,
+            stdin=stdin or "",
+            terminal=options.get("tty", False),
+        )
 
     def launch(self, name, *program, **options):
         words = ["--detach", "--name", self.keep(name), *self.words(**options)]
@@ -57,8 +84,13 @@ class Commands(Engine):
         return self.verb("exec", *words, name, *program, stdin=stdin or "", terminal=tty)
 
     def follow(self, name):
-        return subprocess.Popen([*self.command, "logs", "--follow", name], env=self.environment,
-                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            [*self.command, "logs", "--follow", name],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
     def output(self, name):
         return self.verb("logs", name).fine()

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import image
 from box import WORK
+from call import Done, call
 from ctr import Containerd
-from harness import Done, Failed, call, eventually, expect
+from expect import Failed, eventually, expect
 
 CONFIGURATION = """
 version = 2
@@ -35,11 +36,18 @@ BinaryName = "{path}"
 NETWORK = {
     "cniVersion": "1.0.0",
     "name": "pods",
-    "plugins": [{
-        "type": "bridge", "bridge": "pods0", "isGateway": True,
-        "ipam": {"type": "host-local", "dataDir": f"{WORK}/addresses",
-                 "ranges": [[{"subnet": "10.77.0.0/24"}]]},
-    }],
+    "plugins": [
+        {
+            "type": "bridge",
+            "bridge": "pods0",
+            "isGateway": True,
+            "ipam": {
+                "type": "host-local",
+                "dataDir": f"{WORK}/addresses",
+                "ranges": [[{"subnet": "10.77.0.0/24"}]],
+            },
+        }
+    ],
 }
 
 
@@ -55,9 +63,15 @@ class Cri(Containerd):
     def begin(self):
         (WORK / "cni").mkdir()
         (WORK / "cni" / "10-pods.conflist").write_text(json.dumps(NETWORK))
-        self.containerd(CONFIGURATION.format(
-            work=WORK, socket=self.socket, pause=image.PAUSE,
-            name=self.runtime.name, path=self.runtime))
+        self.containerd(
+            CONFIGURATION.format(
+                work=WORK,
+                socket=self.socket,
+                pause=image.PAUSE,
+                name=self.runtime.name,
+                path=self.runtime,
+            )
+        )
         pause = WORK / "pause.tar"
         image.write(pause, image.PAUSE, image.WAITING)
         self.load(self.image, pause)
@@ -79,7 +93,9 @@ class Cri(Containerd):
             # A pod with the node's network has the node's name.
             "hostname": "" if namespaces.get("network") == "NODE" else f"pod-{name}",
             "log_directory": str(WORK / "pods" / name),
-            "linux": {"security_context": {"namespace_options": {"pid": "CONTAINER", **namespaces}}},
+            "linux": {
+                "security_context": {"namespace_options": {"pid": "CONTAINER", **namespaces}}
+            },
         }
         Path(config["log_directory"]).mkdir(parents=True, exist_ok=True)
         self.keep(name)
@@ -90,13 +106,34 @@ class Cri(Containerd):
         """Makes a container in a pod and starts it."""
         sandbox, config = self.pods[pod]
         (Path(config["log_directory"]) / f"{name}.log").unlink(missing_ok=True)
-        created = self.ask("CreateContainer", pod_sandbox_id=sandbox, sandbox_config=config,
-                           config=self.container(name, program, namespaces=config["linux"], **options))
-        self.containers[name] = created["container_id"], Path(config["log_directory"]) / f"{name}.log"
+        created = self.ask(
+            "CreateContainer",
+            pod_sandbox_id=sandbox,
+            sandbox_config=config,
+            config=self.container(name, program, namespaces=config["linux"], **options),
+        )
+        self.containers[name] = (
+            created["container_id"],
+            Path(config["log_directory"]) / f"{name}.log",
+        )
         self.ask("StartContainer", container_id=created["container_id"])
 
-    def container(self, name, program, namespaces, memory=None, cpus=None, cpuset=None, mounts=(),
-                  user=None, env=None, cwd=None, tty=False, readonly=False, network=True):
+    def container(
+        self,
+        name,
+        program,
+        namespaces,
+        memory=None,
+        cpus=None,
+        cpuset=None,
+        mounts=(),
+        user=None,
+        env=None,
+        cwd=None,
+        tty=False,
+        readonly=False,
+        network=True,
+    ):
         resources = {"memory_limit_in_bytes": memory, "cpuset_cpus": cpuset}
         if cpus:
             resources.update(cpu_period=100_000, cpu_quota=int(cpus * 100_000))
@@ -109,8 +146,10 @@ class Cri(Containerd):
             "command": program,
             "working_dir": cwd or "",
             "envs": [{"key": key, "value": value} for key, value in (env or {}).items()],
-            "mounts": [{"host_path": str(source), "container_path": target, "readonly": mode == "ro"}
-                       for source, target, mode in mounts],
+            "mounts": [
+                {"host_path": str(source), "container_path": target, "readonly": mode == "ro"}
+                for source, target, mode in mounts
+            ],
             "log_path": f"{name}.log",
             "tty": tty,
             "linux": {
@@ -135,7 +174,9 @@ class Cri(Containerd):
 
     def execute(self, name, *program):
         try:
-            answer = self.ask("ExecSync", container_id=self.containers[name][0], cmd=program, timeout=20)
+            answer = self.ask(
+                "ExecSync", container_id=self.containers[name][0], cmd=program, timeout=20
+            )
         except Failed as failed:
             return Done(1, "", str(failed))
         said = [base64.b64decode(answer[stream]).decode() for stream in ("stdout", "stderr")]
@@ -150,14 +191,19 @@ class Cri(Containerd):
     def lines(self, name, *streams):
         """What it has written to a stream: every line of the log has time, stream and a tag."""
         parts = [line.split(" ", 3) for line in self.log_file(name).read_text().splitlines()]
-        return "".join(text + "\n" * (tag == "F") for _, stream, tag, text in parts if stream in streams)
+        return "".join(
+            text + "\n" * (tag == "F") for _, stream, tag, text in parts if stream in streams
+        )
 
     def stop(self, name, seconds):
         self.ask("StopContainer", container_id=self.containers[name][0], timeout=seconds)
 
     def update(self, name, memory):
-        self.ask("UpdateContainerResources", container_id=self.containers[name][0],
-                 linux={"memory_limit_in_bytes": memory})
+        self.ask(
+            "UpdateContainerResources",
+            container_id=self.containers[name][0],
+            linux={"memory_limit_in_bytes": memory},
+        )
 
     def remove(self, name):
         pod, _ = self.pods.pop(name, (None, None))
@@ -181,4 +227,6 @@ class Cri(Containerd):
         return status["exit_code"], status["reason"] == "OOMKilled"
 
     def address(self, name):
-        return self.ask("PodSandboxStatus", pod_sandbox_id=self.pods[name][0])["status"]["network"]["ip"]
+        return self.ask("PodSandboxStatus", pod_sandbox_id=self.pods[name][0])["status"]["network"][
+            "ip"
+        ]

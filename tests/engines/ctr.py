@@ -7,8 +7,9 @@ from pathlib import Path
 
 import image
 from box import WORK
+from call import call
 from engine import Engine
-from harness import Failed, call, eventually
+from expect import Failed, eventually
 
 CONFIGURATION = """
 version = 2
@@ -30,7 +31,9 @@ class Containerd(Engine):
     def containerd(self, configuration):
         config = WORK / "containerd.toml"
         config.write_text(configuration)
-        self.daemon("containerd", ["containerd", "--config", config, "--log-level", "warn"], self.socket)
+        self.daemon(
+            "containerd", ["containerd", "--config", config, "--log-level", "warn"], self.socket
+        )
 
     def load(self, *images):
         for file in images:
@@ -40,8 +43,9 @@ class Containerd(Engine):
         return [Path("/run/containerd/runc") / self.namespace]
 
     def follow(self, name):
-        return subprocess.Popen(["tail", "-n", "+1", "-f", self.log_file(name)],
-                                stdout=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            ["tail", "-n", "+1", "-f", self.log_file(name)], stdout=subprocess.PIPE, text=True
+        )
 
 
 class Ctr(Containerd):
@@ -62,7 +66,9 @@ class Ctr(Containerd):
     def ctr(self, *words, **options):
         return call("ctr", *words, **options)
 
-    def words(self, memory=None, cpus=None, mounts=(), env=None, cwd=None, tty=False, readonly=False):
+    def words(
+        self, memory=None, cpus=None, mounts=(), env=None, cwd=None, tty=False, readonly=False
+    ):
         words = ["--runc-binary", str(self.runtime)]
         for flag, value in (("--memory-limit", memory), ("--cpus", cpus), ("--cwd", cwd)):
             if value is not None:
@@ -74,14 +80,29 @@ class Ctr(Containerd):
         return words + ["--tty"] * tty + ["--read-only"] * readonly
 
     def run(self, name, *program, stdin=None, **options):
-        return self.ctr("run", *self.words(**options), image.REFERENCE, self.keep(name), *program,
-                        stdin=stdin or "", terminal=options.get("tty", False))
+        return self.ctr(
+            "run",
+            *self.words(**options),
+            image.REFERENCE,
+            self.keep(name),
+            *program,
+            stdin=stdin or "",
+            terminal=options.get("tty", False),
+        )
 
     def launch(self, name, *program, **options):
         log = self.log_file(name)
         log.unlink(missing_ok=True)
-        self.ctr("run", "--detach", "--log-uri", f"file://{log}", *self.words(**options),
-                 image.REFERENCE, self.keep(name), *program).fine()
+        self.ctr(
+            "run",
+            "--detach",
+            "--log-uri",
+            f"file://{log}",
+            *self.words(**options),
+            image.REFERENCE,
+            self.keep(name),
+            *program,
+        ).fine()
 
     def execute(self, name, *program, stdin=None, tty=False, user=None, cwd=None):
         words = ["--exec-id", f"{name}-{time.monotonic_ns()}"] + ["--tty"] * tty
@@ -145,8 +166,11 @@ class Ctr(Containerd):
             file.seek(self.first)
             lines = [line.split(" ", 6) for line in file if f" /tasks/{topic} " in line]
         found = [json.loads(line[-1]) for line in lines]
-        return [event for event in found if event["container_id"] == name
-                and event.get("id", name) == name]
+        return [
+            event
+            for event in found
+            if event["container_id"] == name and event.get("id", name) == name
+        ]
 
     def mark(self):
         super().mark()

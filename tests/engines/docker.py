@@ -1,11 +1,11 @@
 """Docker Engine with its own containerd."""
 
 import os
+from pathlib import Path
 
 from box import WORK
 from commands import Commands
-from harness import eventually
-from pathlib import Path
+from expect import eventually
 
 SOCKET = "/run/docker.sock"
 
@@ -13,8 +13,11 @@ SOCKET = "/run/docker.sock"
 class Docker(Commands):
     name = "docker"
     programs = {
-        "dockerd": "docker.io", "docker": "docker.io", "containerd": "containerd",
-        "iptables": "iptables", "busybox": "busybox-static",
+        "dockerd": "docker.io",
+        "docker": "docker.io",
+        "containerd": "containerd",
+        "iptables": "iptables",
+        "busybox": "busybox-static",
     }
     missing_executed = 126
     command = ("docker", "--host", f"unix://{SOCKET}")
@@ -22,15 +25,27 @@ class Docker(Commands):
     def begin(self):
         self.environment = {"PATH": os.environ["PATH"], "HOME": "/root"}
         name = self.runtime.name
-        self.daemon("dockerd", [
-            "dockerd", "--host", f"unix://{SOCKET}", "--data-root", WORK / "docker",
-            "--storage-driver", "overlay2", "--add-runtime", f"watched-{name}={self.runtime}",
-            "--default-runtime", f"watched-{name}",
-        ], SOCKET)
+        self.daemon(
+            "dockerd",
+            [
+                "dockerd",
+                "--host",
+                f"unix://{SOCKET}",
+                "--data-root",
+                WORK / "docker",
+                "--storage-driver",
+                "overlay2",
+                "--add-runtime",
+                f"watched-{name}={self.runtime}",
+                "--default-runtime",
+                f"watched-{name}",
+            ],
+            SOCKET,
+        )
         eventually("it answers", lambda: self.verb("version").code == 0)
         self.verb("load", "--quiet", "--input", self.image).fine()
         self.run("first", "true").fine()
         self.remove_all()
 
     def states(self):
-        return [Path(f"/run/docker/runtime-runc/moby"), Path(f"/run/docker/runtime-watched-{self.runtime.name}/moby")]
+        return list(Path("/run/docker").glob("runtime-*/moby"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import image
 from box import WORK
-from harness import Failed, call, expect
+from expect import expect
 
 # Called in the runtime's place. Notes the call, and has the log outlive the bundle it is kept in.
 WATCH = """#!/bin/sh
@@ -49,8 +49,11 @@ class Engine:
 
     @classmethod
     def missing(cls):
-        found = {program: package for program, package in cls.programs.items()
-                 if not shutil.which(program)}
+        found = {
+            program: package
+            for program, package in cls.programs.items()
+            if not shutil.which(program)
+        }
         return ", ".join(f"{program} (package {package})" for program, package in found.items())
 
     def __init__(self, runtime, target):
@@ -108,7 +111,7 @@ class Engine:
         lines = []
         for _, log in self.daemons:
             lines.append(f"{log.name}:")
-            text = log.read_bytes()[getattr(self, "read", {}).get(log, 0):]
+            text = log.read_bytes()[getattr(self, "read", {}).get(log, 0) :]
             lines += [f"  {line}" for line in text.decode(errors="replace").splitlines()]
         lines.append("the runtime:")
         for file in sorted(self.logs.glob("*.call"), key=os.path.getmtime):

@@ -18,8 +18,16 @@ FILES = {
     "etc/group": b"root:x:0:\nworker:x:1000:\n",
     NOT_EXECUTABLE[1:]: b"#!/bin/sh\n",
 }
-FOLDERS = {"bin": 0o755, "dev": 0o755, "etc": 0o755, "proc": 0o755, "root": 0o700, "sys": 0o755,
-           "tmp": 0o1777, "var": 0o755}
+FOLDERS = {
+    "bin": 0o755,
+    "dev": 0o755,
+    "etc": 0o755,
+    "proc": 0o755,
+    "root": 0o700,
+    "sys": 0o755,
+    "tmp": 0o1777,
+    "var": 0o755,
+}
 
 # The first process of a pod: ends when it is asked to.
 WAITING = ["/bin/sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done"]
@@ -28,36 +36,54 @@ WAITING = ["/bin/sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1000 & wait $
 def write(path, reference, command=("/bin/sh",)):
     """Writes an OCI layout that is also what `docker load` wants."""
     layer = layer_of_busybox()
-    config = encoded({
-        "created": "1970-01-01T00:00:00Z",
-        "architecture": architecture(),
-        "os": "linux",
-        "config": {"Env": [f"PATH={PATH}"], "Cmd": list(command)},
-        "rootfs": {"type": "layers", "diff_ids": [digest(layer)]},
-        "history": [{"created": "1970-01-01T00:00:00Z", "created_by": "the tests of the engines"}],
-    })
-    manifest = encoded({
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": described("application/vnd.oci.image.config.v1+json", config),
-        "layers": [described("application/vnd.oci.image.layer.v1.tar", layer)],
-    })
+    config = encoded(
+        {
+            "created": "1970-01-01T00:00:00Z",
+            "architecture": architecture(),
+            "os": "linux",
+            "config": {"Env": [f"PATH={PATH}"], "Cmd": list(command)},
+            "rootfs": {"type": "layers", "diff_ids": [digest(layer)]},
+            "history": [
+                {"created": "1970-01-01T00:00:00Z", "created_by": "the tests of the engines"}
+            ],
+        }
+    )
+    manifest = encoded(
+        {
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": described("application/vnd.oci.image.config.v1+json", config),
+            "layers": [described("application/vnd.oci.image.layer.v1.tar", layer)],
+        }
+    )
     index = described("application/vnd.oci.image.manifest.v1+json", manifest)
     index["annotations"] = {
         "io.containerd.image.name": reference,
         "org.opencontainers.image.ref.name": reference.rpartition(":")[2],
     }
-    place = {name: f"blobs/sha256/{digest(blob).partition(':')[2]}"
-             for name, blob in (("config", config), ("layer", layer), ("manifest", manifest))}
+    place = {
+        name: f"blobs/sha256/{digest(blob).partition(':')[2]}"
+        for name, blob in (("config", config), ("layer", layer), ("manifest", manifest))
+    }
     with tarfile.open(path, "w") as tar:
         add(tar, "oci-layout", encoded({"imageLayoutVersion": "1.0.0"}))
         add(tar, "index.json", encoded({"schemaVersion": 2, "manifests": [index]}))
         add(tar, place["config"], config)
         add(tar, place["layer"], layer)
         add(tar, place["manifest"], manifest)
-        add(tar, "manifest.json", encoded([{
-            "Config": place["config"], "RepoTags": [reference], "Layers": [place["layer"]],
-        }]))
+        add(
+            tar,
+            "manifest.json",
+            encoded(
+                [
+                    {
+                        "Config": place["config"],
+                        "RepoTags": [reference],
+                        "Layers": [place["layer"]],
+                    }
+                ]
+            ),
+        )
 
 
 def layer_of_busybox():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from box import CGROUPS, WORK
 from commands import Commands
-from harness import Skipped
+from expect import Skipped
 
 USER = 64200
 
@@ -28,8 +28,11 @@ network_config_dir = "{home}/networks"
 class Podman(Commands):
     name = "podman"
     programs = {
-        "podman": "podman", "conmon": "conmon", "iptables": "iptables",
-        "/usr/lib/cni/bridge": "containernetworking-plugins", "busybox": "busybox-static",
+        "podman": "podman",
+        "conmon": "conmon",
+        "iptables": "iptables",
+        "/usr/lib/cni/bridge": "containernetworking-plugins",
+        "busybox": "busybox-static",
     }
     command = ("podman",)
     network = "podman"
@@ -45,9 +48,16 @@ class Podman(Commands):
             "CONTAINERS_CONF": str(config),
             **self.place(),
         }
-        config.write_text(CONFIGURATION.format(
-            name=self.runtime.name, path=self.runtime, home=self.home))
-        self.command = (*self.command, "--root", f"{self.home}/storage", "--runroot", f"{self.home}/run")
+        config.write_text(
+            CONFIGURATION.format(name=self.runtime.name, path=self.runtime, home=self.home)
+        )
+        self.command = (
+            *self.command,
+            "--root",
+            f"{self.home}/storage",
+            "--runroot",
+            f"{self.home}/run",
+        )
         self.verb("load", "--quiet", "--input", self.image).fine()
         self.run("first", "true").fine()
         self.remove_all()
@@ -91,10 +101,19 @@ class RootlessPodman(Podman):
             directory.mkdir(mode=0o700)
             os.chown(directory, USER, USER)
         self.delegated = delegate() if (CGROUPS / "cgroup.controllers").exists() else None
-        self.limits = [name for name, controller in CONTROLLERS.items()
-                       if controller in (self.delegated or ())]
-        self.command = (*self.enter(), "setpriv", "--reuid", str(USER), "--regid", str(USER),
-                        "--clear-groups", "podman")
+        self.limits = [
+            name for name, controller in CONTROLLERS.items() if controller in (self.delegated or ())
+        ]
+        self.command = (
+            *self.enter(),
+            "setpriv",
+            "--reuid",
+            str(USER),
+            "--regid",
+            str(USER),
+            "--clear-groups",
+            "podman",
+        )
         return {"HOME": str(self.home), "XDG_RUNTIME_DIR": str(self.session)}
 
     def enter(self):

@@ -46,7 +46,9 @@ def main(names):
         if missing:
             total.take(f"skipped: {name}: {missing}")
             continue
-        for problem in box.run([sys.executable, __file__, "--inside", name, str(program)], total.take):
+        for problem in box.run(
+            [sys.executable, __file__, "--inside", name, str(program)], total.take
+        ):
             total.take(f"FAILED   {name}: {problem}")
     print(total)
     return 1 if total.failed else 0
