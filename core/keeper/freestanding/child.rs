@@ -23,6 +23,9 @@ const GUARDED: [&[u8]; 2] = [b"proc", b"sys"];
 pub struct Child {
     plan: Document<'static>,
     mode: Mode,
+    by_root: bool,
+    /// Whether the working directory may not be entered until the process is its user.
+    cwd_refused: bool,
     gate: Option<Fd>,
     listener: Option<Fd>,
     /// The line to the agent that hands the listener of the filter over.
@@ -82,6 +85,8 @@ pub fn run(order: &Order<'_>, gate: Fd, cgroup: Option<Raw>, line: Option<Line>)
     let mut child = Child {
         plan: order.plan,
         mode: order.mode,
+        by_root: order.by_root,
+        cwd_refused: false,
         gate: Some(gate),
         listener: order.listener.and_then(Fd::new),
         line,
@@ -364,6 +369,10 @@ impl Child {
 
     /// Says that the container is created, and waits until it is started.
     fn wait_at_gate(&mut self) -> Result {
+        if !self.by_root {
+            // Or the user could not join the namespaces of what is the user's own.
+            let _ = system::prctl(PR_SET_DUMPABLE, 1, 0);
+        }
         for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM] {
             system::end_by(signal);
         }
@@ -527,10 +536,16 @@ impl Child {
                 self.prepare_label()?;
                 identity::capabilities(effective, permitted, inheritable, ambient)?;
             }
-            Operation::WorkingDirectory { path, create } => {
+            Operation::WorkingDirectory { attempt: 2, .. } if !self.cwd_refused => {}
+            Operation::WorkingDirectory { path, attempt } => {
                 self.close_slots(stream, rest);
                 settings::own_null(self)?;
-                settings::working_directory(path, create == 1)?;
+                match settings::working_directory(path) {
+                    Err(error) if attempt == 1 && error.errno == Errno::EACCES.0 => {
+                        self.cwd_refused = true;
+                    }
+                    result => result?,
+                }
             }
             Operation::Program { name, path } => {
                 self.close_slots(stream, rest);

@@ -52,6 +52,8 @@ pub struct Order<'a> {
     pub mode: Mode,
     /// Where the process waits at the gate when there is no keeper to tell it.
     pub listener: Option<Raw>,
+    /// Whether the keeper is root, whose processes no other may look into.
+    pub by_root: bool,
 }
 
 impl Order<'_> {

@@ -233,6 +233,7 @@ fn build(
         slots: descriptors.rest(state + 1),
         mode,
         listener: (mode != Mode::Keeper).then(|| listener.raw()),
+        by_root: system::geteuid() == 0,
     };
     let interrupts = keeper.interrupts(reply.map_or(-1, Fd::raw));
     let mut launched = launch(&order, &interrupts).map_err(Ending::Refused)?;
@@ -415,7 +416,9 @@ fn exec(keeper: &mut Keeper, reply: Option<Fd>, descriptors: &mut Descriptors) {
     };
     let slots = descriptors.rest(2);
     let launched = if slots.len() == plan.document.slots() as usize {
-        let order = Order { plan: plan.document, slots, mode: Mode::Keeper, listener: None };
+        let by_root = system::geteuid() == 0;
+        let order =
+            Order { plan: plan.document, slots, mode: Mode::Keeper, listener: None, by_root };
         let interrupts = keeper.interrupts(reply.as_ref().map_or(-1, Fd::raw));
         launch(&order, &interrupts).map_err(|refused| Reply::Failed(refused.failure))
     } else {

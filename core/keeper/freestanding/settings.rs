@@ -175,16 +175,8 @@ fn new_null() -> Sys<Fd> {
 
 /// Changes to a directory and makes sure that it is one of the container's: a symlink in
 /// the image to a descriptor of ours could have led anywhere (CVE-2024-21626).
-pub fn working_directory(path: &CStr, create: bool) -> Result {
-    match system::chdir(path) {
-        Err(Errno::ENOENT) if create => {
-            let slash = system::openat(AT_FDCWD, c"/", O_PATH | O_DIRECTORY, 0)?;
-            path::ensure(slash.raw(), path, Missing::Directory(0o755), Links::Follow)
-                .during(detail::TARGET)?;
-            system::chdir(path)?;
-        }
-        result => result?,
-    }
+pub fn working_directory(path: &CStr) -> Result {
+    system::chdir(path)?;
     let mut buffer = [0u8; PATH_MAX];
     match system::getcwd(&mut buffer) {
         Ok(_) if buffer[0] == b'/' => Ok(()),

@@ -202,9 +202,9 @@ operations! {
     54 User { uid: u32, gid: u32, groups: Numbers<'a>, keep_groups: u32 }
     /// Set the capability sets; ambient ones that cannot be raised are skipped.
     55 Capabilities { effective: u64, permitted: u64, inheritable: u64, ambient: u64 }
-    /// Change to a directory in the container, created if missing when `create` is 1. It must
-    /// be reachable from the container's root.
-    56 WorkingDirectory { path: &'a CStr, create: u32 }
+    /// Change to a directory in the container, which must be reachable from its root. With the
+    /// `attempt` 1 one that may not be entered is left to a later such step, whose `attempt` is 2.
+    56 WorkingDirectory { path: &'a CStr, attempt: u32 }
     /// Find the program of `name` by `path` (a `PATH` value) as execvp would, and keep what
     /// was found for [`Operation::Exec`].
     57 Program { name: &'a CStr, path: &'a CStr }

@@ -177,7 +177,9 @@ fn enter_namespaces(
     // joined none over its parent's: with the privilege to, an intermediate process joins all
     // others first. Without, the user namespace is what gives the power to join them.
     let first = namespaces.is_new(join::USER) || joins_user && input.facts.privileged;
-    for (pointer, kind, path) in namespaces.joined() {
+    let mut joined: Vec<_> = namespaces.joined().collect();
+    joined.sort_by_key(|(_, kind, _)| *kind != join::USER);
+    for (pointer, kind, path) in joined {
         let slot =
             out.slot(Slot::Namespace { path: path.to_owned(), kind, pointer: pointer.clone() });
         // Pid and time namespaces: `setns` changes those of children only. From a user

@@ -495,6 +495,10 @@ fn devices(out: &mut Writer, place: &Place<'_>) -> Result<()> {
         out.child("", &Operation::MakeDevice { path: &path, mode, major, minor, uid: 0, gid: 0 });
     }
     for (index, device) in own.iter().enumerate() {
+        if device.path() == Path::new("/dev/ptmx") && (device.major(), device.minor()) == (5, 2) {
+            // It is that of the container's own terminals: one of the links below.
+            continue;
+        }
         let pointer = format!("/linux/devices/{index}");
         let path = c_path(device.path(), &pointer)?;
         let kind = vocabulary::device_file_type(device.typ()).ok_or_else(|| {

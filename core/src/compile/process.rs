@@ -131,10 +131,11 @@ pub(super) fn become_process(out: &mut Writer, input: &ProcessInput<'_>) -> Resu
     }
 
     // As the container's root, before the switch: a mode 0700 directory of another user is
-    // reachable now.
-    let pointer = at("cwd");
-    let path = c_path(process.cwd(), &pointer)?;
-    out.child(&pointer, &Operation::WorkingDirectory { path: &path, create: 0 });
+    // reachable now. Root of a user namespace may not enter some that the user may.
+    let in_cwd = at("cwd");
+    let cwd = c_path(process.cwd(), &in_cwd)?;
+    let attempt = u32::from(cwd.as_c_str() != c"/" && process.user().uid() != 0);
+    out.child(&in_cwd, &Operation::WorkingDirectory { path: &cwd, attempt });
 
     let no_new_privileges = process.no_new_privileges().unwrap_or(false);
     if no_new_privileges {
@@ -197,6 +198,10 @@ pub(super) fn become_process(out: &mut Writer, input: &ProcessInput<'_>) -> Resu
             ambient,
         },
     );
+
+    if attempt == 1 {
+        out.child(&in_cwd, &Operation::WorkingDirectory { path: &cwd, attempt: 2 });
+    }
 
     let (args, env) = command(process, input.pointer)?;
     let first = args.as_list().iter().next().ok_or_else(|| {

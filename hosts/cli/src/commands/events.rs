@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::ArgMatches;
-use locule::cgroup::Watch;
+use locule::cgroup::{Stats, Watch};
 use locule::{Category, Container, Event};
 use serde_json::{Value, json};
 
@@ -68,8 +68,12 @@ fn say(event: &Value) -> Result<(), Failure> {
 }
 
 fn stats(container: &Container) -> Result<Value, Failure> {
-    let mut data =
-        serde_json::to_value(container.stats()?).map_err(|error| Failure::of(error.to_string()))?;
+    let stats = match container.stats() {
+        // An ordinary user's container may have no cgroup, and so nothing is counted.
+        Err(error) if error.category() == Category::Unsupported => Stats::default(),
+        stats => stats?,
+    };
+    let mut data = serde_json::to_value(stats).map_err(|error| Failure::of(error.to_string()))?;
     // Not in runc's format, and whoever waits for the word in a line would take this for an event.
     data["memory"].as_object_mut().map(|memory| memory.remove("oomKills"));
     Ok(json!({ "type": "stats", "id": container.id(), "data": data }))
