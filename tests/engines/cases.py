@@ -54,6 +54,24 @@ def what_the_engine_asks_for_is_what_the_program_sees(engine):
     expect(int(done.out.split()[-1], 16) < 1 << 37, f"all capabilities: {done.out}")
 
 
+@case()
+def the_engine_s_filter_of_system_calls_is_in_force(engine):
+    done = engine.run("one", "grep", "Seccomp:", "/proc/self/status", filter=True)
+    equal("mode", done.out.split(), ["Seccomp:", "2"])
+
+
+@case("devices")
+def a_device_may_be_used_as_far_as_the_engine_allows(engine):
+    # One that containers may not have by default, and that does nothing when it is opened.
+    device = "/dev/fuse"
+    if not os.path.exists(device):
+        raise Skipped(device)
+    script = ": </dev/extra && echo open; : >/dev/extra"
+    done = engine.run("one", "sh", "-c", script, devices=[(device, "/dev/extra", "r")])
+    equal("output", done.out, "open\n")
+    has("errors", done.err, "Operation not permitted")
+
+
 @case("user")
 def a_container_runs_as_another_user(engine):
     done = engine.run("one", "sh", "-c", "id -u; id -g; echo $HOME", user="worker")

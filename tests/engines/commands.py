@@ -5,7 +5,7 @@ import subprocess
 
 import image
 from call import call
-from engine import Engine
+from engine import Engine, Options
 from expect import eventually
 
 
@@ -21,42 +21,30 @@ class Commands(Engine):
     def verb(self, *words, **options):
         return call(*self.command, *words, env=self.environment, **options)
 
-    def words(
-        self,
-        memory=None,
-        cpus=None,
-        pids=None,
-        cpuset=None,
-        mounts=(),
-        user=None,
-        env=None,
-        cwd=None,
-        tty=False,
-        readonly=False,
-        network=False,
-        mapping=None,
-    ):
-        words = ["--network", self.network if network else "none"]
+    def words(self, wanted):
+        words = ["--network", self.network if wanted.network else "none"]
         for flag, value in (
-            ("--memory", memory),
-            ("--cpus", cpus),
-            ("--pids-limit", pids),
-            ("--cpuset-cpus", cpuset),
-            ("--user", user),
-            ("--workdir", cwd),
+            ("--memory", wanted.memory),
+            ("--cpus", wanted.cpus),
+            ("--pids-limit", wanted.pids),
+            ("--cpuset-cpus", wanted.cpuset),
+            ("--user", wanted.user),
+            ("--workdir", wanted.cwd),
+            ("--uidmap", wanted.mapping),
+            ("--gidmap", wanted.mapping),
         ):
             if value is not None:
                 words += [flag, str(value)]
-        if mapping:
-            words += ["--uidmap", mapping, "--gidmap", mapping]
-        for name, value in (env or {}).items():
+        for name, value in wanted.env.items():
             words += ["--env", f"{name}={value}"]
-        for source, target, mode in mounts:
+        for source, target, mode in wanted.mounts:
             words += ["--volume", f"{source}:{target}:{mode}"]
-        return words + ["--tty"] * tty + ["--read-only"] * readonly
+        for source, target, access in wanted.devices:
+            words += ["--device", f"{source}:{target}:{access}"]
+        return words + ["--tty"] * wanted.tty + ["--read-only"] * wanted.readonly
 
     def run(self, name, *program, stdin=None, **options):
-        words = self.words(**options)
+        words = self.words(Options(**options))
         if stdin is not None:
             words.append("--interactive")
         return self.verb(
@@ -71,7 +59,7 @@ class Commands(Engine):
         )
 
     def launch(self, name, *program, **options):
-        words = ["--detach", "--name", self.keep(name), *self.words(**options)]
+        words = ["--detach", "--name", self.keep(name), *self.words(Options(**options))]
         self.verb("run", *words, image.REFERENCE, *program).fine()
 
     def restart(self, name):

@@ -8,6 +8,7 @@ import image
 from box import WORK
 from call import Done, call
 from ctr import Containerd
+from engine import Options
 from expect import Failed, eventually, expect
 
 CONFIGURATION = """
@@ -105,53 +106,42 @@ class Cri(Containerd):
     def add(self, pod, name, *program, **options):
         """Makes a container in a pod and starts it."""
         sandbox, config = self.pods[pod]
-        (Path(config["log_directory"]) / f"{name}.log").unlink(missing_ok=True)
+        log = Path(config["log_directory"]) / f"{name}.log"
+        log.unlink(missing_ok=True)
         created = self.ask(
             "CreateContainer",
             pod_sandbox_id=sandbox,
             sandbox_config=config,
-            config=self.container(name, program, namespaces=config["linux"], **options),
+            config=self.container(name, program, config, Options(**options)),
         )
-        self.containers[name] = (
-            created["container_id"],
-            Path(config["log_directory"]) / f"{name}.log",
-        )
+        self.containers[name] = created["container_id"], log
         self.ask("StartContainer", container_id=created["container_id"])
 
-    def container(
-        self,
-        name,
-        program,
-        namespaces,
-        memory=None,
-        cpus=None,
-        cpuset=None,
-        mounts=(),
-        user=None,
-        env=None,
-        cwd=None,
-        tty=False,
-        readonly=False,
-        network=True,
-    ):
-        resources = {"memory_limit_in_bytes": memory, "cpuset_cpus": cpuset}
-        if cpus:
-            resources.update(cpu_period=100_000, cpu_quota=int(cpus * 100_000))
-        security = {**namespaces["security_context"], "readonly_rootfs": readonly}
-        if user:
-            security["run_as_username"] = user
+    def container(self, name, program, pod, wanted):
+        resources = {"memory_limit_in_bytes": wanted.memory, "cpuset_cpus": wanted.cpuset}
+        if wanted.cpus:
+            resources.update(cpu_period=100_000, cpu_quota=int(wanted.cpus * 100_000))
+        security = {**pod["linux"]["security_context"], "readonly_rootfs": wanted.readonly}
+        if wanted.user:
+            security["run_as_username"] = wanted.user
+        if wanted.filter:
+            security["seccomp"] = {"profile_type": "RuntimeDefault"}
         return {
             "metadata": {"name": name},
             "image": {"image": image.REFERENCE},
             "command": program,
-            "working_dir": cwd or "",
-            "envs": [{"key": key, "value": value} for key, value in (env or {}).items()],
+            "working_dir": wanted.cwd or "",
+            "envs": [{"key": key, "value": value} for key, value in wanted.env.items()],
             "mounts": [
                 {"host_path": str(source), "container_path": target, "readonly": mode == "ro"}
-                for source, target, mode in mounts
+                for source, target, mode in wanted.mounts
+            ],
+            "devices": [
+                {"host_path": source, "container_path": target, "permissions": access}
+                for source, target, access in wanted.devices
             ],
             "log_path": f"{name}.log",
-            "tty": tty,
+            "tty": wanted.tty,
             "linux": {
                 "resources": {key: value for key, value in resources.items() if value is not None},
                 "security_context": security,

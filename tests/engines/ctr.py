@@ -8,7 +8,7 @@ from pathlib import Path
 import image
 from box import WORK
 from call import call
-from engine import Engine
+from engine import Engine, Options
 from expect import Failed, eventually
 
 CONFIGURATION = """
@@ -52,8 +52,8 @@ class Ctr(Containerd):
     name = "ctr"
     namespace = "default"
     limits = ("memory", "cpus")
-    # Its commands have no option for a user, and `run` does not pass on the end of its input.
-    user = input = False
+    # Its commands have no option for a user or for what a device is used for, and `run` does not pass on the end of its input.
+    user = input = devices = False
     has_statuses = False
 
     def begin(self):
@@ -66,23 +66,31 @@ class Ctr(Containerd):
     def ctr(self, *words, **options):
         return call("ctr", *words, **options)
 
-    def words(
-        self, memory=None, cpus=None, mounts=(), env=None, cwd=None, tty=False, readonly=False
-    ):
+    def words(self, wanted):
         words = ["--runc-binary", str(self.runtime)]
-        for flag, value in (("--memory-limit", memory), ("--cpus", cpus), ("--cwd", cwd)):
+        for flag, value in (
+            ("--memory-limit", wanted.memory),
+            ("--cpus", wanted.cpus),
+            ("--cwd", wanted.cwd),
+        ):
             if value is not None:
                 words += [flag, str(value)]
-        for name, value in (env or {}).items():
+        for name, value in wanted.env.items():
             words += ["--env", f"{name}={value}"]
-        for source, target, mode in mounts:
+        for source, target, mode in wanted.mounts:
             words += ["--mount", f"type=bind,src={source},dst={target},options=rbind:{mode}"]
-        return words + ["--tty"] * tty + ["--read-only"] * readonly
+        for flag, asked in (
+            ("--tty", wanted.tty),
+            ("--read-only", wanted.readonly),
+            ("--seccomp", wanted.filter),
+        ):
+            words += [flag] * asked
+        return words
 
     def run(self, name, *program, stdin=None, **options):
         return self.ctr(
             "run",
-            *self.words(**options),
+            *self.words(Options(**options)),
             image.REFERENCE,
             self.keep(name),
             *program,
@@ -98,7 +106,7 @@ class Ctr(Containerd):
             "--detach",
             "--log-uri",
             f"file://{log}",
-            *self.words(**options),
+            *self.words(Options(**options)),
             image.REFERENCE,
             self.keep(name),
             *program,

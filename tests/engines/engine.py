@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import image
@@ -23,12 +24,33 @@ exec {program} "$@"
 """
 
 
-class Engine:
-    """An engine that cases are run with.
+@dataclass
+class Options:
+    """What a container may be given. No engine has all of it: see their abilities."""
 
-    Its methods are the abilities that cases ask for. Options of containers are the same for all
-    engines: memory, cpus, pids, cpuset, mounts, user, env, cwd, tty, readonly, network.
-    """
+    memory: int | None = None
+    cpus: float | None = None
+    pids: int | None = None
+    cpuset: str | None = None
+    # Of the host, in the container, and "ro" or "rw".
+    mounts: list[tuple[Path, str, str]] = field(default_factory=list)
+    # The same with the accesses that are allowed, such as "r".
+    devices: list[tuple[str, str, str]] = field(default_factory=list)
+    user: str | None = None
+    env: dict[str, str] = field(default_factory=dict)
+    cwd: str | None = None
+    tty: bool = False
+    readonly: bool = False
+    # Whether it is to be reached from the host.
+    network: bool = False
+    # A user namespace: container id, host id, length.
+    mapping: str | None = None
+    # The engine's own seccomp filter, where that is not what it takes by itself.
+    filter: bool = False
+
+
+class Engine:
+    """An engine that cases are run with. Its methods are the abilities that cases ask for."""
 
     name = ""
     # What it takes: a program and the Debian package that has it.
@@ -45,7 +67,7 @@ class Engine:
     missing_executed = None
     # What its commands can do: have a container read input, run it as a user, on a terminal, and
     # the same for programs that are executed in it.
-    input = user = terminal = execute_options = True
+    input = user = terminal = devices = execute_options = True
 
     @classmethod
     def missing(cls):

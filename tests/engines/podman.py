@@ -124,8 +124,8 @@ class RootlessPodman(Podman):
 
     # Needs a program that brings packages out of the user's own network.
     address = None
-    # All of its containers have one.
-    mapping = False
+    # All of its containers have such a namespace, and none has rules for devices.
+    mapping = devices = False
 
     def states(self):
         return [self.session / self.runtime.name]
