@@ -153,7 +153,7 @@ fn identity_limits_and_capabilities_are_as_planned() {
         inheritable: cap,
         ambient: cap,
     });
-    plan.child(&Operation::WorkingDirectory { path: c"/tmp", create: 0 });
+    plan.child(&Operation::WorkingDirectory { path: c"/tmp", attempt: 0 });
     plan.program(
         &[
             "sh",

@@ -45,7 +45,7 @@ fn a_process_is_executed_in_a_running_container() {
         let kinds = join::MOUNT | join::UTS | join::IPC | join::NETWORK;
         plan.push(Stream::Launch, &Operation::JoinForChild { kind: join::PID, slot: target });
         plan.child(&Operation::JoinProcess { slot: target, kinds });
-        plan.child(&Operation::WorkingDirectory { path: c"/tmp", create: 0 });
+        plan.child(&Operation::WorkingDirectory { path: c"/tmp", attempt: 0 });
         plan.output();
         plan.program(
             &["sh", "-c", "pwd; test -d /proc/1/root/bin && cat /proc/1/comm; exit 3"],

@@ -25,6 +25,7 @@ impl Style {
         self.with("1", text)
     }
 
+    #[allow(dead_code)]
     pub fn good(self, text: &str) -> String {
         self.with("32", text)
     }
@@ -33,6 +34,7 @@ impl Style {
         self.with("33", text)
     }
 
+    #[allow(dead_code)]
     pub fn bad(self, text: &str) -> String {
         self.with("31", text)
     }

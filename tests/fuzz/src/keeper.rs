@@ -248,7 +248,7 @@ enum Step {
     Umask(u32),
     NoNewPrivileges,
     Bounding(u64),
-    WorkingDirectory(Path_, bool),
+    WorkingDirectory(Path_, u8),
     Personality(u64),
     NewSession,
     Loopback,
@@ -259,7 +259,7 @@ enum Step {
 /// A step that any value but a few makes fail.
 #[derive(Debug, Arbitrary)]
 enum OddStep {
-    Terminal(u32, u32, bool, u32),
+    Terminal(u32, u32, u8, u32),
     Seccomp(u64, Vec<u8>),
     Capabilities([u64; 4]),
     Label(u32, Vec<u8>),
@@ -946,8 +946,9 @@ impl Step {
             Step::Umask(mask) => child(&Operation::Umask { mask: *mask }),
             Step::NoNewPrivileges => child(&Operation::NoNewPrivileges {}),
             Step::Bounding(mask) => child(&Operation::BoundingCapabilities { mask: *mask }),
-            Step::WorkingDirectory(path, create) if inside => {
-                child(&Operation::WorkingDirectory { path: &path.c(), create: (*create).into() });
+            Step::WorkingDirectory(path, attempt) if inside => {
+                let attempt = (attempt % 3).into();
+                child(&Operation::WorkingDirectory { path: &path.c(), attempt });
             }
             Step::WorkingDirectory(..) => {}
             Step::Personality(persona) => child(&Operation::Personality { persona: *persona }),
@@ -963,10 +964,10 @@ impl OddStep {
     fn push(&self, out: &mut Builder) {
         let mut child = |operation: &Operation<'_>| out.push(Stream::Child, "/step", operation);
         match self {
-            OddStep::Terminal(rows, columns, console, uid) => child(&Operation::Terminal {
+            OddStep::Terminal(rows, columns, flags, uid) => child(&Operation::Terminal {
                 rows: *rows,
                 columns: *columns,
-                console: (*console).into(),
+                flags: (*flags).into(),
                 uid: *uid,
             }),
             OddStep::Seccomp(flags, program) => {
