@@ -39,41 +39,52 @@ def hierarchies():
 
 
 def run(command, tell):
-    """Runs a command in a new box and tells its lines; what went wrong with the box, if anything."""
-    name = f"locule-engines-{os.getpid()}-{threading.get_ident()}"
+    """Runs a command in a new box and tells its lines; what is wrong with the box, if anything."""
+    name = f"locule-engines-{os.getpid()}"
     groups = [path / name for path, _, _ in hierarchies()]
-    for group in groups:
-        group.mkdir()
-        if (group / "cgroup.clone_children").exists() and (group / "cpuset.cpus").exists():
-            # A set of version 1 begins empty, and nobody can join it.
-            for file in ("cpuset.cpus", "cpuset.mems"):
-                (group / file).write_text((group.parent / file).read_text())
 
     def join():
         for group in groups:
             (group / "cgroup.procs").write_text("0")
 
-    box = subprocess.Popen(
-        ["unshare", "--cgroup", "--mount", sys.executable, __file__, name, *command],
-        preexec_fn=join,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    try:
+        for group in groups:
+            make(group)
+        box = subprocess.Popen(
+            ["unshare", "--cgroup", "--mount", sys.executable, __file__, name, *command],
+            preexec_fn=join,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        problems = attend(box, tell)
+    finally:
+        left = [group for group in groups if not removed(group)]
+    return problems + [f"the cgroup {group} has processes" for group in left]
+
+
+def make(group):
+    group.mkdir()
+    if (group / "cgroup.clone_children").exists() and (group / "cpuset.cpus").exists():
+        # A set of version 1 begins empty, and nobody can join it.
+        for file in ("cpuset.cpus", "cpuset.mems"):
+            (group / file).write_text((group.parent / file).read_text())
+
+
+def attend(box, tell):
     late = threading.Timer(SECONDS, box.kill)
     late.start()
     try:
         for line in box.stdout:
             tell(line.rstrip("\n"))
-        problems = [f"ended with status {box.wait()}"] if box.wait() else []
+        status = box.wait()
         if not late.is_alive():
-            problems = [f"not finished after {SECONDS} seconds"]
+            return [f"not finished after {SECONDS} seconds"]
+        return [f"ended with status {status}"] if status else []
     finally:
         late.cancel()
         # unshare waits with SIGTERM ignored, and takes the whole box along when it is killed.
         box.kill()
         box.wait()
-        left = [group for group in groups if not removed(group)]
-    return problems + [f"the cgroup {group} has processes" for group in left]
 
 
 def removed(group):

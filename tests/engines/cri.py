@@ -217,6 +217,5 @@ class Cri(Containerd):
         return status["exit_code"], status["reason"] == "OOMKilled"
 
     def address(self, name):
-        return self.ask("PodSandboxStatus", pod_sandbox_id=self.pods[name][0])["status"]["network"][
-            "ip"
-        ]
+        answer = self.ask("PodSandboxStatus", pod_sandbox_id=self.pods[name][0])
+        return answer["status"]["network"]["ip"]

@@ -52,7 +52,8 @@ class Ctr(Containerd):
     name = "ctr"
     namespace = "default"
     limits = ("memory", "cpus")
-    # Its commands have no option for a user or for what a device is used for, and `run` does not pass on the end of its input.
+    # There is no option for a user or for what a device is used for, and `run` does not pass on
+    # the end of its input.
     user = input = devices = False
     has_statuses = False
 
@@ -158,7 +159,8 @@ class Ctr(Containerd):
         return 0, "NONE"
 
     def state(self, name):
-        return {"STOPPED": "exited"}.get(self.task(name)[1], self.task(name)[1].lower())
+        _, status = self.task(name)
+        return {"STOPPED": "exited"}.get(status, status.lower())
 
     def pid(self, name):
         return self.task(name)[0]

@@ -25,23 +25,15 @@ class Docker(Commands):
     def begin(self):
         self.environment = {"PATH": os.environ["PATH"], "HOME": "/root"}
         name = self.runtime.name
-        self.daemon(
-            "dockerd",
-            [
-                "dockerd",
-                "--host",
-                f"unix://{SOCKET}",
-                "--data-root",
-                WORK / "docker",
-                "--storage-driver",
-                "overlay2",
-                "--add-runtime",
-                f"watched-{name}={self.runtime}",
-                "--default-runtime",
-                f"watched-{name}",
-            ],
-            SOCKET,
-        )
+        # The name runc is taken.
+        arguments = [
+            f"--host=unix://{SOCKET}",
+            f"--data-root={WORK}/docker",
+            "--storage-driver=overlay2",
+            f"--add-runtime=the-{name}={self.runtime}",
+            f"--default-runtime=the-{name}",
+        ]
+        self.daemon("dockerd", ["dockerd", *arguments], SOCKET)
         eventually("it answers", lambda: self.verb("version").code == 0)
         self.verb("load", "--quiet", "--input", self.image).fine()
         self.run("first", "true").fine()

@@ -65,8 +65,8 @@ class Engine:
     has_statuses = True
     # Its status for a missing program that was to be executed, if that is another one.
     missing_executed = None
-    # What its commands can do: have a container read input, run it as a user, on a terminal, and
-    # the same for programs that are executed in it.
+    # What its commands have options for: that a container reads input, runs as a user, on a
+    # terminal, uses devices, and the first three for programs that are executed in it.
     input = user = terminal = devices = execute_options = True
 
     @classmethod
@@ -90,11 +90,14 @@ class Engine:
         shutil.copy(runtime, program)
         self.runtime.write_text(WATCH.format(logs=self.logs, program=program))
         self.runtime.chmod(0o755)
+        # The build's directory.
         self.target = target
         self.image = WORK / "image.tar"
         image.write(self.image, image.REFERENCE)
         self.made = []
         self.daemons = []
+        # How much of each daemon's log is about earlier cases.
+        self.read = {}
 
     # --- Daemons -----------------------------------------------------------------------------
 
@@ -133,7 +136,7 @@ class Engine:
         lines = []
         for _, log in self.daemons:
             lines.append(f"{log.name}:")
-            text = log.read_bytes()[getattr(self, "read", {}).get(log, 0) :]
+            text = log.read_bytes()[self.read.get(log, 0) :]
             lines += [f"  {line}" for line in text.decode(errors="replace").splitlines()]
         lines.append("the runtime:")
         for file in sorted(self.logs.glob("*.call"), key=os.path.getmtime):

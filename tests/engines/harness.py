@@ -1,7 +1,6 @@
 """Runs cases, and says what was going on when one fails."""
 
 import os
-import sys
 import time
 import traceback
 from dataclasses import dataclass
@@ -66,34 +65,44 @@ def suite(engine):
 
 
 def verdict(engine, look, name, function):
+    """Runs a case and tells what came of it."""
     JOURNAL.lines.clear()
     engine.mark()
     begun = time.monotonic()
-    problem = None
-    try:
-        function(engine)
-    except (Failed, Skipped) as said:
-        problem = said
-    except Exception as error:
-        JOURNAL.lines += traceback.format_exc().splitlines()
-        problem = Failed(f"{type(error).__name__}: {error}")
-    try:
-        engine.remove_all()
-        left = look.left()
-    except Failed as failed:
-        left = [str(failed)]
+    problem = attempt(function, engine)
+    left = clean(engine, look)
     if left and not isinstance(problem, Failed):
-        problem = Failed("left: " + "; ".join(left))
+        problem = Failed(f"left: {left}")
     took = f"{time.monotonic() - begun:.1f} s"
+    details = JOURNAL.lines if os.environ.get("SHOW") else []
     if isinstance(problem, Failed):
         print(f"FAILED   {engine.name}: {name}: {problem}")
-        print(indented([*JOURNAL.lines, *engine.log()]), end="")
+        details = [*JOURNAL.lines, *engine.log()]
         # So that it is told once.
         look.before = look.now()
     elif problem:
         print(f"skipped: {engine.name}: {name}: {problem}")
     else:
         print(f"ok       {engine.name}: {name} ({took})")
-    if os.environ.get("SHOW") and not isinstance(problem, Failed):
-        print(indented(JOURNAL.lines), end="")
-    sys.stdout.flush()
+    print(indented(details), end="", flush=True)
+
+
+def attempt(function, engine):
+    """What is wrong or missing, if anything."""
+    try:
+        function(engine)
+    except (Failed, Skipped) as said:
+        return said
+    except Exception as error:
+        JOURNAL.lines += traceback.format_exc().splitlines()
+        return Failed(f"{type(error).__name__}: {error}")
+    return None
+
+
+def clean(engine, look):
+    """Removes the containers of a case; what stays all the same."""
+    try:
+        engine.remove_all()
+        return "; ".join(look.left())
+    except Failed as failed:
+        return str(failed)

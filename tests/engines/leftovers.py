@@ -11,10 +11,10 @@ def processes():
     for path in Path("/proc").glob("[0-9]*"):
         try:
             command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            state = (path / "stat").read_text().rpartition(")")[2].split()[0]
+            name = (path / "comm").read_text().strip()
         except OSError:
             continue
-        found[path.name] = f"process {path.name} ({state}) {command or (path / 'comm').name}"
+        found[path.name] = f"process {path.name}: {command or name}"
     return found
 
 

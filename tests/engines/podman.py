@@ -51,13 +51,8 @@ class Podman(Commands):
         config.write_text(
             CONFIGURATION.format(name=self.runtime.name, path=self.runtime, home=self.home)
         )
-        self.command = (
-            *self.command,
-            "--root",
-            f"{self.home}/storage",
-            "--runroot",
-            f"{self.home}/run",
-        )
+        places = (f"--root={self.home}/storage", f"--runroot={self.home}/run")
+        self.command = (*self.command, *places)
         self.verb("load", "--quiet", "--input", self.image).fine()
         self.run("first", "true").fine()
         self.remove_all()
@@ -85,6 +80,10 @@ class Podman(Commands):
 class RootlessPodman(Podman):
     name = "podman-rootless"
     programs = {**Podman.programs, "newuidmap": "uidmap"}
+    # An address would need a program that carries packets out of the user's own network.
+    address = None
+    # All of its containers have such a namespace, and none has rules for devices.
+    mapping = devices = False
 
     def place(self):
         for file, line in (
@@ -104,16 +103,8 @@ class RootlessPodman(Podman):
         self.limits = [
             name for name, controller in CONTROLLERS.items() if controller in (self.delegated or ())
         ]
-        self.command = (
-            *self.enter(),
-            "setpriv",
-            "--reuid",
-            str(USER),
-            "--regid",
-            str(USER),
-            "--clear-groups",
-            "podman",
-        )
+        as_user = ("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups")
+        self.command = (*self.enter(), *as_user, "podman")
         return {"HOME": str(self.home), "XDG_RUNTIME_DIR": str(self.session)}
 
     def enter(self):
@@ -121,11 +112,6 @@ class RootlessPodman(Podman):
         if self.delegated is None:
             return ()
         return "sh", "-c", f'echo 0 >{DELEGATED}/session/cgroup.procs; exec "$@"', "sh"
-
-    # Needs a program that brings packages out of the user's own network.
-    address = None
-    # All of its containers have such a namespace, and none has rules for devices.
-    mapping = devices = False
 
     def states(self):
         return [self.session / self.runtime.name]

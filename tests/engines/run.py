@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Runs real engines with the command `locule` as their runtime. See tests/README.md.
 
-    run.py [SUITE...]       ctr, cri, docker, podman, podman-rootless, podman-rootless-v2; all by default
+    run.py [SUITE...]       by default all of them: ctr, cri, docker, podman, podman-rootless and
+                            podman-rootless-v2
 
 RUNTIME=runc takes another runtime, ONLY="WORD..." chooses cases, SHOW=1 prints every call, and
 CGROUPS=v1 or v2 shows no other version of cgroups than that.
@@ -46,9 +47,8 @@ def main(names):
         if missing:
             total.take(f"skipped: {name}: {missing}")
             continue
-        for problem in box.run(
-            [sys.executable, __file__, "--inside", name, str(program)], total.take
-        ):
+        command = [sys.executable, __file__, "--inside", name, str(program)]
+        for problem in box.run(command, total.take):
             total.take(f"FAILED   {name}: {problem}")
     print(total)
     return 1 if total.failed else 0
@@ -57,8 +57,7 @@ def main(names):
 def inside(name, program):
     box.furnish(os.environ.get("CGROUPS") or SUITES[name].cgroups)
     os.chdir(box.WORK)
-    engine = SUITES[name](Path(program), TARGET)
-    return harness.suite(engine)
+    harness.suite(SUITES[name](Path(program), TARGET))
 
 
 if __name__ == "__main__":
