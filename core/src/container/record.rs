@@ -1,5 +1,6 @@
 //! What the state directory remembers of a container, and the state document made from it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -135,7 +136,8 @@ impl Record {
         }
         document.insert("created".into(), json!(self.created));
         if let Some(annotations) = spec.annotations().as_ref().filter(|map| !map.is_empty()) {
-            document.insert("annotations".into(), json!(annotations));
+            let sorted: BTreeMap<_, _> = annotations.iter().collect();
+            document.insert("annotations".into(), json!(sorted));
         }
         let owner = if self.owner == 0 { String::new() } else { self.owner.to_string() };
         document.insert("owner".into(), json!(owner));

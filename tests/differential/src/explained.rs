@@ -52,23 +52,8 @@ pub const ROWS: &[Row] = &[
         reason: "another process's oomScoreAdj counts",
     },
     Row {
-        oracle: "mount ~=~ is tmpfs ~,mode=711~",
-        ours: "mount ~=~ is tmpfs ~~",
-        reason: "a tmpfs gets the mode of what it hides after it is mounted",
-    },
-    Row {
-        oracle: "mount ~=~ is tmpfs ~,mode=2750~",
-        ours: "mount ~=~ is tmpfs ~~",
-        reason: "a tmpfs gets the mode of what it hides after it is mounted",
-    },
-    Row {
-        oracle: "mount ~=~ is tmpfs ~,mode=755~",
-        ours: "mount ~=~ is tmpfs ~~",
-        reason: "a tmpfs gets the mode of what it hides after it is mounted",
-    },
-    Row {
         oracle: "mount /mnt=root / on / options rw,relatime tags  is tmpfs recursive rw,mode=755",
-        ours: "mount /mnt=root / on / options rw,nosuid,nodev,relatime tags  is tmpfs recursive rw",
+        ours: "mount /mnt=root / on / options rw,nosuid,nodev,relatime tags  is tmpfs recursive rw,mode=755",
         reason: "recursive options count for new filesystems, too",
     },
     Row {
@@ -340,12 +325,12 @@ pub const ROWS: &[Row] = &[
     Row {
         oracle: "hook ~ directory=/mnt/bundle*",
         ours: "hook ~ directory=/",
-        reason: "hooks start in /",
+        reason: "hooks on the host start in /",
     },
     Row {
         oracle: "hook ~ environment=*",
         ours: "hook ~ environment=PATH=/sbin:/usr/sbin:/bin:/usr/bin SHLVL=1 ",
-        reason: "a hook has the environment of the configuration and no other",
+        reason: "a hook on the host has the environment of the configuration and no other",
     },
     Row {
         oracle: "hook poststart ~ state=~\"created\"~",
