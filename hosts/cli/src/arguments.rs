@@ -37,6 +37,7 @@ pub fn command(program: &str) -> Command {
         spec(),
         features(),
         explain(),
+        doctor(),
         completion(),
     ];
     let verbs = verbs.map(|verb| {
@@ -279,6 +280,11 @@ fn explain() -> Command {
                 .help("the directory with config.json; the current one if not given")
                 .value_parser(clap::value_parser!(PathBuf)),
         )
+        .arg(value("format", "FORMAT", "text or json").short('f').default_value("text"))
+}
+
+fn doctor() -> Command {
+    verb("doctor", "tell what this machine can do for containers, and how to get what is missing")
         .arg(value("format", "FORMAT", "text or json").short('f').default_value("text"))
 }
 

@@ -2,6 +2,7 @@
 
 mod create;
 mod delete;
+mod doctor;
 mod events;
 mod exec;
 mod explain;
@@ -37,6 +38,7 @@ pub fn run(program: &str, verb: &str, global: &Global, own: &ArgMatches) -> Done
         "update" => update::update(global, own),
         "events" => events::events(global, own),
         "spec" => spec::spec(own),
+        "doctor" => doctor::doctor(global, own),
         "explain" => explain::explain(global, own),
         "start" => on(global, own, |container| Ok(container.start(None)?)),
         "pause" => on(global, own, |container| Ok(container.pause()?)),
