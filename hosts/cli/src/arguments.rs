@@ -39,6 +39,7 @@ pub fn command(program: &str) -> Command {
         explain(),
         doctor(),
         completion(),
+        man(),
     ];
     let verbs = verbs.map(|verb| {
         let name = format!("{program} {}", verb.get_name());
@@ -55,7 +56,7 @@ pub fn command(program: &str) -> Command {
         .args_override_self(true)
         .args([
             value("root", "DIR", "where the containers' states are kept"),
-            value("log", "FILE", "write errors and warnings to this file, too"),
+            value("log", "FILE", "write errors to this file, too; or journald:NAME, syslog:NAME"),
             value("log-format", "FORMAT", "text or json").default_value("text"),
             switch("debug", "log what is done"),
             switch("systemd-cgroup", "let systemd make the cgroups, as its scopes"),
@@ -291,6 +292,16 @@ fn doctor() -> Command {
 fn completion() -> Command {
     verb("completion", "print a completion script for a shell")
         .arg(Arg::new("shell").value_name("SHELL").required(true).help("bash, zsh, fish or elvish"))
+}
+
+fn man() -> Command {
+    verb("man", "write the manual's pages").arg(
+        Arg::new("directory")
+            .value_name("DIR")
+            .required(true)
+            .help("where to write them")
+            .value_parser(clap::value_parser!(PathBuf)),
+    )
 }
 
 /// Options before the verb.
