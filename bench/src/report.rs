@@ -30,11 +30,6 @@ impl Bar {
         let _ = write!(bar.measured, " (paired {middle:.2}, {low:.2} to {high:.2})");
         bar
     }
-
-    /// What could not be measured, and why.
-    pub fn missing(what: &'static str, bar: &str, why: &str) -> Bar {
-        Bar { what, measured: why.to_owned(), bar: bar.to_owned(), met: None }
-    }
 }
 
 /// A document of tables.
