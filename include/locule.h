@@ -185,6 +185,8 @@ int locule_has(const char *feature);
 #define LOCULE_STAGE_CONTROL 18
 /** Deleting the container. */
 #define LOCULE_STAGE_DELETE 19
+/** Writing a checkpoint, and restoring a container from one. */
+#define LOCULE_STAGE_CHECKPOINT 20
 
 /**
  * Takes another reference and returns the error. NULL gives NULL.

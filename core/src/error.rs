@@ -159,6 +159,8 @@ pub enum Stage {
     Control = 18,
     /// Deleting the container.
     Delete = 19,
+    /// Writing a checkpoint, and restoring a container from one.
+    Checkpoint = 20,
 }
 
 impl Stage {
@@ -184,6 +186,7 @@ impl Stage {
             Stage::Start => "start",
             Stage::Control => "control",
             Stage::Delete => "delete",
+            Stage::Checkpoint => "checkpoint",
         }
     }
 }

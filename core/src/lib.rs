@@ -36,7 +36,8 @@ pub mod fuzzing {
 
 pub use compile::{HostFacts, IdMappers, Plan, RootEntry};
 pub use container::{
-    Cancel, Container, CreateOptions, Event, ExecOptions, Exit, OnHostExit, Parentage, Process,
-    Rootfs, Runtime, RuntimeOptions, Source, State, Status, Stdio, TerminalSize, rootless_ids,
+    Cancel, CheckpointOptions, Container, CreateOptions, CriuOptions, Event, ExecOptions, Exit,
+    ManageCgroups, NetworkLock, OnHostExit, Parentage, Process, RestoreOptions, Rootfs, Runtime,
+    RuntimeOptions, Source, State, Status, Stdio, TerminalSize, rootless_ids,
 };
 pub use error::{Category, Error, Result, Stage};

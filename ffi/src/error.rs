@@ -82,6 +82,8 @@ pub const LOCULE_STAGE_START: u32 = 17;
 pub const LOCULE_STAGE_CONTROL: u32 = 18;
 /// Deleting the container.
 pub const LOCULE_STAGE_DELETE: u32 = 19;
+/// Writing a checkpoint, and restoring a container from one.
+pub const LOCULE_STAGE_CHECKPOINT: u32 = 20;
 
 /// A number here that is not the core's is a number a program was compiled with.
 const _: () = {
@@ -125,6 +127,7 @@ const _: () = {
     assert!(LOCULE_STAGE_START == Stage::Start as u32);
     assert!(LOCULE_STAGE_CONTROL == Stage::Control as u32);
     assert!(LOCULE_STAGE_DELETE == Stage::Delete as u32);
+    assert!(LOCULE_STAGE_CHECKPOINT == Stage::Checkpoint as u32);
 };
 
 /// A failure; never changes.

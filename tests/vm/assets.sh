@@ -11,7 +11,7 @@ suite=bookworm
 # A name of ours and the package that stands for the newest kernel of that line.
 kernels='6.12 linux-image-6.12-cloud-amd64
 6.1 linux-image-cloud-amd64'
-packages=systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,uidmap,procps,kmod,iproute2,libseccomp2,busybox-static
+packages=systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,uidmap,procps,kmod,iproute2,libseccomp2,busybox-static,criu,iptables,nftables
 
 mkdir -p "$out"
 exec 9>"$out/lock"

@@ -65,6 +65,8 @@ for name in endings failures inside interfaces memory; do
     program "keeper-$name" "tests/$name.rs"
 done
 program keeper-lifecycle tests/lifecycle.rs
+program checkpoint tests/checkpoint.rs
+objcopy --strip-debug target/debug/locule "$work/programs/locule"
 cc -O -static -o "$work/programs/debug-exit" "$here/debug-exit.c"
 cp "$here/suites" "${files[@]}" "$work/programs"
 printf '#!/bin/sh\nexec%s\n' "$(printf ' %q' "$@")" >"$work/programs/command"

@@ -182,6 +182,11 @@ impl Child {
         self.root = Some(root);
     }
 
+    pub fn forget_root(&mut self) {
+        self.root = None;
+        self.mounted = [None, None];
+    }
+
     /// The mount at `/proc` or `/sys`, whatever its directory in the root is called by now.
     pub fn mounted_at(&self, name: &[u8]) -> Option<Raw> {
         let index = GUARDED.iter().position(|&known| known == name)?;
@@ -492,6 +497,7 @@ impl Child {
                 mount::change_attributes(self.root()?, MOUNT_ATTR_RDONLY, 0)?;
             }
             Operation::Pivot {} => root::pivot(self)?,
+            Operation::DropRoot {} => root::drop_root(self)?,
             Operation::RootPropagation { flags } => mount::propagate(self.root()?, flags)?,
             Operation::Terminal { .. } => terminal::open(self, &step.operation)?,
             Operation::Descriptor { target, slot } => {

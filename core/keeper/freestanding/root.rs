@@ -198,6 +198,15 @@ fn overlay_mount(
     Ok(made?)
 }
 
+/// Unmounts the root, and what is mounted in it.
+pub fn drop_root(child: &mut Child) -> Result {
+    system::fchdir(child.root()?)?;
+    system::umount(c".", MNT_DETACH)?;
+    system::chdir(c"/")?;
+    child.forget_root();
+    Ok(())
+}
+
 /// Makes the root `/` and drops the old one.
 pub fn pivot(child: &mut Child) -> Result {
     let root = child.root()?;

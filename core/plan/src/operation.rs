@@ -240,6 +240,9 @@ operations! {
 
     /// Write "0" to the `tasks` file of a resctrl group in `slot`.
     66 EnterResctrlGroup { slot: u32 }
+    /// Unmount the root of [`Operation::Root`] again, with all that has been mounted in it. What
+    /// was created there for it to be mounted on stays.
+    67 DropRoot {}
 
     // ---- Stream::Start ---------------------------------------------------------------------
 

@@ -271,7 +271,7 @@ pub(super) fn protect(out: &mut Writer, spec: &oci::Spec) -> Result<()> {
 
 /// A relative destination counts from `/` (config.md, "Mounts"). Without `.` and `..`, so that
 /// what lies below `/proc` is known by its name.
-fn absolute(path: &Path) -> PathBuf {
+pub(crate) fn absolute(path: &Path) -> PathBuf {
     let mut plain = PathBuf::from("/");
     for component in path.components() {
         match component {
@@ -376,6 +376,24 @@ fn texts(texts: &[String], pointer: &str) -> Result<OwnedList> {
     Ok(texts.collect::<Result<Vec<_>>>()?.into_iter().collect())
 }
 
+/// Leaves those hierarchies that a mount of this type shows.
+fn keep_shown(views: &mut Vec<View>, fstype: &str) {
+    // Version 2 was asked for by its name: then the other hierarchies of a hybrid are not.
+    if fstype == "cgroup2" && views.iter().any(|view| view.unified) {
+        views.retain(|view| view.unified);
+    }
+}
+
+/// What is bound where a container without a cgroup namespace mounts its cgroups: the names below
+/// the mount's target, and the directories on the host.
+pub(crate) fn bound_cgroups(location: &Location, fstype: &str) -> Vec<(PathBuf, PathBuf)> {
+    let mut views = location.views();
+    keep_shown(&mut views, fstype);
+    let alone = matches!(views.as_slice(), [View { unified: true, .. }]);
+    let name = |view: &View| if alone { PathBuf::new() } else { PathBuf::from(&view.name) };
+    views.into_iter().map(|view| (name(&view), view.source)).collect()
+}
+
 /// The container's view of its cgroups. With a cgroup namespace of its own the hierarchies are
 /// mounted anew, so that their roots are the container's cgroups; else these are bound.
 fn cgroup_mount(out: &mut Writer, fstype: &str, at: &Spot<'_>) -> Result<()> {
@@ -392,10 +410,7 @@ fn cgroup_mount(out: &mut Writer, fstype: &str, at: &Spot<'_>) -> Result<()> {
             links: Vec::new(),
         });
     }
-    // Version 2 was asked for by its name: then the other hierarchies of a hybrid are not.
-    if fstype == "cgroup2" && views.iter().any(|view| view.unified) {
-        views.retain(|view| view.unified);
-    }
+    keep_shown(&mut views, fstype);
     if let [only @ View { unified: true, .. }] = views.as_slice() {
         return one_view(out, only, at);
     }

@@ -38,6 +38,25 @@ pub(crate) fn compile_poststart(about: &About<'_>, pid: i32) -> Result<Option<Pl
     Ok(Some(out.finish()))
 }
 
+/// The plan that runs the hooks that are due once a restored container has its namespaces, those
+/// that a creation runs in them from outside; `None` if there are none.
+pub(crate) fn compile_before_restored(about: &About<'_>, pid: i32) -> Result<Option<Plan>> {
+    let Some(hooks) = about.spec.hooks() else { return Ok(None) };
+    #[allow(deprecated, reason = "engines still use it")]
+    let lists = [("prestart", hooks.prestart()), ("createRuntime", hooks.create_runtime())];
+    if lists.iter().all(|(_, list)| any(list.as_ref()).is_none()) {
+        return Ok(None);
+    }
+    let mut out = Writer::default();
+    let (head, tail) = state_around_pid(about, "creating");
+    let state = (format!("{head}{pid}{tail}"), String::new());
+    for (name, list) in lists {
+        let hooks = any(list.as_ref()).unwrap_or_default();
+        push_with(&mut out, Stream::Poststart, name, hooks, &state, None)?;
+    }
+    Ok(Some(out.finish()))
+}
+
 /// The plan that runs the poststop hooks; `None` if there are none.
 pub(crate) fn compile_poststop(about: &About<'_>) -> Result<Option<Plan>> {
     if any(poststop(about.spec)).is_none() {

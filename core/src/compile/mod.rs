@@ -5,6 +5,7 @@
 //! process in it; [`process`] is what both share, [`filesystem`] the mounts, [`hooks`] the hooks.
 
 mod container;
+mod criu;
 mod exec;
 mod filesystem;
 #[cfg(feature = "fuzzing")]
@@ -24,8 +25,10 @@ use std::sync::Arc;
 use locule_plan::{Builder, Operation, OwnedNumbers, Stream};
 
 pub(crate) use container::{ContainerInput, cgroup_owner, compile_container, denies_setgroups};
+pub(crate) use criu::{CriuInput, RestoreInput, bind_source, compile_criu};
 pub(crate) use exec::{ExecInput, compile_exec};
-pub(crate) use hooks::{About, compile_poststart, compile_poststop};
+pub(crate) use filesystem::{absolute, bound_cgroups};
+pub(crate) use hooks::{About, compile_before_restored, compile_poststart, compile_poststop};
 pub(crate) use process::Descriptors;
 
 use crate::cgroup::Hierarchies;

@@ -30,7 +30,7 @@ use crate::{Category, Error, Result, Stage};
 /// How long a creation or a start may take when the caller does not say.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
-fn locate(
+pub(super) fn locate(
     runtime: &Runtime,
     spec: &oci::Spec,
     id: &str,
@@ -45,7 +45,7 @@ fn locate(
 }
 
 /// The resctrl groups that the configuration asks for. The machine is looked at only then.
-fn resctrl_group(spec: &oci::Spec, id: &str) -> Result<Option<Group>> {
+pub(super) fn resctrl_group(spec: &oci::Spec, id: &str) -> Result<Option<Group>> {
     let Some(rdt) = spec.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref()) else {
         return Ok(None);
     };
@@ -137,15 +137,7 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
     let mut streams = Streams::open(&options.stdio)?;
 
     let (dir, _lock) = reserve(runtime, id)?;
-    let mut begun = Begun {
-        dir: Some(dir),
-        cgroup: None,
-        resctrl: None,
-        keeper: None,
-        leaving: None,
-        occupant: None,
-        poststop: None,
-    };
+    let mut begun = Begun::new(dir);
     // First of all, so that it gets ready while this thread does its part.
     let relation = match options.parentage {
         Parentage::Keeper => Relation::Silent,
@@ -171,44 +163,7 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
     };
     let mut record_file = begun.dir().write(&record)?;
 
-    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-    let rootless = cgroup::Options { rootless: runtime.0.facts.is_rootless() };
-    let hierarchies = &runtime.0.facts.cgroups;
-    let cgroup = match &runtime.0.systemd {
-        None => Cgroup::create(hierarchies, location, resources, rootless)?,
-        Some(systemd) => {
-            let occupant = begun.occupant.insert(Occupant::spawn(runtime)?);
-            let purpose = Purpose {
-                id,
-                occupant: occupant.keeper.pid,
-                annotations: match runtime.0.follow_annotations {
-                    true => spec.annotations().as_ref(),
-                    false => None,
-                },
-            };
-            let cgroup = Cgroup::create_in_unit(
-                systemd,
-                hierarchies,
-                location,
-                &purpose,
-                resources,
-                rootless,
-                deadline,
-            )?;
-            let cgroup = begun.cgroup.insert(cgroup);
-            let keeper = begun.keeper.as_ref().map_or(0, |keeper| keeper.pid);
-            cgroup.bring_near(hierarchies, keeper, deadline)?;
-            cgroup.clone()
-        }
-    };
-    let cgroup = begun.cgroup.insert(cgroup);
-    if let Some(owner) = cgroup_owner(spec).filter(|&owner| owner != runtime.0.facts.euid) {
-        cgroup.delegate(owner)?;
-    }
-    let rdt = spec.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref());
-    if let (Some(group), Some(rdt)) = (&resctrl, rdt) {
-        begun.resctrl = Some(group.make(rdt)?);
-    }
+    let cgroup = &begun.make_groups(runtime, spec, id, location, resctrl.as_ref(), deadline)?;
     let tasks = open_tasks(resctrl.as_ref())?;
     let entries = cgroup.entries()?;
     // Without privilege there may be fewer cgroups now than there were to be.
@@ -254,9 +209,7 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
     if !keeper_stays {
         keeper.see_off();
     }
-    if begun.occupant.take().is_some() {
-        cgroup.vacated(resources)?;
-    }
+    begun.vacate(spec)?;
 
     let init = Identity::of(created.pid).map_err(|error| {
         Error::io(Stage::State, &error, format!("read /proc/{}/stat", created.pid))
@@ -291,7 +244,7 @@ pub(super) fn open_tasks(group: Option<&Group>) -> Result<Vec<OwnedFd>> {
 }
 
 /// Takes the id. A directory of that name which a crash has left is cleaned up first.
-fn reserve(runtime: &Runtime, id: &str) -> Result<(StateDir, super::state_dir::Lock)> {
+pub(super) fn reserve(runtime: &Runtime, id: &str) -> Result<(StateDir, super::state_dir::Lock)> {
     for _ in 0..3 {
         if let Some(made) = StateDir::make(&runtime.0.state_dir, id)? {
             return Ok(made);
@@ -306,15 +259,19 @@ fn reserve(runtime: &Runtime, id: &str) -> Result<(StateDir, super::state_dir::L
 
 /// What there is of a container that is being created. Dropped before it is finished, it is
 /// taken back, in the order that lets each part go.
-struct Begun<'a> {
+pub(super) struct Begun<'a> {
     dir: Option<StateDir>,
     cgroup: Option<Cgroup>,
     resctrl: Option<resctrl::Made>,
-    keeper: Option<Keeper>,
+    pub(super) keeper: Option<Keeper>,
     /// A keeper that is a child of this process, to be reaped.
     leaving: Option<OwnedFd>,
     occupant: Option<Occupant>,
-    poststop: Option<(&'a Runtime, About<'a>)>,
+    pub(super) poststop: Option<(&'a Runtime, About<'a>)>,
+}
+
+fn resources_of(spec: &oci::Spec) -> Option<&oci::LinuxResources> {
+    spec.linux().as_ref().and_then(|linux| linux.resources().as_ref())
 }
 
 /// A process for systemd to begin the container's unit with: a keeper that is given nothing to
@@ -351,11 +308,82 @@ pub(super) struct Parts {
 }
 
 impl Begun<'_> {
-    fn dir(&self) -> &StateDir {
+    pub(super) fn new(dir: StateDir) -> Self {
+        Begun {
+            dir: Some(dir),
+            cgroup: None,
+            resctrl: None,
+            keeper: None,
+            leaving: None,
+            occupant: None,
+            poststop: None,
+        }
+    }
+
+    pub(super) fn dir(&self) -> &StateDir {
         self.dir.as_ref().expect("there from the beginning to the end")
     }
 
-    fn finish(mut self) -> Parts {
+    /// Makes the cgroups and resctrl groups, and lets the keeper get at them.
+    pub(super) fn make_groups(
+        &mut self,
+        runtime: &Runtime,
+        spec: &oci::Spec,
+        id: &str,
+        location: Location,
+        resctrl: Option<&Group>,
+        deadline: Deadline<'_>,
+    ) -> Result<Cgroup> {
+        let resources = resources_of(spec);
+        let rootless = cgroup::Options { rootless: runtime.0.facts.is_rootless() };
+        let hierarchies = &runtime.0.facts.cgroups;
+        let cgroup = match &runtime.0.systemd {
+            None => Cgroup::create(hierarchies, location, resources, rootless)?,
+            Some(systemd) => {
+                let occupant = self.occupant.insert(Occupant::spawn(runtime)?);
+                let purpose = Purpose {
+                    id,
+                    occupant: occupant.keeper.pid,
+                    annotations: match runtime.0.follow_annotations {
+                        true => spec.annotations().as_ref(),
+                        false => None,
+                    },
+                };
+                let cgroup = Cgroup::create_in_unit(
+                    systemd,
+                    hierarchies,
+                    location,
+                    &purpose,
+                    resources,
+                    rootless,
+                    deadline,
+                )?;
+                let cgroup = self.cgroup.insert(cgroup);
+                let keeper = self.keeper.as_ref().map_or(0, |keeper| keeper.pid);
+                cgroup.bring_near(hierarchies, keeper, deadline)?;
+                cgroup.clone()
+            }
+        };
+        let cgroup = self.cgroup.insert(cgroup);
+        if let Some(owner) = cgroup_owner(spec).filter(|&owner| owner != runtime.0.facts.euid) {
+            cgroup.delegate(owner)?;
+        }
+        let rdt = spec.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref());
+        if let (Some(group), Some(rdt)) = (resctrl, rdt) {
+            self.resctrl = Some(group.make(rdt)?);
+        }
+        Ok(cgroup.clone())
+    }
+
+    /// Takes away what has kept the unit alive, once the container is in it.
+    pub(super) fn vacate(&mut self, spec: &oci::Spec) -> Result<()> {
+        match (self.occupant.take(), &self.cgroup) {
+            (Some(_), Some(cgroup)) => cgroup.vacated(resources_of(spec)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn finish(mut self) -> Parts {
         if let Some(made) = self.resctrl.take() {
             made.keep();
         }

@@ -381,7 +381,7 @@ impl Container {
         Err(Error::new(Category::State, Stage::Control, message).of_container(self.id()))
     }
 
-    fn status(&self) -> Result<Status> {
+    pub(super) fn status(&self) -> Result<Status> {
         if self.0.init.wait(Some(Duration::ZERO), None)?.is_some() {
             return Ok(Status::Stopped);
         }

@@ -8,7 +8,7 @@ use locule_plan::protocol::{Reply, Request, RequestKind};
 use super::Runtime;
 use super::create::{Keeper, plan_file};
 use super::failure::error_of;
-use crate::compile::{About, Plan, compile_poststart, compile_poststop};
+use crate::compile::{About, Plan, compile_before_restored, compile_poststart, compile_poststop};
 use crate::launch::{Deadline, Message, Relation, request};
 use crate::{Error, Result, Stage};
 
@@ -20,6 +20,17 @@ pub(super) fn poststart(
     deadline: &Deadline<'_>,
 ) -> Result<()> {
     let Some(plan) = compile_poststart(about, pid)? else { return Ok(()) };
+    run(runtime, &plan, deadline, &mut Err)
+}
+
+/// Runs those of a creation for a container that is being restored and has its namespaces.
+pub(super) fn before_restored(
+    runtime: &Runtime,
+    about: &About<'_>,
+    pid: i32,
+    deadline: &Deadline<'_>,
+) -> Result<()> {
+    let Some(plan) = compile_before_restored(about, pid)? else { return Ok(()) };
     run(runtime, &plan, deadline, &mut Err)
 }
 

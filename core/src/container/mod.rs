@@ -1,6 +1,7 @@
 //! Containers and their processes: handles, state directory, transitions, events.
 
 mod cancel;
+mod checkpoint;
 mod configuration;
 mod create;
 mod events;
@@ -21,6 +22,7 @@ mod state_dir;
 mod stdio;
 
 pub use cancel::Cancel;
+pub use checkpoint::{CheckpointOptions, CriuOptions, ManageCgroups, NetworkLock, RestoreOptions};
 pub use events::Event;
 pub use facts::rootless_ids;
 pub use handle::Container;

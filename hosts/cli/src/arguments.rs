@@ -35,6 +35,8 @@ pub fn command(program: &str) -> Command {
         update(),
         events(),
         spec(),
+        checkpoint(),
+        restore(),
         features(),
         explain(),
         doctor(),
@@ -266,6 +268,54 @@ fn spec() -> Command {
         value("bundle", "DIR", "where to put config.json; the current directory if not given")
             .short('b'),
         switch("rootless", "for an ordinary user"),
+    ])
+}
+
+/// What checkpoint and restore have in common.
+fn with_criu(command: Command) -> Command {
+    command.arg(id()).args([
+        value("image-path", "DIR", "the directory of the images; ./checkpoint if not given"),
+        value("work-path", "DIR", "where CRIU works and puts its log"),
+        switch("tcp-established", "allow open TCP connections"),
+        switch("tcp-close", "close open TCP connections"),
+        switch("ext-unix-sk", "allow unix sockets that are connected to others outside"),
+        switch("shell-job", "allow a session and a terminal from outside"),
+        switch("lazy-pages", "move memory when it is touched"),
+        switch("file-locks", "allow file locks"),
+        switch("auto-dedup", "free images of memory that are not needed any more"),
+        value("manage-cgroups-mode", "MODE", "soft, full, strict or ignore"),
+        value("network-lock", "METHOD", "iptables, nftables or skip"),
+        list_of("empty-ns", "NAMESPACE", "leave out what is in it: network"),
+    ])
+}
+
+fn checkpoint() -> Command {
+    with_criu(verb("checkpoint", "checkpoint a running container")).args([
+        value("parent-path", "DIR", "images of a pre-dump, relative to the image path"),
+        switch("pre-dump", "write memory only, and let the container run"),
+        switch("leave-running", "let the container run on"),
+        switch("tcp-skip-in-flight", "leave out connections that are being made"),
+        switch("link-remap", "allow files that have been removed"),
+        value("page-server", "ADDRESS:PORT", "send memory to a page server"),
+        value("status-fd", "N", "gets a zero byte when lazy pages can be asked for")
+            .default_value("-1"),
+    ])
+}
+
+fn restore() -> Command {
+    with_criu(verb("restore", "restore a container from a previous checkpoint")).args([
+        value("bundle", "DIR", "the directory with config.json; the current one if not given")
+            .short('b'),
+        value("config", "FILE", "the configuration; config.json of the bundle if not given")
+            .short('f'),
+        value("console-socket", "PATH", "a socket that receives the master of the terminal"),
+        value("pidfd-socket", "PATH", "a socket that receives a pidfd of the first process"),
+        value("pid-file", "FILE", "write the pid of the first process to this file"),
+        switch("detach", "do not wait for it to end").short('d'),
+        switch("no-subreaper", "do not become the parent of it"),
+        switch("no-pivot", "has no effect"),
+        value("lsm-profile", "TYPE:NAME", "another AppArmor profile or SELinux label"),
+        value("lsm-mount-context", "CONTEXT", "another SELinux context of the mounts"),
     ])
 }
 

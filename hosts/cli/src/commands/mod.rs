@@ -1,5 +1,6 @@
 //! The verbs.
 
+mod checkpoint;
 mod create;
 mod delete;
 mod doctor;
@@ -9,6 +10,7 @@ mod explain;
 mod kill;
 mod list;
 mod ps;
+mod restore;
 mod spec;
 mod template;
 pub mod update;
@@ -37,6 +39,8 @@ pub fn run(program: &str, verb: &str, global: &Global, own: &ArgMatches) -> Done
         "list" => list::list(global, own),
         "ps" => ps::ps(global, own),
         "update" => update::update(global, own),
+        "checkpoint" => checkpoint::checkpoint(global, own),
+        "restore" => restore::restore(global, own),
         "events" => events::events(global, own),
         "spec" => spec::spec(own),
         "doctor" => doctor::doctor(global, own),
