@@ -17,7 +17,7 @@ LIBS    := $(OUT)/lib/$(SONAME) $(OUT)/lib/liblocule.so $(OUT)/lib/liblocule.a
 KEEPER  := $(OUT)/libexec/locule-keeper
 BINARY  := target/release/locule
 
-.PHONY: help build lib stage demo test test-rust test-python test-go test-fuzz fuzz test-refusals test-invariants test-differential test-soak test-runc test-vm soak bench deps header test-abi install uninstall fmt lint clean FORCE
+.PHONY: help build lib stage demo test test-rust test-python test-go test-fuzz fuzz test-refusals test-invariants test-differential test-soak test-runc test-engines test-vm soak bench deps header test-abi install uninstall fmt lint clean FORCE
 .DELETE_ON_ERROR:
 
 help:
@@ -34,6 +34,8 @@ help:
 	@echo "make fuzz       feed TARGET (or all) for TIME=300 seconds; SEED=N repeats a run"
 	@echo "make test-refusals   check every error; ONLY=\"WORD...\" chooses, SHOW=1 prints them"
 	@echo "make test-runc  run runc's own suite with our command; COMMAND=/a/program, ROOTLESS=1"
+	@echo "make test-engines    run containerd, Docker and podman with the command; ENGINES=\"NAME...\""
+	@echo "                chooses among them, ONLY=\"WORD...\" among the cases, RUNTIME=runc compares"
 	@echo "make test-vm    run the cgroup, keeper and lifecycle suites in virtual machines"
 	@echo "make fmt lint clean"
 
@@ -154,7 +156,7 @@ demo: deps stage $(PYTHON)
 	@echo "=== Python ==="
 	@$(PYTHON) bindings/python/examples/run.py
 
-test: deps lint test-rust test-abi test-python test-go test-refusals test-invariants test-soak test-fuzz test-vm
+test: deps lint test-rust test-abi test-python test-go test-refusals test-invariants test-soak test-fuzz test-engines test-vm
 
 test-rust:
 	$(CARGO) test --workspace
@@ -211,6 +213,15 @@ test-refusals: stage
 	@cd tests && $(WITH) go build -o $(abspath $(OUT))/refusals-go ./refusals/go
 	@python3 tests/refusals/run.py $(OUT) $(if $(SHOW),--show) $(ONLY)
 
+# Real engines with the command as their runtime: see tests/README.md. RUNTIME=runc takes another,
+# ENGINES="NAME..." and ONLY="WORD..." choose.
+ENGINE_PACKAGES := containerd docker.io podman conmon containernetworking-plugins iptables runc
+test test-engines: PACKAGES += $(ENGINE_PACKAGES)
+test-engines: deps
+	$(CARGO) build --release -p locule-cli
+	@cd tests && go build -o $(abspath $(OUT))/cri ./engines/cri
+	@RUNTIME="$(RUNTIME)" ONLY="$(ONLY)" tests/engines/run.py $(ENGINES)
+
 # On other kernels and below systemd, in virtual machines: two at a time, each told in one piece.
 VM_PACKAGES := $(if $(filter x86_64,$(shell uname -m)),qemu-system-x86 debootstrap cpio kmod xz-utils e2fsprogs)
 test test-vm: PACKAGES += $(VM_PACKAGES)
@@ -222,7 +233,8 @@ test-vm-%:
 
 # --- Working on Locule ---------------------------------------------------------------------
 
-# What the build and the tests take from the system. As fast as nothing if it is all there.
+# What the build and the tests take from the system. As fast as nothing if it is all there. No
+# service is started that comes along: the suites start their own.
 PACKAGES := gcc g++ make binutils pkg-config libseccomp-dev busybox-static uidmap python3-venv \
     libjemalloc2 libcap2-bin
 deps:
@@ -233,6 +245,10 @@ deps:
 	done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" != 0 ]; then echo "missing:$$missing; run: sudo make deps"; exit 1; fi; \
+	policy=/usr/sbin/policy-rc.d; \
+	if [ ! -e $$policy ]; then \
+	    trap 'rm -f /usr/sbin/policy-rc.d' EXIT; printf '#!/bin/sh\nexit 101\n' >$$policy; chmod 755 $$policy; \
+	fi; \
 	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing
 
 header:

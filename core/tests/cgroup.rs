@@ -67,7 +67,7 @@ impl Scratch {
     }
 
     fn location(&self, hierarchies: &Hierarchies, id: &str) -> Location {
-        hierarchies.locate(Some(&self.0.join(id)), id, 0).unwrap()
+        hierarchies.locate(Some(&self.0.join(id)), id, false).unwrap()
     }
 
     fn parents(&self) -> Vec<PathBuf> {
@@ -736,7 +736,7 @@ fn a_user_without_delegation_gets_no_cgroup_unless_a_limit_needs_one() {
 #[ignore = "runs as another user, from the test above"]
 fn undelegated_user() {
     let hierarchies = Hierarchies::discover().unwrap();
-    let location = hierarchies.locate(None, "x", USER).unwrap();
+    let location = hierarchies.locate(None, "x", true).unwrap();
     let create = |resources: Option<&LinuxResources>| {
         Cgroup::create(&hierarchies, location.clone(), resources, Options { rootless: true })
     };
@@ -788,7 +788,7 @@ fn a_user_with_delegation_gets_a_cgroup_beside_its_own() {
 #[ignore = "runs as another user, from the test above"]
 fn delegated_user() {
     let hierarchies = Hierarchies::discover().unwrap();
-    let location = hierarchies.locate(None, "x", USER).unwrap();
+    let location = hierarchies.locate(None, "x", true).unwrap();
     let options = Options { rootless: true };
     let cgroup = Cgroup::create(&hierarchies, location, None, options).unwrap();
     let unified = cgroup.location().unified().expect("the unified hierarchy").directory();

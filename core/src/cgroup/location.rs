@@ -214,7 +214,7 @@ impl Hierarchies {
     ///
     /// An absolute `cgroups_path` counts from the root of each hierarchy as mounted. A relative
     /// one counts from `/locule`, and an absent one means the id there; so the same value always
-    /// means the same place. For a caller that is not root, `locule` is below the parent of its
+    /// means the same place. For a rootless caller, `locule` is below the parent of its
     /// own cgroup where it may write there (processes in a cgroup keep its children from having
     /// controllers, so the caller's own is second best), else below its own cgroup.
     ///
@@ -222,7 +222,12 @@ impl Hierarchies {
     /// [`Category::Spec`] when the path has `..` or names the root itself
     /// (runtime-spec, config-linux, `cgroupsPath`); [`Category::Unsupported`] when it is one for
     /// systemd.
-    pub fn locate(&self, cgroups_path: Option<&Path>, id: &str, euid: u32) -> Result<Location> {
+    pub fn locate(
+        &self,
+        cgroups_path: Option<&Path>,
+        id: &str,
+        rootless: bool,
+    ) -> Result<Location> {
         let asked = cgroups_path.filter(|path| !path.as_os_str().is_empty());
         if let Some(path) = asked.filter(|path| is_of_systemd(path)) {
             return Err(Error::new(
@@ -251,10 +256,10 @@ impl Hierarchies {
             None => (false, normal(Path::new(id)).ok_or_else(|| refuse(Path::new(id)))?),
         };
         let places = self.all().iter().map(|hierarchy| {
-            let base = match (absolute, euid) {
+            let base = match (absolute, rootless) {
                 (true, _) => PathBuf::new(),
-                (false, 0) => PathBuf::from(PARENT),
-                (false, _) => match hierarchy.own.parent() {
+                (false, false) => PathBuf::from(PARENT),
+                (false, true) => match hierarchy.own.parent() {
                     Some(parent) if hierarchy.parent_writable => parent.join(PARENT),
                     _ => hierarchy.own.join(PARENT),
                 },
@@ -292,38 +297,41 @@ mod tests {
         Hierarchies::from_list(vec![one])
     }
 
-    fn located(hierarchies: &Hierarchies, path: Option<&str>, euid: u32) -> PathBuf {
-        let location = hierarchies.locate(path.map(Path::new), "web", euid).unwrap();
+    fn located(hierarchies: &Hierarchies, path: Option<&str>, rootless: bool) -> PathBuf {
+        let location = hierarchies.locate(path.map(Path::new), "web", rootless).unwrap();
         location.directories().next().unwrap()
     }
 
     #[test]
     fn an_absolute_path_counts_from_the_mount_root() {
         assert_eq!(
-            located(&v2("u", false), Some("/kube/pod1/./c"), 0),
+            located(&v2("u", false), Some("/kube/pod1/./c"), false),
             Path::new("/sys/fs/cgroup/kube/pod1/c")
         );
-        assert_eq!(located(&v2("u", false), Some("/x"), 1000), Path::new("/sys/fs/cgroup/x"));
+        assert_eq!(located(&v2("u", false), Some("/x"), true), Path::new("/sys/fs/cgroup/x"));
     }
 
     #[test]
     fn roots_other_containers_live_below_locule() {
-        assert_eq!(located(&v2("u", false), None, 0), Path::new("/sys/fs/cgroup/locule/web"));
+        assert_eq!(located(&v2("u", false), None, false), Path::new("/sys/fs/cgroup/locule/web"));
         assert_eq!(
-            located(&v2("u", false), Some("a/b"), 0),
+            located(&v2("u", false), Some("a/b"), false),
             Path::new("/sys/fs/cgroup/locule/a/b")
         );
-        assert_eq!(located(&v2("u", false), Some(""), 0), Path::new("/sys/fs/cgroup/locule/web"));
+        assert_eq!(
+            located(&v2("u", false), Some(""), false),
+            Path::new("/sys/fs/cgroup/locule/web")
+        );
     }
 
     #[test]
     fn a_users_containers_live_beside_its_own_cgroup_where_it_may_write() {
         assert_eq!(
-            located(&v2("user/app/host", true), None, 1000),
+            located(&v2("user/app/host", true), None, true),
             Path::new("/sys/fs/cgroup/user/app/locule/web")
         );
         assert_eq!(
-            located(&v2("user/app/host", false), None, 1000),
+            located(&v2("user/app/host", false), None, true),
             Path::new("/sys/fs/cgroup/user/app/host/locule/web")
         );
     }
@@ -331,7 +339,7 @@ mod tests {
     #[test]
     fn a_path_that_escapes_is_refused() {
         for path in ["/a/../../b", "..", "/", ".", "a/../b"] {
-            let error = v2("", false).locate(Some(Path::new(path)), "web", 0).unwrap_err();
+            let error = v2("", false).locate(Some(Path::new(path)), "web", false).unwrap_err();
             assert_eq!(error.category(), Category::Spec, "{path}");
             assert_eq!(error.pointer(), Some("/linux/cgroupsPath"));
         }
@@ -339,7 +347,7 @@ mod tests {
 
     #[test]
     fn a_unit_of_systemd_is_not_taken_for_a_directory() {
-        let locate = |path: &str| v2("", false).locate(Some(Path::new(path)), "web", 0);
+        let locate = |path: &str| v2("", false).locate(Some(Path::new(path)), "web", false);
         let error = locate("system.slice:docker:abc").unwrap_err();
         assert_eq!(error.category(), Category::Unsupported);
         assert_eq!(error.pointer(), Some("/linux/cgroupsPath"));
@@ -354,7 +362,7 @@ mod tests {
             hierarchy(&["name=systemd"], false, "/sys/fs/cgroup/systemd", ""),
             hierarchy(&[], true, "/sys/fs/cgroup/unified", ""),
         ]);
-        let views = all.locate(None, "web", 0).unwrap().views();
+        let views = all.locate(None, "web", false).unwrap().views();
         let brief: Vec<_> = views
             .iter()
             .map(|view| (view.name.as_str(), view.options.as_str(), view.links.join(" ")))
@@ -373,7 +381,7 @@ mod tests {
 
     #[test]
     fn a_location_survives_the_state_file_and_a_forged_one_is_refused() {
-        let location = v2("", false).locate(None, "web", 0).unwrap();
+        let location = v2("", false).locate(None, "web", false).unwrap();
         let text = serde_json::to_string(&location).unwrap();
         assert_eq!(serde_json::from_str::<Location>(&text).unwrap(), location);
         assert!(location.check().is_ok());

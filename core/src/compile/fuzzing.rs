@@ -72,7 +72,7 @@ fn resctrl(spec: &spec::Spec) -> Result<Option<Group>> {
 pub fn compile_container(spec: &spec::Spec, caller: Caller) -> Result<Plan> {
     let facts = facts(caller);
     let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
-    let location = facts.cgroups.locate(path, "box", facts.euid)?;
+    let location = facts.cgroups.locate(path, "box", facts.is_rootless())?;
     container::compile_container(&ContainerInput {
         spec,
         id: "box",
@@ -91,7 +91,7 @@ pub fn compile_container(spec: &spec::Spec, caller: Caller) -> Result<Plan> {
 /// The plan that runs another process in a container of `spec`.
 pub fn compile_exec(spec: &spec::Spec, process: &spec::Process, caller: Caller) -> Result<Plan> {
     let facts = facts(caller);
-    let location = facts.cgroups.locate(None, "box", facts.euid)?;
+    let location = facts.cgroups.locate(None, "box", facts.is_rootless())?;
     exec::compile_exec(&ExecInput {
         container: About { spec, id: "box", bundle: Path::new("/bundle") },
         init: 4711,

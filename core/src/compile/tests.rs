@@ -75,7 +75,7 @@ fn compile_with(config: &Value, facts: &HostFacts, rootfs: Rootfs) -> Result<Pla
     let spec = spec::parse(config.to_string().as_bytes())?;
     spec::validate(&spec)?;
     let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
-    let location: Location = facts.cgroups.locate(path, "box", facts.euid)?;
+    let location: Location = facts.cgroups.locate(path, "box", facts.is_rootless())?;
     compile_container(&ContainerInput {
         spec: &spec,
         id: "box",
@@ -210,7 +210,7 @@ fn plans_of_another_process_in_the_container() {
     let process = br#"{ "args": ["ls"], "user": { "uid": 0, "gid": 0 }, "terminal": true }"#;
     let process = spec::parse_process_over(process, spec.process().as_ref().unwrap()).unwrap();
     let facts = root_facts();
-    let location = facts.cgroups.locate(None, "box", 0).unwrap();
+    let location = facts.cgroups.locate(None, "box", false).unwrap();
     let plan = compile_exec(&ExecInput {
         container: About { id: "box", bundle: Path::new("/bundle"), spec: &spec },
         init: 4711,

@@ -40,7 +40,7 @@ pub(super) fn locate(
     let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
     match &runtime.0.systemd {
         Some(systemd) => systemd.locate(&facts.cgroups, path, id, deadline),
-        None => facts.cgroups.locate(path, id, facts.euid),
+        None => facts.cgroups.locate(path, id, facts.is_rootless()),
     }
 }
 

@@ -10,6 +10,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use locule::{
+    Category, CheckpointOptions, CreateOptions, Parentage, RestoreOptions, Rootfs, Source, Status,
+};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use scene::Scene;
 use serde_json::{Value, json};
@@ -155,6 +158,74 @@ fn what_criu_does_about_cgroups_does_not_stay_with_the_host() {
     }
     let said = scene.fails(&["checkpoint", "--manage-cgroups-mode", "other", "one"], 1);
     assert!(said.contains("invalid manage-cgroups-mode"), "{said}");
+}
+
+#[test]
+fn a_host_that_does_it_itself_is_left_as_it_was() {
+    let Some(scene) = scene("host") else { return };
+    let runtime = locule::Runtime::new(locule::RuntimeOptions {
+        state_dir: Some(scene.directory.join("state")),
+        ..Default::default()
+    });
+    let runtime = runtime.expect("a runtime");
+    let mut options = CreateOptions::new(Source::bundle(scene.bundle()));
+    options.id = Some("one");
+    options.parentage = Parentage::Orphan;
+    let container = runtime.create(options).expect("create");
+    container.start(None).expect("start");
+    let counted = goes_on(&scene, 1);
+    let before = Looks::now();
+    container.checkpoint(&CheckpointOptions::new(scene.bundle().join("images"))).expect("dump");
+    assert_eq!(container.state().expect("a state").status, Status::Stopped);
+    container.delete(false).expect("delete");
+    let options =
+        RestoreOptions::new("one", Source::bundle(scene.bundle()), scene.bundle().join("images"));
+    let restored = runtime.restore(options).expect("restore");
+    goes_on(&scene, counted);
+    let status = fs::read_to_string(format!("/proc/{}/status", restored.init().pid()));
+    let parent = format!("PPid:\t{}\n", std::process::id());
+    assert!(!status.expect("its status").contains(&parent), "it is no child of the host");
+    restored.delete(true).expect("delete");
+    drop((container, restored));
+    assert_eq!(Looks::now(), before);
+}
+
+/// What a host has that must not change, as far as other tests in the same process let it be seen.
+#[derive(Debug, PartialEq)]
+struct Looks {
+    mounts: String,
+    directory: std::path::PathBuf,
+    children: String,
+}
+
+impl Looks {
+    fn now() -> Looks {
+        let thread = fs::read_link("/proc/thread-self").expect("a thread");
+        Looks {
+            mounts: mounts(),
+            directory: std::env::current_dir().expect("a directory"),
+            children: fs::read_to_string(Path::new("/proc").join(thread).join("children"))
+                .expect("children"),
+        }
+    }
+}
+
+#[test]
+fn changes_in_an_overlay_are_not_given_up() {
+    let Some(scene) = scene("overlay") else { return };
+    let runtime = locule::Runtime::new(locule::RuntimeOptions {
+        state_dir: Some(scene.directory.join("state")),
+        ..Default::default()
+    });
+    let mut options = CreateOptions::new(Source::bundle(scene.bundle()));
+    options.rootfs = Rootfs::Overlay;
+    let container = runtime.expect("a runtime").create(options).expect("create");
+    container.start(None).expect("start");
+    let refused = container.checkpoint(&CheckpointOptions::new(scene.bundle().join("images")));
+    let refused = refused.expect_err("refused");
+    assert_eq!(refused.category(), Category::Unsupported, "{refused}");
+    assert_eq!(container.state().expect("a state").status, Status::Running);
+    container.delete(true).expect("delete");
 }
 
 #[test]
@@ -453,8 +524,9 @@ fn only_what_runs_can_be_checkpointed() {
 #[test]
 fn a_container_in_a_unit_of_systemd_is_restored_in_one() {
     let Some(scene) = scene("unit") else { return };
-    if !Path::new("/run/systemd/system").exists() {
-        println!("skipped: systemd");
+    let there = ["/run/systemd/system", "/sys/fs/cgroup/cgroup.controllers"];
+    if !there.iter().all(|path| Path::new(path).exists()) {
+        println!("skipped: systemd and cgroup v2 alone");
         return;
     }
     scene.change(|config| config["linux"]["cgroupsPath"] = json!("system.slice:locule:restored"));

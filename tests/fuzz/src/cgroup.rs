@@ -16,8 +16,8 @@ pub fn run(bytes: &[u8]) {
     for hierarchy in found.all() {
         assert!(!hierarchy.own.is_absolute(), "{hierarchy:?} leaves its mount");
     }
-    for (path, euid) in [(None, 0), (None, 1000), (Some(own), 0)] {
-        let Ok(location) = found.locate(path.map(str::as_ref), "box", euid) else { continue };
+    for (path, rootless) in [(None, false), (None, true), (Some(own), false)] {
+        let Ok(location) = found.locate(path.map(str::as_ref), "box", rootless) else { continue };
         location.views();
         for place in location.places() {
             assert!(!place.path.as_os_str().is_empty(), "the root itself");

@@ -16,8 +16,16 @@ pub const CASES: &[Case] = cases![
     a_signal_for_all_is_refused_where_nobody_knows_them,
 ];
 
-pub const HELPERS: &[Case] =
-    cases![user, subordinate, delegated, overlaying, forbidden, nested, cgroupless];
+pub const HELPERS: &[Case] = cases![
+    user,
+    subordinate,
+    delegated,
+    delegated_to_root,
+    overlaying,
+    forbidden,
+    nested,
+    cgroupless
+];
 
 /// Somebody whom this machine does not know.
 const USER: u32 = 54321;
@@ -52,6 +60,9 @@ fn user(t: &Test) {
     assert_eq!(t.run(&spec).success(), "0\n 0 54321 1");
     let container = t.start("a", &user_spec(t, "sleep 1000"));
     assert_eq!(exec_shell(&*container, "id -u"), "0");
+    // Another handle knows only from the state directory which cgroups could be made.
+    let opened = t.engine().open(&t.id("a")).expect("open");
+    assert_eq!(exec_shell(&*opened, "id -u"), "0");
     container.delete(true).expect("delete");
     let mut spec = user_spec(t, "true");
     let mount = json!({ "destination": "/mnt", "source": t.dir, "options": ["bind", "idmap"] });
@@ -151,6 +162,14 @@ fn delegated(t: &Test) {
     }
 }
 
+/// Root of a user namespace has no more than the user outside.
+fn delegated_to_root(t: &Test) {
+    let container = t.sleeper("a");
+    container.pause().expect("pause");
+    container.resume().expect("resume");
+    container.delete(true).expect("delete");
+}
+
 fn an_ordinary_user_with_a_delegated_cgroup_can_use_it(t: &Test) {
     t.need_root();
     own_mounts();
@@ -184,6 +203,7 @@ fn an_ordinary_user_with_a_delegated_cgroup_can_use_it(t: &Test) {
     }
     std::fs::write(format!("{directory}/cgroup.procs"), "0").expect("enter the cgroup");
     as_user(t, "delegated", &[]);
+    as_user(t, "delegated_to_root", &["unshare", "-Ur"]);
     drop(delegated);
 }
 
