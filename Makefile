@@ -15,6 +15,7 @@ RUST    := target/release/liblocule_ffi.a
 SYMBOLS := ffi/symbols.txt
 LIBS    := $(OUT)/lib/$(SONAME) $(OUT)/lib/liblocule.so $(OUT)/lib/liblocule.a
 KEEPER  := $(OUT)/libexec/locule-keeper
+BINARY  := target/release/locule
 
 .PHONY: help build lib stage demo test test-rust test-python test-go test-fuzz fuzz test-refusals test-invariants test-differential test-soak test-runc test-engines test-vm soak bench deps header test-abi install uninstall fmt lint clean FORCE
 .DELETE_ON_ERROR:
@@ -32,7 +33,7 @@ help:
 	@echo "make test-abi   check the C ABI"
 	@echo "make fuzz       feed TARGET (or all) for TIME=300 seconds; SEED=N repeats a run"
 	@echo "make test-refusals   check every error; ONLY=\"WORD...\" chooses, SHOW=1 prints them"
-	@echo "make test-runc  run runc's own suite with COMMAND=/a/program; ROOTLESS=1"
+	@echo "make test-runc  run runc's own suite with our command; COMMAND=/a/program, ROOTLESS=1"
 	@echo "make test-engines    run containerd, Docker and podman with the command; ENGINES=\"NAME...\""
 	@echo "                chooses among them, ONLY=\"WORD...\" among the cases, RUNTIME=runc compares"
 	@echo "make test-vm    run the cgroup, keeper and lifecycle suites in virtual machines"
@@ -40,6 +41,9 @@ help:
 
 build: lib
 	$(CARGO) build --release --workspace
+
+$(BINARY): FORCE
+	$(CARGO) build --release -p locule-cli
 
 lib: $(LIBS) $(KEEPER)
 
@@ -87,6 +91,11 @@ $(KEEPER): $(RUST)
 
 # --- Installing ----------------------------------------------------------------------------
 
+BINDIR     = $(DESTDIR)$(PREFIX)/bin
+MANDIR     = $(DESTDIR)$(PREFIX)/share/man/man1
+BASHDIR    = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+ZSHDIR     = $(DESTDIR)$(PREFIX)/share/zsh/site-functions
+FISHDIR    = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 INCLUDEDIR = $(DESTDIR)$(PREFIX)/include
 LIBEXECDIR = $(DESTDIR)$(PREFIX)/libexec/locule
 DOCDIR     = $(DESTDIR)$(PREFIX)/share/doc/locule
@@ -97,7 +106,13 @@ relative   = $(shell realpath -m --relative-to=$(1) $(2))
 configure  = sed -e 's|@VERSION@|$(VERSION)|' -e 's|@PREFIX@|$(call relative,$(2),$(DESTDIR)$(PREFIX))|' \
              -e 's|@LIBDIR@|$(call relative,$(2),$(DESTDIR)$(LIBDIR))|' bindings/c/$(1).in >$(2)/$(1)
 
-install: lib
+install: lib $(BINARY)
+	install -d $(BINDIR) $(MANDIR) $(BASHDIR) $(ZSHDIR) $(FISHDIR)
+	install -m 755 -s $(BINARY) $(BINDIR)
+	$(BINARY) man $(MANDIR)
+	$(BINARY) completion bash >$(BASHDIR)/locule
+	$(BINARY) completion zsh >$(ZSHDIR)/_locule
+	$(BINARY) completion fish >$(FISHDIR)/locule.fish
 	install -d $(INCLUDEDIR) $(LIBEXECDIR) $(DOCDIR) $(PCDIR) $(CMAKEDIR)
 	install -m 644 include/locule.h $(INCLUDEDIR)
 	install -m 755 -s $(OUT)/lib/$(SONAME) $(DESTDIR)$(LIBDIR)
@@ -111,6 +126,8 @@ install: lib
 	install -m 644 docs/*.md LICENSE $(DOCDIR)
 
 uninstall:
+	rm -f $(BINDIR)/locule $(MANDIR)/locule.1 $(MANDIR)/locule-*.1 $(BASHDIR)/locule \
+	    $(ZSHDIR)/_locule $(FISHDIR)/locule.fish
 	rm -f $(INCLUDEDIR)/locule.h $(PCDIR)/locule.pc $(DESTDIR)$(LIBDIR)/$(SONAME) \
 	    $(DESTDIR)$(LIBDIR)/liblocule.so $(DESTDIR)$(LIBDIR)/liblocule.a
 	rm -rf $(LIBEXECDIR) $(DOCDIR) $(CMAKEDIR)
@@ -170,10 +187,10 @@ test-fuzz: TIME = 15
 test-fuzz: export SEED ?= 1
 test-fuzz: fuzz
 
-# runc's own suite, with COMMAND: see tests/README.md. ROOTLESS=1 as an ordinary user.
-COMMAND ?= runc
+# runc's own suite with our command, or with COMMAND=/a/program: see tests/README.md. ROOTLESS=1 as an ordinary user.
+COMMAND ?= $(abspath $(BINARY))
 test-runc: PACKAGES += bats gawk jq iproute2 debootstrap
-test-runc: deps
+test-runc: deps $(BINARY)
 	tests/runc-integration/run.sh $(if $(ROOTLESS),--rootless) $(COMMAND)
 
 # Whether a host is left as it was: in C, Python and Go.

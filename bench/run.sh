@@ -21,15 +21,13 @@ if [ "${1-}" != --inside ]; then
     done
     [ "$(id -u)" = 0 ] || { echo "skipped: the benchmark needs root" >&2; exit 1; }
     mkdir -p "$work"
-    (cd "$here/.." && cargo build -q --release -p locule-bench)
+    (cd "$here/.." && cargo build -q --release -p locule-bench -p locule-cli)
     # Static, so that no dynamic linker is measured; the container's program has no libc at all.
     ${CC:-cc} -O2 -Wall -Wextra -static -o "$work/floor" "$here/floor/floor.c"
     ${CC:-cc} -O2 -Wall -Wextra -static -nostdlib -ffreestanding -fno-stack-protector \
         -o "$work/true" "$here/bundle/true.c"
     cp "$build/release/locule-bench" "$work/locule-bench"
-    # The newest command, if hosts/cli has been built.
-    rm -f "$work/locule"
-    [ ! -x "$build/release/locule" ] || cp "$build/release/locule" "$work/locule"
+    cp "$build/release/locule" "$work/locule"
     exec unshare --mount --propagation private "$0" --inside "$@"
 fi
 shift

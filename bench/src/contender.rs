@@ -19,19 +19,19 @@ pub struct Contender {
 }
 
 enum Means {
-    Program { argv: Vec<String> },
+    Programs { steps: Vec<Vec<String>> },
     Server { server: Rc<RefCell<Server>>, command: &'static str },
 }
 
 impl Contender {
     /// A program that is executed for each operation.
-    pub fn program<S: Into<String>>(
-        name: &'static str,
-        batch: usize,
-        argv: impl IntoIterator<Item = S>,
-    ) -> Contender {
-        let argv = argv.into_iter().map(Into::into).collect();
-        Contender { name, batch, means: Means::Program { argv } }
+    pub fn program(name: &'static str, batch: usize, argv: Vec<String>) -> Contender {
+        Contender::programs(name, batch, vec![argv])
+    }
+
+    /// Programs that are executed one after the other for each operation.
+    pub fn programs(name: &'static str, batch: usize, steps: Vec<Vec<String>>) -> Contender {
+        Contender { name, batch, means: Means::Programs { steps } }
     }
 
     /// A process that does the operation when it is told `command`.
@@ -48,9 +48,9 @@ impl Contender {
     pub fn run(&mut self) -> Result<Vec<f64>> {
         let count = self.batch + 1;
         let mut times = match &self.means {
-            Means::Program { argv } => {
-                (0..count).map(|_| run_program(argv)).collect::<Result<_>>()?
-            }
+            Means::Programs { steps } => (0..count)
+                .map(|_| steps.iter().map(|argv| run_program(argv)).sum())
+                .collect::<Result<_>>()?,
             Means::Server { server, command } => {
                 server.borrow_mut().ask(&format!("{command} {count}"))?
             }

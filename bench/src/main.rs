@@ -111,6 +111,8 @@ struct Command {
     run_filtered: Vec<String>,
     /// With all that Docker asks for.
     run_docker: Vec<String>,
+    /// The three commands that engines call instead of `run`.
+    steps: Vec<Vec<String>>,
     held: String,
 }
 
@@ -130,12 +132,18 @@ impl Command {
             run: Vec::new(),
             run_filtered: Vec::new(),
             run_docker: Vec::new(),
+            steps: Vec::new(),
             root,
             held,
         };
         command.run = command.argv(&["run", "--bundle", &bundle, name]);
         command.run_filtered = command.argv(&["run", "--bundle", &filter, &filtered]);
         command.run_docker = command.argv(&["run", "--bundle", &like_docker, &docker]);
+        command.steps = vec![
+            command.argv(&["create", "--bundle", &bundle, name]),
+            command.argv(&["start", name]),
+            command.argv(&["delete", "--force", name]),
+        ];
         command.call(&["run", "--detach", "--bundle", &stays, &command.held])?;
         Ok(command)
     }
@@ -175,10 +183,7 @@ fn run(arguments: &[String]) -> Result<()> {
     let runc = Command::new(&place, "runc", "runc")?;
     let crun = Command::new(&place, "crun", "crun")?;
     let command = std::env::current_exe()?.with_file_name("locule");
-    let command = match command.exists() {
-        true => Some(Command::new(&place, &text(&command)?, "locule-command")?),
-        false => None,
-    };
+    let command = Command::new(&place, &text(&command)?, "locule-command")?;
     let small = place.start_host("small-host", 10)?;
     let large = place.start_host("large-host", 2048)?;
     small.borrow_mut().ask("hold 1")?;
@@ -192,6 +197,10 @@ fn run(arguments: &[String]) -> Result<()> {
     const LOCULE: &str = "Locule in process, host of 10 MiB";
     const LARGE: &str = "Locule in process, host of 2 GiB";
     const COMMAND: &str = "locule run";
+    const STEPS: &str = "locule create, start, delete";
+    const CRUN_STEPS: &str = "crun create, start, delete";
+    const RUNC_STEPS: &str = "runc create, start, delete";
+    const COMMAND_EXEC: &str = "locule exec";
     const FILTERED: &str = "Locule in process, seccomp profile";
     const CRUN_FILTERED: &str = "crun run, seccomp profile";
     const RUNC_FILTERED: &str = "runc run, seccomp profile";
@@ -204,6 +213,7 @@ fn run(arguments: &[String]) -> Result<()> {
         Contender::server(GATE, 10, &gate, ""),
         Contender::server(LOCULE, 10, &small, "start"),
         Contender::server(LARGE, 10, &large, "start"),
+        Contender::program(COMMAND, 4, command.run.clone()),
         Contender::program("crun run", 4, crun.run.clone()),
         Contender::program("runc run", 2, runc.run.clone()),
         Contender::server(FILTERED, 10, &small, "start-filtered"),
@@ -213,12 +223,13 @@ fn run(arguments: &[String]) -> Result<()> {
         Contender::program(CRUN_DOCKER, 4, crun.run_docker.clone()),
         Contender::program(RUNC_DOCKER, 2, runc.run_docker.clone()),
         Contender::server(EXEC, 10, &small, "exec"),
+        Contender::programs(STEPS, 4, command.steps.clone()),
+        Contender::programs(CRUN_STEPS, 4, crun.steps.clone()),
+        Contender::programs(RUNC_STEPS, 2, runc.steps.clone()),
+        Contender::program(COMMAND_EXEC, 4, command.exec()),
         Contender::program("crun exec", 4, crun.exec()),
         Contender::program("runc exec", 2, runc.exec()),
     ];
-    if let Some(command) = &command {
-        contenders.insert(4, Contender::program(COMMAND, 4, command.run.clone()));
-    }
     let samples = interleave(&mut contenders, if quick { 12 } else { 120 })?;
     let of = |name: &str| -> &Samples {
         let place = contenders.iter().position(|contender| contender.name == name);
@@ -245,10 +256,9 @@ fn run(arguments: &[String]) -> Result<()> {
         Bar::ratio(start, of(LOCULE), of("crun run"), 0.35, " x crun"),
         Bar::ratio(start, of(LOCULE), of("runc run"), 0.12, " x runc"),
         Bar::ratio("the same, 2 GiB resident", of(LARGE), of(LOCULE), 1.1, " x 10 MiB"),
-        match &command {
-            Some(_) => Bar::ratio("locule run", of(COMMAND), of("crun run"), 0.8, " x crun"),
-            None => Bar::missing("locule run", "<= 0.8 x crun", "the command is not built"),
-        },
+        Bar::ratio(COMMAND, of(COMMAND), of("crun run"), 0.8, " x crun"),
+        Bar::ratio(STEPS, of(STEPS), of(CRUN_STEPS), 0.8, " x crun"),
+        Bar::ratio(COMMAND_EXEC, of(COMMAND_EXEC), of("crun exec"), 0.8, " x crun"),
         Bar::ratio("exec through the handle", of(EXEC), of("crun exec"), 0.5, " x crun"),
         Bar::at_most("idle keeper, proportional set size", keeper_alone, 64.0, " kB"),
         Bar::at_most("work in the host that a known seccomp profile adds", added, 50.0, " us"),

@@ -9,7 +9,7 @@ pub struct Bar {
     what: &'static str,
     measured: String,
     bar: String,
-    met: Option<bool>,
+    met: bool,
 }
 
 impl Bar {
@@ -19,7 +19,7 @@ impl Bar {
             what,
             measured: format!("{value:.2}{unit}"),
             bar: format!("<= {limit}{unit}"),
-            met: Some(value <= limit),
+            met: value <= limit,
         }
     }
 
@@ -29,11 +29,6 @@ impl Bar {
         let [low, middle, high] = of.paired(to);
         let _ = write!(bar.measured, " (paired {middle:.2}, {low:.2} to {high:.2})");
         bar
-    }
-
-    /// What could not be measured, and why.
-    pub fn missing(what: &'static str, bar: &str, why: &str) -> Bar {
-        Bar { what, measured: why.to_owned(), bar: bar.to_owned(), met: None }
     }
 }
 
@@ -50,11 +45,7 @@ impl Report {
     /// The bars.
     pub fn bars(&mut self, bars: &[Bar]) {
         let rows = bars.iter().map(|bar| {
-            let met = match bar.met {
-                Some(true) => "met",
-                Some(false) => "**missed**",
-                None => "-",
-            };
+            let met = if bar.met { "met" } else { "**missed**" };
             [bar.what.to_owned(), bar.measured.clone(), bar.bar.clone(), met.to_owned()]
         });
         self.table(["what", "measured", "bar", ""], rows);

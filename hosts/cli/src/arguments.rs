@@ -39,7 +39,9 @@ pub fn command(program: &str) -> Command {
         restore(),
         features(),
         explain(),
+        doctor(),
         completion(),
+        man(),
     ];
     let verbs = verbs.map(|verb| {
         let name = format!("{program} {}", verb.get_name());
@@ -56,7 +58,7 @@ pub fn command(program: &str) -> Command {
         .args_override_self(true)
         .args([
             value("root", "DIR", "where the containers' states are kept"),
-            value("log", "FILE", "write errors and warnings to this file, too"),
+            value("log", "FILE", "write errors to this file, too; or journald:NAME, syslog:NAME"),
             value("log-format", "FORMAT", "text or json").default_value("text"),
             switch("debug", "log what is done"),
             switch("systemd-cgroup", "let systemd make the cgroups, as its scopes"),
@@ -332,9 +334,24 @@ fn explain() -> Command {
         .arg(value("format", "FORMAT", "text or json").short('f').default_value("text"))
 }
 
+fn doctor() -> Command {
+    verb("doctor", "tell what this machine can do for containers, and how to get what is missing")
+        .arg(value("format", "FORMAT", "text or json").short('f').default_value("text"))
+}
+
 fn completion() -> Command {
     verb("completion", "print a completion script for a shell")
         .arg(Arg::new("shell").value_name("SHELL").required(true).help("bash, zsh, fish or elvish"))
+}
+
+fn man() -> Command {
+    verb("man", "write the manual's pages").arg(
+        Arg::new("directory")
+            .value_name("DIR")
+            .required(true)
+            .help("where to write them")
+            .value_parser(clap::value_parser!(PathBuf)),
+    )
 }
 
 /// Options before the verb.

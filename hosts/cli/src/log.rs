@@ -3,6 +3,8 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::sync::{Mutex, OnceLock};
 use std::time::SystemTime;
 
@@ -14,24 +16,55 @@ use crate::arguments::Global;
 use crate::failure::Failure;
 
 struct Log {
-    file: Option<Mutex<File>>,
+    sink: Option<Sink>,
     json: bool,
+}
+
+/// Where `--log` wants it.
+enum Sink {
+    File(Mutex<File>),
+    /// A service of the machine's, and what this program is called there.
+    Service(UnixDatagram, Service, String),
+}
+
+#[derive(Clone, Copy)]
+enum Service {
+    Journald,
+    Syslog,
+}
+
+impl Sink {
+    /// A file, which may have `file:` before its path, or `journald:NAME` or `syslog:NAME`.
+    fn open(given: &Path) -> Result<Sink, Failure> {
+        let text = given.to_string_lossy();
+        let services = [
+            ("journald:", Service::Journald, "/run/systemd/journal/socket"),
+            ("syslog:", Service::Syslog, "/dev/log"),
+        ];
+        for (prefix, service, path) in services {
+            let Some(name) = text.strip_prefix(prefix) else { continue };
+            let failed = |error| Failure::of(format!("--log {text}: {path}: {error}"));
+            let socket = UnixDatagram::unbound().map_err(failed)?;
+            socket.connect(path).map_err(failed)?;
+            let name = if name.is_empty() { "locule" } else { name };
+            return Ok(Sink::Service(socket, service, name.to_owned()));
+        }
+        let path = text.strip_prefix("file:").map_or(given, Path::new);
+        let file = File::options().append(true).create(true).open(path);
+        let file =
+            file.map_err(|error| Failure::of(format!("open {}: {error}", path.display())))?;
+        Ok(Sink::File(Mutex::new(file)))
+    }
 }
 
 static LOG: OnceLock<Log> = OnceLock::new();
 
 /// From now on errors go where these options want them, and warnings to whoever looks on.
 pub fn open(global: &Global, verb: &str) -> Result<(), Failure> {
-    let file = match &global.log {
-        Some(path) => {
-            let file = File::options().append(true).create(true).open(path);
-            Some(file.map_err(|error| Failure::of(format!("open {}: {error}", path.display())))?)
-        }
-        None => None,
-    };
+    let sink = global.log.as_deref().map(Sink::open).transpose()?;
     // Callers take what they find in the file for an error, and what some verbs print for a document.
-    let told = matches!(verb, "create" | "run" | "exec" | "update") && file.is_none();
-    let _ = LOG.set(Log { file: file.map(Mutex::new), json: global.json });
+    let told = matches!(verb, "create" | "run" | "exec" | "update") && sink.is_none();
+    let _ = LOG.set(Log { sink, json: global.json });
     let level = match (global.debug, told) {
         (true, _) => Level::DEBUG,
         (false, true) => Level::WARN,
@@ -56,7 +89,7 @@ pub fn set_up(next: &str) {
 /// An error: to the log, and as plain text to standard error if that is not the log.
 pub fn error(message: &str) {
     write("error", message);
-    if LOG.get().is_some_and(|log| log.file.is_some()) {
+    if LOG.get().is_some_and(|log| log.sink.is_some()) {
         eprintln!("{message}");
     }
 }
@@ -69,13 +102,41 @@ fn write(level: &str, message: &str) {
         false => format!("time=\"{time}\" level={level} msg={}", quoted(message)),
     };
     let line = format!("{line}\n");
-    match log.and_then(|log| log.file.as_ref()) {
+    match log.and_then(|log| log.sink.as_ref()) {
         // In one piece, so that lines of several programs do not mix.
-        Some(file) => {
+        Some(Sink::File(file)) => {
             let _ = file.lock().unwrap_or_else(|e| e.into_inner()).write_all(line.as_bytes());
+        }
+        Some(Sink::Service(socket, service, name)) => {
+            let _ = socket.send(&datagram(*service, name, level, message));
         }
         None => {
             let _ = std::io::stderr().write_all(line.as_bytes());
+        }
+    }
+}
+
+/// A message as systemd's native protocol or RFC 3164 has it.
+fn datagram(service: Service, name: &str, level: &str, message: &str) -> Vec<u8> {
+    let severity = match level {
+        "error" => 3,
+        "warning" => 4,
+        "info" => 6,
+        _ => 7,
+    };
+    match service {
+        Service::Syslog => {
+            let facility_of_daemons = 3 << 3;
+            format!("<{}>{name}: {message}", facility_of_daemons | severity).into_bytes()
+        }
+        Service::Journald => {
+            let mut text =
+                format!("PRIORITY={severity}\nSYSLOG_IDENTIFIER={name}\nMESSAGE\n").into_bytes();
+            // With its length, as it may have several lines.
+            text.extend((message.len() as u64).to_le_bytes());
+            text.extend(message.as_bytes());
+            text.push(b'\n');
+            text
         }
     }
 }
@@ -132,5 +193,26 @@ impl Visit for Text {
             "message" => write!(self.0, " {value:?}"),
             name => write!(self.0, " {name}={value:?}"),
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_are_told_in_their_own_protocols() {
+        let text = datagram(Service::Syslog, "box", "error", "no luck");
+        assert_eq!(text, b"<27>box: no luck");
+        let text = datagram(Service::Journald, "box", "warning", "a\nb");
+        assert_eq!(text, b"PRIORITY=4\nSYSLOG_IDENTIFIER=box\nMESSAGE\n\x03\0\0\0\0\0\0\0a\nb\n");
+    }
+
+    #[test]
+    fn a_file_may_be_named_as_one() {
+        let path = std::env::temp_dir().join(format!("locule-log-{}", std::process::id()));
+        let named = format!("file:{}", path.display());
+        assert!(matches!(Sink::open(Path::new(&named)), Ok(Sink::File(_))));
+        assert!(std::fs::remove_file(&path).is_ok());
     }
 }

@@ -25,7 +25,6 @@ impl Style {
         self.with("1", text)
     }
 
-    #[allow(dead_code)]
     pub fn good(self, text: &str) -> String {
         self.with("32", text)
     }
@@ -34,7 +33,6 @@ impl Style {
         self.with("33", text)
     }
 
-    #[allow(dead_code)]
     pub fn bad(self, text: &str) -> String {
         self.with("31", text)
     }

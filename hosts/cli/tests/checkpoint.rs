@@ -5,11 +5,14 @@ mod scene;
 use std::fs;
 use std::io::{IoSliceMut, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use locule::{
+    Category, CheckpointOptions, CreateOptions, Parentage, RestoreOptions, Rootfs, Source, Status,
+};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use scene::Scene;
 use serde_json::{Value, json};
@@ -158,6 +161,74 @@ fn what_criu_does_about_cgroups_does_not_stay_with_the_host() {
 }
 
 #[test]
+fn a_host_that_does_it_itself_is_left_as_it_was() {
+    let Some(scene) = scene("host") else { return };
+    let runtime = locule::Runtime::new(locule::RuntimeOptions {
+        state_dir: Some(scene.directory.join("state")),
+        ..Default::default()
+    });
+    let runtime = runtime.expect("a runtime");
+    let mut options = CreateOptions::new(Source::bundle(scene.bundle()));
+    options.id = Some("one");
+    options.parentage = Parentage::Orphan;
+    let container = runtime.create(options).expect("create");
+    container.start(None).expect("start");
+    let counted = goes_on(&scene, 1);
+    let before = Looks::now();
+    container.checkpoint(&CheckpointOptions::new(scene.bundle().join("images"))).expect("dump");
+    assert_eq!(container.state().expect("a state").status, Status::Stopped);
+    container.delete(false).expect("delete");
+    let options =
+        RestoreOptions::new("one", Source::bundle(scene.bundle()), scene.bundle().join("images"));
+    let restored = runtime.restore(options).expect("restore");
+    goes_on(&scene, counted);
+    let status = fs::read_to_string(format!("/proc/{}/status", restored.init().pid()));
+    let parent = format!("PPid:\t{}\n", std::process::id());
+    assert!(!status.expect("its status").contains(&parent), "it is no child of the host");
+    restored.delete(true).expect("delete");
+    drop((container, restored));
+    assert_eq!(Looks::now(), before);
+}
+
+/// What a host has that must not change, as far as other tests in the same process let it be seen.
+#[derive(Debug, PartialEq)]
+struct Looks {
+    mounts: String,
+    directory: std::path::PathBuf,
+    children: String,
+}
+
+impl Looks {
+    fn now() -> Looks {
+        let thread = fs::read_link("/proc/thread-self").expect("a thread");
+        Looks {
+            mounts: mounts(),
+            directory: std::env::current_dir().expect("a directory"),
+            children: fs::read_to_string(Path::new("/proc").join(thread).join("children"))
+                .expect("children"),
+        }
+    }
+}
+
+#[test]
+fn changes_in_an_overlay_are_not_given_up() {
+    let Some(scene) = scene("overlay") else { return };
+    let runtime = locule::Runtime::new(locule::RuntimeOptions {
+        state_dir: Some(scene.directory.join("state")),
+        ..Default::default()
+    });
+    let mut options = CreateOptions::new(Source::bundle(scene.bundle()));
+    options.rootfs = Rootfs::Overlay;
+    let container = runtime.expect("a runtime").create(options).expect("create");
+    container.start(None).expect("start");
+    let refused = container.checkpoint(&CheckpointOptions::new(scene.bundle().join("images")));
+    let refused = refused.expect_err("refused");
+    assert_eq!(refused.category(), Category::Unsupported, "{refused}");
+    assert_eq!(container.state().expect("a state").status, Status::Running);
+    container.delete(true).expect("delete");
+}
+
+#[test]
 fn a_container_can_run_on_and_be_restored_beside_itself() {
     let Some(scene) = scene("runs-on") else { return };
     quiet(&scene, &["run", "--detach", "one"]);
@@ -295,6 +366,44 @@ fn pipes_are_replaced_by_those_of_the_caller() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "heard it\n");
     assert_eq!(output.status.code(), Some(5));
     assert_eq!(scene.fine(&["list", "-q"]), "");
+}
+
+#[test]
+fn memory_can_come_when_it_is_needed() {
+    let Some(scene) = scene("lazy") else { return };
+    let version = Command::new("criu").arg("--version").output().expect("criu").stdout;
+    if !criu(&["check", "--feature", "uffd-noncoop"]) || !version.starts_with(b"Version: 3.") {
+        println!("skipped: lazy pages, with a CRIU whose dump lives until they are sent (3.x)");
+        return;
+    }
+    quiet(&scene, &["run", "--detach", "one"]);
+    let counted = goes_on(&scene, 1);
+    let (mut ready, status) = UnixStream::pair().expect("a pair");
+    // SAFETY: integers; only this program's child is to have it.
+    unsafe { libc::fcntl(status.as_raw_fd(), libc::F_SETFD, 0) };
+    let status_fd = status.as_raw_fd().to_string();
+    let port = 20000 + std::process::id() % 20000;
+    let server = format!("127.0.0.1:{port}");
+    let lazy = ["checkpoint", "--lazy-pages", "--page-server", &server, "--status-fd", &status_fd];
+    let mut dump = scene.command(&[&lazy[..], &["--image-path", "images", "one"]].concat());
+    let mut dump = dump.spawn().expect("run it");
+    drop(status);
+    let mut byte = [1];
+    ready.read_exact(&mut byte).expect("that the pages can be asked for");
+    assert_eq!(byte, [0]);
+    let mut pages = Command::new("criu");
+    pages.args(["lazy-pages", "--page-server", "--address", "127.0.0.1", "--port"]);
+    pages.args([&port.to_string(), "-D", "images"]).current_dir(scene.bundle());
+    let mut pages = pages.spawn().expect("run criu");
+    patiently(|| scene.bundle().join("images/lazy-pages.socket").exists().then_some(()));
+    // The old one is there until its last page is.
+    scene.change(|config| config["linux"]["cgroupsPath"] = json!(scene.cgroup() + "-two"));
+    let images = ["--image-path", "images", "--manage-cgroups-mode", "ignore"];
+    quiet(&scene, &[&["restore", "-d", "--lazy-pages"], &images[..], &["two"]].concat());
+    assert!(dump.wait().expect("wait").success());
+    assert!(pages.wait().expect("wait").success());
+    goes_on(&scene, counted);
+    assert_eq!(scene.fine(&["list", "-q"]), "two\n");
 }
 
 #[test]
@@ -453,8 +562,9 @@ fn only_what_runs_can_be_checkpointed() {
 #[test]
 fn a_container_in_a_unit_of_systemd_is_restored_in_one() {
     let Some(scene) = scene("unit") else { return };
-    if !Path::new("/run/systemd/system").exists() {
-        println!("skipped: systemd");
+    let there = ["/run/systemd/system", "/sys/fs/cgroup/cgroup.controllers"];
+    if !there.iter().all(|path| Path::new(path).exists()) {
+        println!("skipped: systemd and cgroup v2 alone");
         return;
     }
     scene.change(|config| config["linux"]["cgroupsPath"] = json!("system.slice:locule:restored"));

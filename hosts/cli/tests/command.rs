@@ -174,6 +174,147 @@ fn usage_errors_are_what_callers_look_for() {
 }
 
 #[test]
+fn a_root_is_enough_to_run_a_program() {
+    let Some(scene) = Scene::new("rootfs") else { return };
+    let root = scene.bundle().join("rootfs");
+    let root = root.to_str().unwrap();
+    let run = ["run", "--rootfs", root, "-e", "A=b", "--user", "7:8", "--hostname", "box", "--"];
+    let run: Vec<_> =
+        run.into_iter().chain(["sh", "-c", "echo $A; id -u; id -g; exit 3"]).collect();
+    let output = scene.locule(&run);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "b\n7\n8\n");
+
+    // The root is forgotten, limits count, and nothing stays.
+    let limit = "cat /sys/fs/cgroup/pids/pids.max 2>/dev/null || cat /sys/fs/cgroup/pids.max";
+    let script = format!("echo x >/tmp/changed; {limit}");
+    let given = ["run", "--rootfs", root, "--overlay", "--pids", "17", "named", "--"];
+    let given: Vec<_> = given.into_iter().chain(["sh", "-c", script.as_str()]).collect();
+    assert_eq!(scene.fine(&given), "17\n");
+    assert!(!scene.bundle().join("rootfs/tmp/changed").exists());
+    assert_eq!(scene.fine(&["list", "-q"]), "");
+
+    for (words, wrong) in [
+        (&["run", "--rootfs", "/nothing/there", "--", "true"][..], "--rootfs /nothing/there"),
+        (&["run", "--rootfs", root], "needs a program"),
+        (&["run", "--rootfs", root, "--memory", "x", "--", "true"], "memory: x"),
+        (&["run", "--rootfs", root, "--cpus", "-1", "--", "true"], "--cpus -1"),
+        (&["run", "--rootfs", root, "--pids", "0", "--", "true"], "--pids 0"),
+        (&["run", "--rootfs", root, "--mount", "/", "--", "true"], "--mount /"),
+        (&["run", "--rootfs", root, "--network", "x", "--", "true"], "--network x"),
+        (&["run", "--rootfs", root, "--user", "me", "--", "true"], "invalid user"),
+        (&["run", "--memory", "1m", "one"], "--rootfs"),
+    ] {
+        let said = scene.fails(words, 1);
+        assert!(said.contains(wrong), "{words:?}: {said}");
+    }
+}
+
+#[test]
+fn an_ordinary_user_can_do_the_same() {
+    let Some(scene) = Scene::new("user") else { return };
+    let own = scene.directory.join("own");
+    fs::create_dir(&own).expect("mkdir");
+    std::os::unix::fs::chown(&own, Some(4321), Some(4321)).expect("chown");
+    let locule = |words: &[&str]| {
+        // What cargo builds may lie where nobody else may look.
+        let program = scene.directory.join("locule");
+        if !program.exists() {
+            // By a program: a file that another thread's child has open cannot be executed.
+            let from = env!("CARGO_BIN_EXE_locule");
+            let copied = std::process::Command::new("cp").arg(from).arg(&program).status();
+            assert!(copied.expect("run cp").success());
+        }
+        let out = fs::File::create(scene.directory.join("out")).expect("a file");
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--reuid", "4321", "--regid", "4321", "--clear-groups"]).arg(program);
+        command.arg("--root").arg(own.join("state")).args(words).current_dir(&own);
+        command.stdin(Stdio::null()).stderr(out.try_clone().expect("dup")).stdout(out);
+        let status = command.status().expect("run it");
+        (status.code(), fs::read_to_string(scene.directory.join("out")).expect("read"))
+    };
+    assert_eq!(locule(&["run", "--rootfs", "/", "--", "id", "-u"]), (Some(0), "0\n".to_owned()));
+    let bundle = own.join("bundle");
+    fs::create_dir(&bundle).expect("mkdir");
+    std::os::unix::fs::chown(&bundle, Some(4321), Some(4321)).expect("chown");
+    let bundle = bundle.to_str().unwrap();
+    assert_eq!(locule(&["spec", "--rootless", "--bundle", bundle]), (Some(0), String::new()));
+    let path = own.join("bundle/config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).expect("read")).expect("JSON");
+    config["process"]["terminal"] = json!(false);
+    config["process"]["args"] = json!(["sleep", "1000"]);
+    config["root"]["path"] = json!(scene.bundle().join("rootfs"));
+    fs::write(&path, config.to_string()).expect("write");
+    // While it is only created, too.
+    for verb in ["create", "start"] {
+        let words = [verb, "--bundle", bundle, "one"];
+        let words = if verb == "start" { &["start", "one"][..] } else { &words };
+        assert_eq!(locule(words), (Some(0), String::new()), "{words:?}");
+        let exec = locule(&["exec", "one", "id", "-u"]);
+        assert_eq!(exec, (Some(0), "0\n".to_owned()), "after {verb}");
+    }
+    assert_eq!(locule(&["delete", "--force", "one"]), (Some(0), String::new()));
+}
+
+#[test]
+fn explain_and_doctor_have_a_page_for_people_and_one_for_programs() {
+    let Some(scene) = Scene::new("pages") else { return };
+    scene.change(|config| {
+        config["process"]["capabilities"]["bounding"] = json!(["CAP_SYS_ADMIN"]);
+    });
+    let page = scene.fine(&["explain"]);
+    for part in ["What the container can reach", "second look", "CAP_SYS_ADMIN: ", "Pivot"] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    let page: Value = serde_json::from_str(&scene.fine(&["explain", "--format", "json"])).unwrap();
+    let concerns = page["concerns"].as_array().expect("concerns");
+    let wanted = json!("/process/capabilities/bounding");
+    assert!(concerns.iter().any(|concern| concern["pointer"] == wanted), "{concerns:?}");
+    assert!(page["plan"]["child"].is_array(), "{}", page["plan"]);
+    assert_eq!(scene.fine(&["list", "-q"]), "", "nothing was made");
+
+    let checks: Value = serde_json::from_str(&scene.fine(&["doctor", "-f", "json"])).unwrap();
+    let ran = checks.as_array().expect("checks").iter().find(|one| one["check"] == "a container");
+    assert_eq!(ran.expect("the last check")["result"], "ok");
+    assert!(scene.fine(&["doctor"]).contains("a container"));
+}
+
+#[test]
+fn a_created_container_ends_by_the_signals_that_end_programs() {
+    let Some(scene) = Scene::new("signals") else { return };
+    for signal in ["HUP", "INT", "QUIT", "TERM"] {
+        scene.fine(&["create", "one"]);
+        scene.fine(&["kill", "one", signal]);
+        while !scene.fine(&["state", "one"]).contains("stopped") {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        scene.fine(&["delete", "one"]);
+    }
+}
+
+#[test]
+fn a_hook_that_fails_is_told_with_what_it_said() {
+    let Some(scene) = Scene::new("hooks") else { return };
+    let script = "echo $HOME $ONE $PWD >&2; exit 3";
+    let hook = json!({ "path": "/bin/sh", "args": ["sh", "-c", script] });
+    scene.change(|config| {
+        config["process"]["env"] = json!(["ONE=two", "PATH=/bin"]);
+        config["hooks"] = json!({ "startContainer": [hook] });
+    });
+    let said = scene.fails(&["run", "one"], 1);
+    assert!(said.contains("error running startContainer hook #0: "), "{said}");
+    assert!(said.contains("exited with status 3: / two /"), "{said}");
+    scene.change(|config| {
+        let hooks = config["hooks"].take();
+        config["hooks"] = json!({ "createContainer": hooks["startContainer"] });
+    });
+    // On the host's files still, in what will be the root.
+    let said = scene.fails(&["run", "one"], 1);
+    let root = scene.bundle().join("rootfs");
+    assert!(said.contains(&format!("status 3: {}", root.display())), "{said}");
+}
+
+#[test]
 fn whatever_a_killed_command_leaves_delete_removes() {
     let Some(scene) = Scene::new("killed") else { return };
     scene.args(&["sleep", "1000"]);

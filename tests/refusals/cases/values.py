@@ -140,7 +140,7 @@ CASES = [
          Refused("spec", "mounts", "ENOTDIR", "/mounts/2", '"/etc/passwd/x"'),
          put={"/mounts/2/destination": "/etc/passwd/x"}),
     Case("a file over a directory is refused",
-         Refused("spec", "mounts", "EISDIR", "/mounts/3", 'bind "/etc"'),
+         Refused("spec", "mounts", "EISDIR", "/mounts/3", 'error mounting "/etc"'),
          put={"/mounts/-": {"destination": "/etc", "source": "/etc/passwd", "options": ["bind"]}}),
 
     # --- linux: namespaces and ids ----------------------------------------------------------------

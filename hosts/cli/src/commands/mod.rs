@@ -3,6 +3,7 @@
 mod checkpoint;
 mod create;
 mod delete;
+mod doctor;
 mod events;
 mod exec;
 mod explain;
@@ -14,6 +15,7 @@ mod spec;
 mod template;
 pub mod update;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::ArgMatches;
@@ -41,6 +43,7 @@ pub fn run(program: &str, verb: &str, global: &Global, own: &ArgMatches) -> Done
         "restore" => restore::restore(global, own),
         "events" => events::events(global, own),
         "spec" => spec::spec(own),
+        "doctor" => doctor::doctor(global, own),
         "explain" => explain::explain(global, own),
         "start" => on(global, own, |container| Ok(container.start(None)?)),
         "pause" => on(global, own, |container| Ok(container.pause()?)),
@@ -51,6 +54,7 @@ pub fn run(program: &str, verb: &str, global: &Global, own: &ArgMatches) -> Done
             Ok(ExitCode::SUCCESS)
         }
         "completion" => completion(program, own),
+        "man" => man(program, own),
         other => unreachable!("the command line has no verb {other}"),
     }
 }
@@ -97,5 +101,23 @@ fn completion(program: &str, own: &ArgMatches) -> Done {
         name.parse().map_err(|_| Failure::of(format!("no completion for the shell {name:?}")))?;
     let mut command = arguments::command(program);
     clap_complete::generate(shell, &mut command, program, &mut std::io::stdout());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes the manual: a page of the program and one of each verb.
+fn man(program: &str, own: &ArgMatches) -> Done {
+    let directory = own.get_one::<PathBuf>("directory").expect("required");
+    let failed = |error| Failure::of(format!("{}: {error}", directory.display()));
+    let mut command = arguments::command(program);
+    command.build();
+    let verbs = command.get_subcommands().filter(|verb| !verb.is_hide_set()).cloned();
+    let pages = verbs.map(|verb| (format!("{program}-{}", verb.get_name()), verb));
+    let pages: Vec<_> = pages.chain([(program.to_owned(), command.clone())]).collect();
+    for (name, page) in pages {
+        let mut text = Vec::new();
+        let page = page.version(env!("CARGO_PKG_VERSION")).display_name(name.clone());
+        clap_mangen::Man::new(page).render(&mut text).map_err(failed)?;
+        std::fs::write(directory.join(format!("{name}.1")), text).map_err(failed)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
