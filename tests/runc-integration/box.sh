@@ -50,6 +50,8 @@ source=$2 file=$3 user=$4 log=$5
 ip link set lo up
 mount --make-rshared / # as systemd has it: some cases are about propagation
 mount -t tmpfs -o mode=755 tmpfs /run
+# One case writes the configuration of CRIU, and leaves it so.
+[ ! -d /etc/criu ] || mount -t tmpfs tmpfs /etc/criu
 mkdir /run/suite
 mount --bind "$source" /run/suite # where an ordinary user can reach it
 : >"$log"
