@@ -257,6 +257,31 @@ fn an_ordinary_user_can_do_the_same() {
 }
 
 #[test]
+fn the_groups_of_the_caller_are_kept_if_an_annotation_says_so() {
+    let Some(scene) = Scene::new("groups") else { return };
+    let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65536 }]);
+    scene.change(|config| {
+        config["process"]["args"] = json!(["id", "-G"]);
+        config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
+        config["linux"]["uidMappings"] = map.clone();
+        config["linux"]["gidMappings"] = map;
+    });
+    let groups = || {
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--groups", "4711", env!("CARGO_BIN_EXE_locule"), "--root"]);
+        command.arg(scene.directory.join("state")).args(["run", "one"]);
+        let output = command.current_dir(scene.bundle()).output().expect("run it");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    assert_eq!(groups(), "0\n");
+    let keep = json!({ "run.oci.keep_original_groups": "1" });
+    scene.change(|config| config["annotations"] = keep);
+    // The container has no number for it.
+    assert_eq!(groups(), "0 65534\n");
+}
+
+#[test]
 fn explain_and_doctor_have_a_page_for_people_and_one_for_programs() {
     let Some(scene) = Scene::new("pages") else { return };
     scene.change(|config| {
