@@ -18,6 +18,7 @@ WORK = Path("/run/engines")
 COVERED = ("/etc", "/tmp", "/var")
 
 SECONDS = 300
+SECURITY = Path("/sys/kernel/security")
 CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -131,6 +132,9 @@ def furnish(cgroups):
         upper.chmod(os.stat(place).st_mode & 0o7777)
         mount("overlay", place, f"lowerdir={place},upperdir={upper},workdir={work}")
     show_cgroups(cgroups)
+    if SECURITY.is_dir():
+        # Engines that find AppArmor load profiles, which would be the machine's.
+        mount("tmpfs", SECURITY)
     # As systemd has it: what an engine mounts is seen in its containers' volumes.
     subprocess.run(["mount", "--make-rshared", "/"], check=True)
     be_init()

@@ -41,7 +41,7 @@ class Journal:
 JOURNAL = Journal()
 
 
-def call(*argv, stdin="", terminal=False, seconds=60, **options):
+def call(*argv, stdin="", terminal=False, seconds=120, **options):
     """Runs a program to its end, on a terminal of its own if it is to have one."""
     argv = [str(word) for word in argv]
     if terminal:

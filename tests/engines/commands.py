@@ -1,6 +1,7 @@
 """Engines that are driven by a command like `docker`."""
 
 import json
+import os
 import subprocess
 
 import image
@@ -12,14 +13,16 @@ from expect import eventually
 class Commands(Engine):
     # The command with the options that come before its verb.
     command = ()
-    environment = None
     # The network of a container that wants one.
     network = "bridge"
     # What has `rm --force` kill and not ask.
     at_once = ()
 
+    def environment(self):
+        return {"PATH": os.environ["PATH"], "HOME": "/root"}
+
     def verb(self, *words, **options):
-        return call(*self.command, *words, env=self.environment, **options)
+        return call(*self.command, *words, env=self.environment(), **options)
 
     def words(self, wanted):
         words = ["--network", self.network if wanted.network else "none"]
@@ -74,7 +77,7 @@ class Commands(Engine):
     def follow(self, name):
         return subprocess.Popen(
             [*self.command, "logs", "--follow", name],
-            env=self.environment,
+            env=self.environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,

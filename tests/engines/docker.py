@@ -1,6 +1,5 @@
 """Docker Engine with its own containerd."""
 
-import os
 from pathlib import Path
 
 from box import WORK
@@ -23,7 +22,6 @@ class Docker(Commands):
     command = ("docker", "--host", f"unix://{SOCKET}")
 
     def begin(self):
-        self.environment = {"PATH": os.environ["PATH"], "HOME": "/root"}
         name = self.runtime.name
         # The name runc is taken.
         arguments = [

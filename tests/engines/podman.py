@@ -42,13 +42,9 @@ class Podman(Commands):
     mapping = True
 
     def begin(self):
-        config = WORK / "containers.conf"
-        self.environment = {
-            "PATH": os.environ["PATH"],
-            "CONTAINERS_CONF": str(config),
-            **self.place(),
-        }
-        config.write_text(
+        self.place()
+        self.config = WORK / "containers.conf"
+        self.config.write_text(
             CONFIGURATION.format(name=self.runtime.name, path=self.runtime, home=self.home)
         )
         places = (f"--root={self.home}/storage", f"--runroot={self.home}/run")
@@ -71,7 +67,9 @@ class Podman(Commands):
     def place(self):
         self.home = WORK / "podman"
         self.home.mkdir()
-        return {"HOME": "/root"}
+
+    def environment(self):
+        return super().environment() | {"CONTAINERS_CONF": str(self.config)}
 
     def states(self):
         return [Path("/run") / self.runtime.name]
@@ -105,7 +103,10 @@ class RootlessPodman(Podman):
         ]
         as_user = ("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups")
         self.command = (*self.enter(), *as_user, "podman")
-        return {"HOME": str(self.home), "XDG_RUNTIME_DIR": str(self.session)}
+
+    def environment(self):
+        own = {"HOME": str(self.home), "XDG_RUNTIME_DIR": str(self.session)}
+        return super().environment() | own
 
     def enter(self):
         """What puts a command into the user's own cgroup."""

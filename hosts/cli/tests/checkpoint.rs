@@ -5,7 +5,7 @@ mod scene;
 use std::fs;
 use std::io::{IoSliceMut, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -366,6 +366,44 @@ fn pipes_are_replaced_by_those_of_the_caller() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "heard it\n");
     assert_eq!(output.status.code(), Some(5));
     assert_eq!(scene.fine(&["list", "-q"]), "");
+}
+
+#[test]
+fn memory_can_come_when_it_is_needed() {
+    let Some(scene) = scene("lazy") else { return };
+    let version = Command::new("criu").arg("--version").output().expect("criu").stdout;
+    if !criu(&["check", "--feature", "uffd-noncoop"]) || !version.starts_with(b"Version: 3.") {
+        println!("skipped: lazy pages, with a CRIU whose dump lives until they are sent (3.x)");
+        return;
+    }
+    quiet(&scene, &["run", "--detach", "one"]);
+    let counted = goes_on(&scene, 1);
+    let (mut ready, status) = UnixStream::pair().expect("a pair");
+    // SAFETY: integers; only this program's child is to have it.
+    unsafe { libc::fcntl(status.as_raw_fd(), libc::F_SETFD, 0) };
+    let status_fd = status.as_raw_fd().to_string();
+    let port = 20000 + std::process::id() % 20000;
+    let server = format!("127.0.0.1:{port}");
+    let lazy = ["checkpoint", "--lazy-pages", "--page-server", &server, "--status-fd", &status_fd];
+    let mut dump = scene.command(&[&lazy[..], &["--image-path", "images", "one"]].concat());
+    let mut dump = dump.spawn().expect("run it");
+    drop(status);
+    let mut byte = [1];
+    ready.read_exact(&mut byte).expect("that the pages can be asked for");
+    assert_eq!(byte, [0]);
+    let mut pages = Command::new("criu");
+    pages.args(["lazy-pages", "--page-server", "--address", "127.0.0.1", "--port"]);
+    pages.args([&port.to_string(), "-D", "images"]).current_dir(scene.bundle());
+    let mut pages = pages.spawn().expect("run criu");
+    patiently(|| scene.bundle().join("images/lazy-pages.socket").exists().then_some(()));
+    // The old one is there until its last page is.
+    scene.change(|config| config["linux"]["cgroupsPath"] = json!(scene.cgroup() + "-two"));
+    let images = ["--image-path", "images", "--manage-cgroups-mode", "ignore"];
+    quiet(&scene, &[&["restore", "-d", "--lazy-pages"], &images[..], &["two"]].concat());
+    assert!(dump.wait().expect("wait").success());
+    assert!(pages.wait().expect("wait").success());
+    goes_on(&scene, counted);
+    assert_eq!(scene.fine(&["list", "-q"]), "two\n");
 }
 
 #[test]

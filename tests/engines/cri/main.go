@@ -48,7 +48,7 @@ func call(socket string, name protoreflect.Name, request string) (string, error)
 		return "", err
 	}
 	defer connection.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	path := fmt.Sprintf("/%s/%s", method.Parent().FullName(), name)
 	if err := connection.Invoke(ctx, path, in, out, grpc.WaitForReady(true)); err != nil {
