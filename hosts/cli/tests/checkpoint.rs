@@ -407,6 +407,18 @@ fn memory_can_come_when_it_is_needed() {
 }
 
 #[test]
+fn what_ran_in_the_foreground_goes_on_in_the_background() {
+    let Some(scene) = scene("foreground") else { return };
+    let mut run = scene.command(&["run", "one"]);
+    let mut run = run.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("run it");
+    let counted = goes_on(&scene, 1);
+    scene.fine(&["checkpoint", "one"]);
+    assert_eq!(run.wait().expect("wait").code(), Some(137), "to its caller it was killed");
+    quiet(&scene, &["restore", "-d", "one"]);
+    goes_on(&scene, counted);
+}
+
+#[test]
 fn mounts_of_the_host_come_from_the_configuration_again() {
     let Some(scene) = scene("mounts") else { return };
     for place in ["outer", "inner", "other"] {

@@ -56,6 +56,10 @@ fn make(runtime: &Runtime, options: &RestoreOptions<'_>) -> Result<Container> {
     let (configuration, bundle) = runtime.0.configurations.load(&options.source)?;
     let spec = &configuration.spec;
     let about = About { spec, id, bundle: &bundle };
+    let root = spec.root().as_ref().map_or(Path::new("rootfs"), |root| root.path());
+    let root = fs::canonicalize(bundle.join(root)).map_err(|error| {
+        Error::io(Stage::Checkpoint, &error, format!("find the root {root:?}")).at("/root/path")
+    })?;
     let directories = Directories::open(&options.criu, LOG)?;
     let pipes = read_descriptors(&options.criu.image_dir)?;
     let joining = namespaces::to_join(spec, FIRST_PASSED)?;
@@ -118,10 +122,6 @@ fn make(runtime: &Runtime, options: &RestoreOptions<'_>) -> Result<Container> {
     drop(there);
     let directories = directories.of_process(criu.pid)?;
 
-    let root = spec.root().as_ref().map_or(Path::new("rootfs"), |root| root.path());
-    let root = fs::canonicalize(bundle.join(root)).map_err(|error| {
-        Error::io(Stage::Checkpoint, &error, format!("find the root {root:?}")).at("/root/path")
-    })?;
     let mut inherited = joining.inherited;
     inherited
         .extend(pipes.into_iter().filter(|pipe| streams.raw(pipe.descriptor as usize).is_some()));

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::ArgMatches;
 use locule::{CheckpointOptions, CriuOptions, ManageCgroups, NetworkLock};
 
-use super::{Done, id, open};
+use super::{Done, id, open, remove};
 use crate::arguments::{Global, path, text, texts};
 use crate::failure::Failure;
 
@@ -27,7 +27,7 @@ pub fn checkpoint(global: &Global, own: &ArgMatches) -> Done {
     container.checkpoint(&options)?;
     // What is dead is of no use: only the images are.
     if !options.leave_running && !options.pre_dump {
-        container.delete(true)?;
+        remove(&container)?;
     }
     Ok(ExitCode::SUCCESS)
 }

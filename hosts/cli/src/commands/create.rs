@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::ArgMatches;
 use locule::{Container, CreateOptions, OnHostExit, Parentage, Rootfs, Source, Stdio};
 
-use super::{Done, id, runtime, template};
+use super::{Done, id, remove, runtime, template};
 use crate::arguments::{Global, path};
 use crate::failure::{Failure, of_program};
 use crate::foreground::{self, Signals};
@@ -44,7 +44,7 @@ pub fn run(program: &str, global: &Global, own: &ArgMatches) -> Done {
         Err(error) => Err(of_program(error).plain()),
     };
     if !keep {
-        container.delete(true)?;
+        remove(&container)?;
     }
     ended
 }

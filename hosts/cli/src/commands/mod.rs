@@ -20,7 +20,7 @@ use std::process::ExitCode;
 
 use clap::ArgMatches;
 use locule::cgroup::Manager;
-use locule::{Container, Runtime, RuntimeOptions};
+use locule::{Category, Container, Runtime, RuntimeOptions};
 
 use crate::arguments::{self, Global};
 use crate::failure::Failure;
@@ -93,6 +93,14 @@ fn runtime(global: &Global) -> Result<Runtime, Failure> {
 
 fn open(global: &Global, id: &str) -> Result<Container, Failure> {
     Ok(runtime(global)?.open(id)?)
+}
+
+/// Deletes a container that has ended, unless another command has done so.
+fn remove(container: &Container) -> Result<(), Failure> {
+    match container.delete(true) {
+        Err(error) if error.category() == Category::NotFound => Ok(()),
+        other => Ok(other?),
+    }
 }
 
 fn completion(program: &str, own: &ArgMatches) -> Done {

@@ -7,7 +7,7 @@ use locule::{RestoreOptions, Source, Stdio};
 
 use super::checkpoint::criu_options;
 use super::create::configuration;
-use super::{Done, id, runtime};
+use super::{Done, id, remove, runtime};
 use crate::arguments::{Global, text};
 use crate::failure::Failure;
 use crate::foreground::{self, Signals};
@@ -38,6 +38,6 @@ pub fn restore(global: &Global, own: &ArgMatches) -> Done {
     })?;
     let Some(signals) = signals else { return Ok(ExitCode::SUCCESS) };
     let ended = foreground::attend(container.init(), &signals);
-    container.delete(true)?;
+    remove(&container)?;
     ended
 }
