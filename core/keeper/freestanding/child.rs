@@ -38,6 +38,8 @@ pub struct Child {
     prepared: [Option<Fd>; MAX_PREPARED_MOUNTS],
     prepared_count: usize,
     attached_count: usize,
+    /// How many binds are done.
+    bind_count: u32,
     /// The highest descriptor of the program; those up to it are not used for anything else.
     highest: Raw,
     root: Option<Fd>,
@@ -96,6 +98,7 @@ pub fn run(order: &Order<'_>, gate: Fd, cgroup: Option<Raw>, line: Option<Line>)
         prepared: [const { None }; MAX_PREPARED_MOUNTS],
         prepared_count: 0,
         attached_count: 0,
+        bind_count: 0,
         highest: highest_of(&order.plan),
         root: None,
         proc: None,
@@ -222,6 +225,17 @@ impl Child {
         let next = self.prepared.get_mut(self.attached_count).and_then(Option::take);
         self.attached_count += 1;
         next.ok_or(Error::new(detail::MISSING_DESCRIPTOR, Errno::EBADF))
+    }
+
+    /// Has the keeper open the source of the bind at hand.
+    pub fn ask_for_source(&self) -> Option<Fd> {
+        socket::send(self.gate(), &Gate::ask_for_source(self.bind_count), None).ok()?;
+        let mut byte = [0];
+        let mut descriptors = Descriptors::none();
+        match socket::receive(self.gate(), &mut byte, &mut descriptors, 0) {
+            Ok(1) if Gate::decode(&byte) == Some(Gate::Source) => descriptors.take(0),
+            _ => system::exit(1),
+        }
     }
 
     pub fn gate(&self) -> Raw {
@@ -485,7 +499,10 @@ impl Child {
             Operation::Directory { path, mode } => settings::directory(self, path, mode)?,
             Operation::Symlink { path, target } => settings::symlink(self, path, target)?,
             Operation::Mount { .. } => mount::mount(self, &step.operation)?,
-            Operation::Bind { .. } => mount::bind(self, &step.operation)?,
+            Operation::Bind { .. } => {
+                mount::bind(self, &step.operation)?;
+                self.bind_count += 1;
+            }
             Operation::Attach { target, propagation, flags } => {
                 mount::attach_prepared(self, target, propagation, flags)?;
             }

@@ -48,7 +48,7 @@ pub fn make(operation: &Operation<'_>) -> Result<(Fd, u32)> {
         }
         Operation::Bind { source, set, clear, recursive_set, recursive_clear, flags, .. } => {
             let wanted = Wanted { set, clear, recursive_set, recursive_clear };
-            let tree = clone_tree(source, flags)?;
+            let tree = clone_tree(AT_FDCWD, source, flags)?;
             bind_attributes(&wanted, flags, |wanted| apply(tree.raw(), wanted))
                 .during(detail::ATTRIBUTES)?;
             Ok((tree, flags))
@@ -149,7 +149,13 @@ pub fn bind(child: &mut Child, operation: &Operation<'_>) -> Result {
     else {
         return Ok(());
     };
-    let tree = clone_tree(source, flags)?;
+    let tree = match clone_tree(AT_FDCWD, source, flags) {
+        Err(error) if error.errno == Errno::EACCES.0 => match child.ask_for_source() {
+            Some(found) => clone_tree(found.raw(), c"", flags)?,
+            None => return Err(error),
+        },
+        result => result?,
+    };
     let is_file = !system::stat(tree.raw())?.is_directory();
     let place = open_target(child, target, flags, is_file)?.0;
     refuse_hidden_proc(place.raw(), target)?;
@@ -175,10 +181,11 @@ pub fn bind(child: &mut Child, operation: &Operation<'_>) -> Result {
     }
 }
 
-/// The mount at `source` on the host, or what of it is below there.
-fn clone_tree(source: &CStr, flags: u32) -> Result<Fd> {
+/// The mount at `source`, from `directory`, or what of it is below there.
+fn clone_tree(directory: Raw, source: &CStr, flags: u32) -> Result<Fd> {
     let recursive = if flags & flag::RECURSIVE != 0 { AT_RECURSIVE as u32 } else { 0 };
-    system::open_tree(AT_FDCWD, source, OPEN_TREE_CLONE | recursive)
+    let empty = if source.is_empty() { AT_EMPTY_PATH as u32 } else { 0 };
+    system::open_tree(directory, source, OPEN_TREE_CLONE | recursive | empty)
         .map_err(|errno| Error::new(detail::SOURCE, errno).about(source.to_bytes()))
 }
 

@@ -11,6 +11,7 @@ use locule_plan::protocol::detail;
 
 use crate::abi::*;
 use crate::failure::{Error, Result};
+use crate::path;
 use crate::system::{self, Errno, Fd, Raw, Sys};
 use crate::text::PathBuffer;
 
@@ -73,6 +74,16 @@ pub fn open_user_namespace(proc: Raw, pid: i32) -> Sys<Fd> {
     let process = open(proc, path.as_cstr(), O_PATH | O_DIRECTORY, RESOLVE_NO_SYMLINKS)?;
     // A magic link, which only a plain lookup follows.
     system::openat(process.raw(), c"ns/user", O_RDONLY, 0)
+}
+
+/// Opens a path as a process would find it, in its mounts, but with this one's power.
+pub fn open_for(proc: Raw, pid: i32, path: &CStr) -> Sys<Fd> {
+    let mut process = PathBuffer::<64>::new();
+    process.push_number(pid as u64)?;
+    let process = open(proc, process.as_cstr(), O_PATH | O_DIRECTORY, RESOLVE_NO_SYMLINKS)?;
+    // A magic link, too.
+    let root = system::openat(process.raw(), c"root", O_PATH | O_DIRECTORY, 0)?;
+    path::open(root.raw(), path, 0)
 }
 
 /// Writes a file of this process. One that is not dumpable belongs to root, whom a user

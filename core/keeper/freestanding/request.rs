@@ -15,6 +15,7 @@ use crate::keeper::{
     Keeper, Plan, Process, clean_up, died_before_exec, read_plan, refusal, run_hook, run_hooks,
 };
 use crate::interface::Interfaces;
+use crate::procfs;
 use crate::process::{Interrupts, Launched, Mode, Order, Refused, abandon, launch, wait_status};
 use crate::socket::{self, Descriptors};
 use crate::system::{self, Errno, Fd, Raw};
@@ -330,9 +331,26 @@ fn escort(
                 if let Some(Reply::Failed(failure)) = Reply::decode(&buffer[..len]) {
                     return Err(refused(failure));
                 }
+                if let Some(number) = Gate::source_asked_for(&buffer[..len]) {
+                    let source = open_source(order, launched.pid, number);
+                    let source = source.as_ref().ok().map(Fd::raw);
+                    let _ = socket::say(gate, Gate::Source, source);
+                }
             }
         }
     }
+}
+
+/// Opens the source of the process's `Bind` of that number, which root of its user namespace may
+/// not reach: as the configuration is this keeper's to carry out, and in the process's own mounts,
+/// whose locks stay.
+fn open_source(order: &Order<'_>, pid: i32, number: u32) -> crate::failure::Result<Fd> {
+    let binds = order.plan.stream(Stream::Child).flatten().filter_map(|step| match step.operation {
+        Operation::Bind { source, .. } => Some(source),
+        _ => None,
+    });
+    let source = binds.into_iter().nth(number as usize).ok_or(Errno::EINVAL)?;
+    Ok(procfs::open_for(procfs::private()?.raw(), pid, source)?)
 }
 
 /// Carries out the Hooks stream of the first process, whose network namespace `network` is of.

@@ -386,15 +386,42 @@ pub enum Gate {
     Terminal = 5,
     /// To the process, with one descriptor: a mount for it to attach.
     Mount = 6,
+    /// From the process, followed by a number of four bytes: the source of its plan's `Bind` of that
+    /// number is out of its reach. To the process: the source, opened, or no descriptor.
+    Source = 7,
 }
 
 impl Gate {
     /// Reads a one-byte message.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let [byte] = bytes else { return None };
-        [Self::Proceed, Self::Checkpoint, Self::Ready, Self::Open, Self::Terminal, Self::Mount]
-            .into_iter()
-            .find(|&message| message as u8 == *byte)
+        [
+            Self::Proceed,
+            Self::Checkpoint,
+            Self::Ready,
+            Self::Open,
+            Self::Terminal,
+            Self::Mount,
+            Self::Source,
+        ]
+        .into_iter()
+        .find(|&message| message as u8 == *byte)
+    }
+
+    /// Asks for the source of a `Bind`.
+    pub fn ask_for_source(number: u32) -> [u8; 5] {
+        let [a, b, c, d] = number.to_le_bytes();
+        [Self::Source as u8, a, b, c, d]
+    }
+
+    /// Reads such a question.
+    pub fn source_asked_for(bytes: &[u8]) -> Option<u32> {
+        match *bytes {
+            [word, a, b, c, d] if word == Self::Source as u8 => {
+                Some(u32::from_le_bytes([a, b, c, d]))
+            }
+            _ => None,
+        }
     }
 }
 

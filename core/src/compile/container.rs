@@ -38,6 +38,8 @@ pub(crate) struct ContainerInput<'a> {
     pub seccomp: SeccompCompiler<'a>,
     /// Whether the caller wants the listener of the seccomp filter.
     pub takes_listener: bool,
+    /// Whether the process keeps the groups it is born with.
+    pub keep_groups: bool,
 }
 
 /// The namespaces of a spec, sorted out.
@@ -121,7 +123,7 @@ pub(crate) fn compile_container(input: &ContainerInput<'_>) -> Result<Plan> {
             is_callers: input.takes_listener,
         },
         facts: input.facts,
-        keep_groups: denies_setgroups(spec, input.facts),
+        keep_groups: input.keep_groups,
     };
     process::become_process(&mut out, &becoming)?;
     out.child("", &Operation::Gate {});

@@ -85,6 +85,7 @@ pub fn compile_container(spec: &spec::Spec, caller: Caller) -> Result<Plan> {
         descriptors: Descriptors { stdio: [true; 3], pass: 2, raw_output: false },
         seccomp: &program,
         takes_listener: caller == Caller::User,
+        keep_groups: container::denies_setgroups(spec, &facts),
     })
 }
 

@@ -88,6 +88,7 @@ fn compile_with(config: &Value, facts: &HostFacts, rootfs: Rootfs) -> Result<Pla
         descriptors: Descriptors { stdio: [true; 3], pass: 1, raw_output: false },
         seccomp: &program,
         takes_listener: false,
+        keep_groups: container::denies_setgroups(&spec, facts),
     })
 }
 

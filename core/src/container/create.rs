@@ -19,7 +19,9 @@ use super::state_dir::{StateDir, check_id};
 use super::stdio::Streams;
 use super::{CreateOptions, OnHostExit, Parentage, Runtime, late_hooks};
 use crate::cgroup::{self, Cgroup, Entry, Location, Purpose};
-use crate::compile::{About, ContainerInput, Plan, Slot, cgroup_owner, compile_container};
+use crate::compile::{
+    About, ContainerInput, Plan, Slot, cgroup_owner, compile_container, denies_setgroups,
+};
 use crate::launch::{
     Channel, Deadline, Execution, Message, Relation, memory_file, reap, reap_if_ended, request,
 };
@@ -78,7 +80,22 @@ fn compile(
         descriptors: streams.descriptors(options.pass_fds.len(), options.raw_output),
         seccomp: &|profile| runtime.0.seccomp.get(profile),
         takes_listener: options.seccomp_listener.is_some(),
+        keep_groups: keeps_groups(runtime, spec),
     })
+}
+
+/// The annotation by which podman hands on the caller's supplementary groups, though the container
+/// has no ids for them: files that only these may use stay in reach.
+pub(super) const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
+
+/// Whether the container's processes keep the groups they are born with.
+pub(super) fn keeps_groups(runtime: &Runtime, spec: &oci::Spec) -> bool {
+    let asked = || {
+        let value = spec.annotations().as_ref().and_then(|all| all.get(KEEP_GROUPS));
+        let given = spec.process().as_ref().and_then(|own| own.user().additional_gids().as_ref());
+        value.is_some_and(|value| value == "1") && given.is_none_or(Vec::is_empty)
+    };
+    denies_setgroups(spec, &runtime.0.facts) || runtime.0.follow_annotations && asked()
 }
 
 /// A child of this process has no other parent that could have an agent beside it.

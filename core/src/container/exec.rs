@@ -7,7 +7,7 @@ use std::time::Duration;
 use locule_plan::protocol::{self, Request, RequestKind, WITHDRAW};
 
 use super::create::{
-    Created, Keeper, Opened, PATIENCE, await_creation, open_tasks, plan_file, raw_of,
+    Created, Keeper, Opened, PATIENCE, await_creation, keeps_groups, open_tasks, plan_file, raw_of,
 };
 use super::handle::{Container, open_gate};
 use super::pidfd::send_signal;
@@ -16,7 +16,7 @@ use super::state_dir::{StateDir, make_directory};
 use super::stdio::Streams;
 use super::{ExecOptions, Parentage, Status};
 use crate::cgroup::{Cgroup, Entry};
-use crate::compile::{ExecInput, Plan, Slot, compile_exec, denies_setgroups};
+use crate::compile::{ExecInput, Plan, Slot, compile_exec};
 use crate::launch::{Channel, Deadline, Relation, request};
 use crate::spec::{self, oci};
 use crate::{Category, Error, Result, Stage};
@@ -110,7 +110,7 @@ fn begin(container: &Container, options: &ExecOptions<'_>) -> Result<Process> {
         location: &location,
         resctrl: shared.resctrl(),
         descriptors: streams.descriptors(options.pass_fds.len(), options.raw_output),
-        keep_groups: denies_setgroups(spec, facts),
+        keep_groups: keeps_groups(&shared.runtime, spec),
         gate: orphan || shared.keeper.is_none(),
         seccomp: &|profile| shared.runtime.0.seccomp.get(profile),
         takes_listener: options.seccomp_listener.is_some(),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::configuration::Configurations;
+use super::create::KEEP_GROUPS;
 use super::events::Events;
 use super::facts::{effective_capabilities, whose_systemd};
 use super::pidfd::Identity;
@@ -162,7 +163,7 @@ impl Runtime {
                 rdma: true,
             },
             unsafe_annotations: match self.0.follow_annotations {
-                true => vec![ANNOTATIONS, checkpoint::ANNOTATION],
+                true => vec![ANNOTATIONS, KEEP_GROUPS, checkpoint::ANNOTATION],
                 false => Vec::new(),
             },
             seccomp: true,

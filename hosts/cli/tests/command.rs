@@ -3,6 +3,7 @@
 mod scene;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::time::Duration;
@@ -254,6 +255,55 @@ fn an_ordinary_user_can_do_the_same() {
         assert_eq!(exec, (Some(0), "0\n".to_owned()), "after {verb}");
     }
     assert_eq!(locule(&["delete", "--force", "one"]), (Some(0), String::new()));
+}
+
+#[test]
+fn root_of_a_user_namespace_sees_what_is_mounted_for_it_and_no_more() {
+    let Some(scene) = Scene::new("hidden") else { return };
+    let hidden = scene.directory.join("hidden");
+    fs::create_dir_all(hidden.join("given")).expect("mkdir");
+    fs::write(hidden.join("given/file"), "text\n").expect("write");
+    fs::set_permissions(&hidden, fs::Permissions::from_mode(0o700)).expect("chmod");
+    let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65536 }]);
+    scene.change(|config| {
+        config["process"]["args"] = json!(["cat", "/tmp/file"]);
+        config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
+        config["linux"]["uidMappings"] = map.clone();
+        config["linux"]["gidMappings"] = map;
+        let source = hidden.join("given");
+        let bind = json!({ "destination": "/tmp", "source": source, "options": ["bind", "ro"] });
+        config["mounts"].as_array_mut().unwrap().push(bind);
+    });
+    assert_eq!(scene.fine(&["run", "one"]), "text\n");
+    // What is missing there is still said.
+    fs::remove_dir_all(hidden.join("given")).expect("rm");
+    let said = scene.fails(&["run", "one"], 1);
+    assert!(said.contains("error mounting: open the mount source"), "{said}");
+}
+
+#[test]
+fn the_groups_of_the_caller_are_kept_if_an_annotation_says_so() {
+    let Some(scene) = Scene::new("groups") else { return };
+    let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65536 }]);
+    scene.change(|config| {
+        config["process"]["args"] = json!(["id", "-G"]);
+        config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
+        config["linux"]["uidMappings"] = map.clone();
+        config["linux"]["gidMappings"] = map;
+    });
+    let groups = || {
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--groups", "4711", env!("CARGO_BIN_EXE_locule"), "--root"]);
+        command.arg(scene.directory.join("state")).args(["run", "one"]);
+        let output = command.current_dir(scene.bundle()).output().expect("run it");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    assert_eq!(groups(), "0\n");
+    let keep = json!({ "run.oci.keep_original_groups": "1" });
+    scene.change(|config| config["annotations"] = keep);
+    // The container has no number for it.
+    assert_eq!(groups(), "0 65534\n");
 }
 
 #[test]
