@@ -42,6 +42,7 @@ pub fn command(program: &str) -> Command {
         doctor(),
         completion(),
         man(),
+        help(),
     ];
     let verbs = verbs.map(|verb| {
         let name = format!("{program} {}", verb.get_name());
@@ -352,6 +353,11 @@ fn man() -> Command {
             .help("where to write them")
             .value_parser(clap::value_parser!(PathBuf)),
     )
+}
+
+fn help() -> Command {
+    verb("help", "show a list of commands or help for one command")
+        .arg(Arg::new("verb").value_name("COMMAND").help("the command"))
 }
 
 /// Options before the verb.

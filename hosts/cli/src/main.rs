@@ -9,6 +9,7 @@ mod failure;
 mod foreground;
 mod grammar;
 mod log;
+mod notify;
 mod output;
 mod streams;
 

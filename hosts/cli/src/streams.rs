@@ -95,14 +95,15 @@ fn write_pid(path: &Path, pid: i32) -> Result<(), Failure> {
     fs::rename(&temporary, path).map_err(fail)
 }
 
-/// Descriptors 3 and up that are to be passed on.
-pub fn preserved(matches: &ArgMatches) -> Result<Vec<BorrowedFd<'static>>, Failure> {
-    let Some(count) = text(matches, "preserve-fds") else { return Ok(Vec::new()) };
-    let count: RawFd = count
+/// Descriptors 3 and up that are to be passed on: so many, and those that an option adds.
+pub fn preserved(matches: &ArgMatches, first: usize) -> Result<Vec<BorrowedFd<'static>>, Failure> {
+    let added = text(matches, "preserve-fds").unwrap_or("0");
+    let count = added
         .parse()
         .ok()
-        .filter(|count| (0..4096).contains(count))
-        .ok_or_else(|| Failure::of(format!("invalid number of descriptors {count:?}")))?;
+        .and_then(|added: usize| RawFd::try_from(first.checked_add(added)?).ok())
+        .filter(|count| *count < 4096)
+        .ok_or_else(|| Failure::of(format!("invalid number of descriptors {added:?}")))?;
     (3..3 + count)
         .map(|raw| {
             // SAFETY: an integer.

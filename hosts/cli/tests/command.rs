@@ -4,8 +4,9 @@ mod scene;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use scene::Scene;
@@ -223,11 +224,11 @@ fn an_ordinary_user_can_do_the_same() {
         if !program.exists() {
             // By a program: a file that another thread's child has open cannot be executed.
             let from = env!("CARGO_BIN_EXE_locule");
-            let copied = std::process::Command::new("cp").arg(from).arg(&program).status();
+            let copied = Command::new("cp").arg(from).arg(&program).status();
             assert!(copied.expect("run cp").success());
         }
         let out = fs::File::create(scene.directory.join("out")).expect("a file");
-        let mut command = std::process::Command::new("setpriv");
+        let mut command = Command::new("setpriv");
         command.args(["--reuid", "4321", "--regid", "4321", "--clear-groups"]).arg(program);
         command.arg("--root").arg(own.join("state")).args(words).current_dir(&own);
         command.stdin(Stdio::null()).stderr(out.try_clone().expect("dup")).stdout(out);
@@ -292,7 +293,7 @@ fn the_groups_of_the_caller_are_kept_if_an_annotation_says_so() {
         config["linux"]["gidMappings"] = map;
     });
     let groups = || {
-        let mut command = std::process::Command::new("setpriv");
+        let mut command = Command::new("setpriv");
         command.args(["--groups", "4711", env!("CARGO_BIN_EXE_locule"), "--root"]);
         command.arg(scene.directory.join("state")).args(["run", "one"]);
         let output = command.current_dir(scene.bundle()).output().expect("run it");
@@ -304,6 +305,59 @@ fn the_groups_of_the_caller_are_kept_if_an_annotation_says_so() {
     scene.change(|config| config["annotations"] = keep);
     // The container has no number for it.
     assert_eq!(groups(), "0 65534\n");
+}
+
+#[test]
+fn a_service_manager_hears_when_the_program_is_ready() {
+    let Some(scene) = Scene::new("notify") else { return };
+    if Command::new("python3").arg("--version").output().is_err() {
+        println!("skipped: python3");
+        return;
+    }
+    let manager = scene.directory.join("manager.sock");
+    let socket = UnixDatagram::bind(&manager).expect("bind");
+    socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+    // The host's python below an overlay: busybox speaks no datagrams.
+    let script = "import os, socket\n\
+        s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n\
+        s.sendto(b'READY=1\\nMAINPID=1', os.environ['NOTIFY_SOCKET'])\n\
+        print(os.environ['LISTEN_FDS'], os.environ['LISTEN_PID'], os.read(3, 9).decode())";
+    let word = scene.directory.join("word");
+    fs::write(&word, "hello").expect("write");
+    let listen = "exec 3<$1; LISTEN_FDS=1 LISTEN_PID=$$; export LISTEN_FDS LISTEN_PID; shift; \
+        exec \"$@\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", listen, "sh", word.to_str().unwrap(), env!("CARGO_BIN_EXE_locule")]);
+    command.arg("--root").arg(scene.directory.join("state"));
+    command.args(["run", "--rootfs", "/", "one", "--", "python3", "-c", script]);
+    let output = command.env("NOTIFY_SOCKET", &manager).output().expect("run it");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "1 1 hello\n");
+    let mut message = [0; 100];
+    let length = socket.recv(&mut message).expect("a message");
+    let message = String::from_utf8_lossy(&message[..length]);
+    let pid = message.strip_prefix("READY=1\nMAINPID=").expect("ready, and who it is");
+    assert!(pid.parse::<i32>().is_ok_and(|pid| pid > 1), "{message}");
+    assert!(!scene.directory.join("state.notify").exists());
+
+    // Apart: `start` waits for it.
+    scene.args(&["sleep", "1000"]);
+    let apart = |words: &[&str]| {
+        let mut command = scene.command(words);
+        command.env("NOTIFY_SOCKET", &manager).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().expect("run it")
+    };
+    assert!(apart(&["create", "two"]).wait().expect("wait").success());
+    let mut start = apart(&["start", "two"]);
+    let inside = scene.directory.join("state.notify/two/notify.sock");
+    while !inside.exists() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(start.try_wait().expect("look").is_none(), "it waits");
+    UnixDatagram::unbound().unwrap().send_to(b"STATUS=soon\nREADY=1", &inside).expect("send");
+    assert!(start.wait().expect("wait").success());
+    scene.fine(&["delete", "--force", "two"]);
+    assert!(!scene.directory.join("state.notify").exists());
 }
 
 #[test]

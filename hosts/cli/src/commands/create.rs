@@ -1,4 +1,4 @@
-//! `create` and `run`.
+//! `create`, `start` and `run`.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,6 +11,7 @@ use crate::arguments::{Global, path};
 use crate::failure::{Failure, of_program};
 use crate::foreground::{self, Signals};
 use crate::log;
+use crate::notify::{self, Place};
 use crate::streams::{self, Announce};
 
 pub fn create(program: &str, global: &Global, own: &ArgMatches) -> Done {
@@ -27,26 +28,53 @@ pub fn run(program: &str, global: &Global, own: &ArgMatches) -> Done {
         Some(filled) => Given { json: filled.json, base: None, rootfs: filled.rootfs },
         None => configured(own).map_err(failed)?,
     };
+    let place = Place::of(&runtime(global)?, id(own));
     if detach {
         let container = make(global, own, &given, Parentage::Orphan, OnHostExit::Detach, true);
         let container = container.map_err(failed)?;
-        container.start(None).map_err(|error| {
+        start_and_tell(&container, &place).map_err(|failure| {
             let _ = container.delete(true);
-            failed(error.into())
+            place.remove();
+            failed(failure)
         })?;
         return Ok(ExitCode::SUCCESS);
     }
     let signals = Signals::hold()?;
     let end = if keep { OnHostExit::Detach } else { OnHostExit::Kill };
     let container = make(global, own, &given, Parentage::Keeper, end, false).map_err(failed)?;
+    let notify = place.listen()?;
     let ended = match container.start(None) {
-        Ok(()) => foreground::attend(container.init(), &signals),
+        Ok(()) => {
+            if let Some(notify) = notify {
+                let pid = container.init().pid();
+                // It ends with this program, which ends with the container.
+                std::thread::spawn(move || notify.forever(pid));
+            }
+            foreground::attend(container.init(), &signals)
+        }
         Err(error) => Err(of_program(error).plain()),
     };
     if !keep {
         remove(&container)?;
+        place.remove();
     }
     ended
+}
+
+pub fn start(global: &Global, own: &ArgMatches) -> Done {
+    let runtime = runtime(global)?;
+    start_and_tell(&runtime.open(id(own))?, &Place::of(&runtime, id(own)))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts a container; returns when whoever wants to be told has heard that it is ready.
+fn start_and_tell(container: &Container, place: &Place) -> Result<(), Failure> {
+    let notify = place.listen()?;
+    container.start(None)?;
+    if let Some(notify) = notify {
+        notify.until_ready(container.init());
+    }
+    Ok(())
 }
 
 /// What container to make.
@@ -84,8 +112,13 @@ fn make(
         .as_ref()
         .is_some_and(|process| process.terminal().unwrap_or(false));
     announce.check(terminal, detached)?;
-    let passed = streams::preserved(own)?;
-    let source = Source::Spec { json: &given.json, base: given.base.clone() };
+    let activated = activated();
+    let passed = streams::preserved(own, activated)?;
+    let runtime = runtime(global)?;
+    let place = Place::of(&runtime, id(own));
+    let changed = changed_by_manager(&given.json, &place, activated)?;
+    let json = changed.as_deref().unwrap_or(&given.json);
+    let source = Source::Spec { json, base: given.base.clone() };
     let mut options = CreateOptions::new(source);
     options.id = Some(id(own)).filter(|id| !id.is_empty());
     options.rootfs = given.rootfs;
@@ -96,14 +129,47 @@ fn make(
     options.on_host_exit = on_host_exit;
     options.pass_fds = &passed;
     log::setting_up();
-    let container = runtime(global)?
-        .create(options)
-        .map_err(|error| Failure::from(error).context("unable to start container process"))?;
+    let container = runtime.create(options).map_err(|error| {
+        if changed.is_some() {
+            place.remove();
+        }
+        Failure::from(error).context("unable to start container process")
+    })?;
     log::set_up("init: closing the pipe to signal completion");
     announce.announce(container.init()).inspect_err(|_| {
         let _ = container.delete(true);
+        place.remove();
     })?;
     Ok(container)
+}
+
+/// How many descriptors a service manager hands on to the program, from 3 on (sd_listen_fds(3)).
+fn activated() -> usize {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<usize>().ok());
+    let meant = number("LISTEN_PID") == Some(std::process::id() as usize);
+    number("LISTEN_FDS").filter(|_| meant).unwrap_or(0)
+}
+
+/// The configuration with what a service manager around this program has for the container; `None`
+/// if there is none.
+fn changed_by_manager(
+    json: &[u8],
+    place: &Place,
+    activated: usize,
+) -> Result<Option<Vec<u8>>, Failure> {
+    if activated == 0 && std::env::var_os(notify::VARIABLE).is_none() {
+        return Ok(None);
+    }
+    let mut config =
+        serde_json::from_slice(json).map_err(|error| Failure::of(error.to_string()))?;
+    let mut changed = place.prepare(&mut config)?;
+    if activated > 0 {
+        changed = true;
+        for variable in [format!("LISTEN_FDS={activated}"), "LISTEN_PID=1".to_owned()] {
+            notify::append(&mut config["process"]["env"], variable.into());
+        }
+    }
+    Ok(changed.then(|| config.to_string().into_bytes()))
 }
 
 /// The text of the configuration and the bundle.

@@ -8,6 +8,7 @@ use locule::{Category, Result, Runtime};
 
 use super::{Done, id, runtime};
 use crate::arguments::Global;
+use crate::notify::Place;
 
 /// How long `--force` waits for a container whose creation is about to end, one way or the other.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -19,6 +20,7 @@ pub fn delete(global: &Global, own: &ArgMatches) -> Done {
     } else {
         runtime.open(id(own))?.delete(false)?;
     }
+    Place::of(&runtime, id(own)).remove();
     Ok(ExitCode::SUCCESS)
 }
 

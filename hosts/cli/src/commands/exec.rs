@@ -28,7 +28,7 @@ fn begin(global: &Global, own: &ArgMatches) -> Done {
     let detach = own.get_flag("detach");
     let announce = Announce::read(own);
     announce.check(process["terminal"] == true, detach)?;
-    let passed = streams::preserved(own)?;
+    let passed = streams::preserved(own, 0)?;
     let json = process.to_string();
     let mut options = ExecOptions::new(json.as_bytes());
     options.stdio = [Stdio::Inherit; 3];

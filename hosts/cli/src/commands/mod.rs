@@ -45,7 +45,7 @@ pub fn run(program: &str, verb: &str, global: &Global, own: &ArgMatches) -> Done
         "spec" => spec::spec(own),
         "doctor" => doctor::doctor(global, own),
         "explain" => explain::explain(global, own),
-        "start" => on(global, own, |container| Ok(container.start(None)?)),
+        "start" => create::start(global, own),
         "pause" => on(global, own, |container| Ok(container.pause()?)),
         "resume" => on(global, own, |container| Ok(container.resume()?)),
         "state" => on(global, own, |container| Ok(output::pretty(&container.state()?.document)?)),
@@ -55,6 +55,7 @@ pub fn run(program: &str, verb: &str, global: &Global, own: &ArgMatches) -> Done
         }
         "completion" => completion(program, own),
         "man" => man(program, own),
+        "help" => help(program, own),
         other => unreachable!("the command line has no verb {other}"),
     }
 }
@@ -109,6 +110,20 @@ fn completion(program: &str, own: &ArgMatches) -> Done {
         name.parse().map_err(|_| Failure::of(format!("no completion for the shell {name:?}")))?;
     let mut command = arguments::command(program);
     clap_complete::generate(shell, &mut command, program, &mut std::io::stdout());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn help(program: &str, own: &ArgMatches) -> Done {
+    let mut command = arguments::command(program);
+    command.build();
+    let page = match own.get_one::<String>("verb") {
+        None => command.render_long_help(),
+        Some(verb) => match command.find_subcommand_mut(verb) {
+            Some(verb) => verb.render_long_help(),
+            None => return Err(Failure::unknown_verb(verb.as_ref())),
+        },
+    };
+    print!("{page}");
     Ok(ExitCode::SUCCESS)
 }
 
