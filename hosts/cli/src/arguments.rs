@@ -64,21 +64,14 @@ pub fn command(program: &str) -> Command {
             switch("debug", "log what is done"),
             switch("systemd-cgroup", "let systemd make the cgroups, as its scopes"),
             value("cgroup-manager", "NAME", "cgroupfs, systemd or disabled"),
-            value("rootless", "BOOL", "whether to expect no privilege: true, false or auto"),
+            value("rootless", "BOOL", "has no effect: what this program may do is found out"),
             switch("version", "print the version").short('v'),
         ])
         .subcommands(verbs)
 }
 
 fn value(name: &'static str, what: &'static str, help: &'static str) -> Arg {
-    Arg::new(name)
-        .long(name)
-        .value_name(what)
-        .help(help)
-        .action(ArgAction::Set)
-        .value_parser(clap::value_parser!(OsString))
-        .allow_hyphen_values(true)
-        .overrides_with(name)
+    list_of(name, what, help).action(ArgAction::Set).overrides_with(name)
 }
 
 fn list_of(name: &'static str, what: &'static str, help: &'static str) -> Arg {

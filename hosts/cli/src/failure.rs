@@ -4,7 +4,6 @@
 use std::ffi::OsStr;
 use std::process::ExitCode;
 
-use clap::Command;
 use locule::{Category, Stage};
 
 /// Why the command fails.
@@ -48,8 +47,7 @@ impl Failure {
         Failure { message: error.to_string().trim_end().to_owned(), code: 1, logged: false }
     }
 
-    pub fn bad_usage(command: &Command, message: String) -> Failure {
-        let _ = command;
+    pub fn bad_usage(message: String) -> Failure {
         Failure { message, code: 1, logged: false }
     }
 

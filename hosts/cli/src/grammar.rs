@@ -55,10 +55,7 @@ pub fn canonical(command: &mut Command, words: &[OsString]) -> Result<Vec<OsStri
         };
         let name = String::from_utf8_lossy(name).into_owned();
         let Some(known) = find(current, &name) else {
-            return Err(Failure::bad_usage(
-                current,
-                format!("flag provided but not defined: -{name}"),
-            ));
+            return Err(Failure::bad_usage(format!("flag provided but not defined: -{name}")));
         };
         let long = known.get_long().unwrap_or(&name).to_owned();
         let mut text = OsString::from(format!("--{long}"));
@@ -67,13 +64,13 @@ pub fn canonical(command: &mut Command, words: &[OsString]) -> Result<Vec<OsStri
                 Some(value) => OsString::from_vec(value.to_vec()),
                 None => words.next().cloned().ok_or_else(|| {
                     let dashes = if name.len() > 1 { "--" } else { "-" };
-                    Failure::bad_usage(current, format!("flag needs an argument: {dashes}{name}"))
+                    Failure::bad_usage(format!("flag needs an argument: {dashes}{name}"))
                 })?,
             };
             text.push("=");
             text.push(value);
         } else if !switched_on(value)
-            .ok_or_else(|| Failure::bad_usage(current, format!("--{long} is true or false")))?
+            .ok_or_else(|| Failure::bad_usage(format!("--{long} is true or false")))?
         {
             continue;
         }
