@@ -42,7 +42,7 @@ impl Style {
     }
 }
 
-/// Columns as wide as they have to be.
+/// Columns as wide as they have to be; the first row is the heading.
 pub fn table(rows: &[Vec<String>]) -> io::Result<()> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let widest = |column: usize| {
@@ -51,13 +51,16 @@ pub fn table(rows: &[Vec<String>]) -> io::Result<()> {
     let widths: Vec<usize> =
         (0..columns).map(|column| (widest(column).unwrap_or(0) + GAP).max(LEAST)).collect();
     let mut out = io::stdout().lock();
-    for row in rows {
+    let style = Style::of_output();
+    for (number, row) in rows.iter().enumerate() {
+        let mut line = String::new();
         for (column, cell) in row.iter().enumerate() {
             match column + 1 == row.len() {
-                true => writeln!(out, "{cell}")?,
-                false => write!(out, "{cell:width$}", width = widths[column])?,
+                true => line.push_str(cell),
+                false => line.push_str(&format!("{cell:width$}", width = widths[column])),
             }
         }
+        writeln!(out, "{}", if number == 0 { style.heading(&line) } else { line })?;
     }
     Ok(())
 }
