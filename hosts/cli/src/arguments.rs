@@ -18,33 +18,58 @@ const HELP: &str =
     "NAME:\n   {name} - {about}\n\nUSAGE:\n   {usage}\n{after-help}\nOPTIONS:\n{options}\n";
 const HELP_OF_ALL: &str = "NAME:\n   {name} - {about}\n\nUSAGE:\n   {usage}\n\nCOMMANDS:\n{subcommands}\n\nOPTIONS:\n{options}\n";
 
+/// The verbs, each with what makes its part of the command line.
+const VERBS: [(&str, fn() -> Command); 22] = [
+    ("create", create),
+    ("run", run),
+    ("start", start),
+    ("exec", exec),
+    ("kill", kill),
+    ("delete", delete),
+    ("list", list),
+    ("ps", ps),
+    ("state", state),
+    ("pause", pause),
+    ("resume", resume),
+    ("update", update),
+    ("events", events),
+    ("spec", spec),
+    ("checkpoint", checkpoint),
+    ("restore", restore),
+    ("features", features),
+    ("explain", explain),
+    ("doctor", doctor),
+    ("completion", completion),
+    ("man", man),
+    ("help", help),
+];
+
 /// The whole command line of a program of this name.
 pub fn command(program: &str) -> Command {
-    let verbs = [
-        create(),
-        run(),
-        start(),
-        exec(),
-        kill(),
-        delete(),
-        list(),
-        ps(),
-        state(),
-        pause(),
-        resume(),
-        update(),
-        events(),
-        spec(),
-        checkpoint(),
-        restore(),
-        features(),
-        explain(),
-        doctor(),
-        completion(),
-        man(),
-        help(),
-    ];
-    let verbs = verbs.map(|verb| {
+    with_verbs(program, &VERBS)
+}
+
+/// The part of it that these words need: making all of it takes longer than most verbs do.
+pub fn command_for(program: &str, words: &[OsString]) -> Command {
+    let mut rest = words.iter().map(|word| word.to_str().unwrap_or_default());
+    while let Some(word) = rest.next() {
+        let Some(option) = word.strip_prefix('-') else {
+            let known = VERBS.iter().position(|verb| verb.0 == word);
+            return known
+                .map_or_else(|| command(program), |at| with_verbs(program, &VERBS[at..=at]));
+        };
+        match option.trim_start_matches('-') {
+            "root" | "log" | "log-format" | "cgroup-manager" | "rootless" => drop(rest.next()),
+            "help" | "h" => break,
+            _ => {}
+        }
+    }
+    command(program)
+}
+
+fn with_verbs(program: &str, verbs: &[(&str, fn() -> Command)]) -> Command {
+    let verbs = verbs.iter().map(|(_, verb)| {
+        let verb = verb();
         let name = format!("{program} {}", verb.get_name());
         verb.display_name(name.clone())
             .bin_name(name)
