@@ -18,8 +18,11 @@ const HELP: &str =
     "NAME:\n   {name} - {about}\n\nUSAGE:\n   {usage}\n{after-help}\nOPTIONS:\n{options}\n";
 const HELP_OF_ALL: &str = "NAME:\n   {name} - {about}\n\nUSAGE:\n   {usage}\n\nCOMMANDS:\n{subcommands}\n\nOPTIONS:\n{options}\n";
 
-/// The verbs, each with what makes its part of the command line.
-const VERBS: [(&str, fn() -> Command); 22] = [
+/// A verb, and what makes its part of the command line.
+type Verb = (&'static str, fn() -> Command);
+
+/// All verbs.
+const VERBS: [Verb; 22] = [
     ("create", create),
     ("run", run),
     ("start", start),
@@ -67,7 +70,7 @@ pub fn command_for(program: &str, words: &[OsString]) -> Command {
     command(program)
 }
 
-fn with_verbs(program: &str, verbs: &[(&str, fn() -> Command)]) -> Command {
+fn with_verbs(program: &str, verbs: &[Verb]) -> Command {
     let verbs = verbs.iter().map(|(_, verb)| {
         let verb = verb();
         let name = format!("{program} {}", verb.get_name());
