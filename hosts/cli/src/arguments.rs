@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use locule::cgroup::Manager;
 
 use crate::failure::Failure;
 
@@ -134,9 +135,9 @@ fn rest(what: &'static str) -> Arg {
         .allow_hyphen_values(true)
 }
 
-/// What create and run have in common.
-fn creating(command: Command) -> Command {
-    command.arg(id()).args([
+/// Where a container is described, and where its first process is announced.
+fn bundled(command: Command) -> Command {
+    command.args([
         value("bundle", "DIR", "the directory with config.json; the current one if not given")
             .short('b'),
         value("config", "FILE", "the configuration; config.json of the bundle if not given")
@@ -144,6 +145,12 @@ fn creating(command: Command) -> Command {
         value("console-socket", "PATH", "a socket that receives the master of the terminal"),
         value("pidfd-socket", "PATH", "a socket that receives a pidfd of the first process"),
         value("pid-file", "FILE", "write the pid of the first process to this file"),
+    ])
+}
+
+/// What create and run have in common.
+fn creating(command: Command) -> Command {
+    bundled(command.arg(id())).args([
         value("preserve-fds", "N", "pass on this many descriptors, from 3 on"),
         switch("no-pivot", "not supported: the root is always left by pivot_root"),
         switch(
@@ -325,14 +332,7 @@ fn checkpoint() -> Command {
 }
 
 fn restore() -> Command {
-    with_criu(verb("restore", "restore a container from a previous checkpoint")).args([
-        value("bundle", "DIR", "the directory with config.json; the current one if not given")
-            .short('b'),
-        value("config", "FILE", "the configuration; config.json of the bundle if not given")
-            .short('f'),
-        value("console-socket", "PATH", "a socket that receives the master of the terminal"),
-        value("pidfd-socket", "PATH", "a socket that receives a pidfd of the first process"),
-        value("pid-file", "FILE", "write the pid of the first process to this file"),
+    bundled(with_criu(verb("restore", "restore a container from a previous checkpoint"))).args([
         switch("detach", "do not wait for it to end").short('d'),
         switch("no-subreaper", "do not become the parent of it"),
         switch("no-pivot", "has no effect"),
@@ -390,14 +390,6 @@ pub struct Global {
     pub manager: Manager,
 }
 
-/// Who makes cgroups.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Manager {
-    Directories,
-    Systemd,
-    Nobody,
-}
-
 impl Global {
     pub fn read(matches: &ArgMatches) -> Result<Global, Failure> {
         let json = match text(matches, "log-format") {
@@ -407,11 +399,11 @@ impl Global {
         };
         let manager = match text(matches, "cgroup-manager") {
             Some("systemd") => Manager::Systemd,
-            Some("disabled") => Manager::Nobody,
-            Some("cgroupfs") => Manager::Directories,
+            Some("disabled") => Manager::None,
+            Some("cgroupfs") => Manager::Cgroupfs,
             Some(other) => return Err(Failure::of(format!("invalid cgroup-manager: {other}"))),
             None if matches.get_flag("systemd-cgroup") => Manager::Systemd,
-            None => Manager::Directories,
+            None => Manager::Cgroupfs,
         };
         Ok(Global {
             root: path(matches, "root"),
