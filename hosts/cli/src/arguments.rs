@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use locule::cgroup::Manager;
 
 use crate::failure::Failure;
 
@@ -18,33 +19,61 @@ const HELP: &str =
     "NAME:\n   {name} - {about}\n\nUSAGE:\n   {usage}\n{after-help}\nOPTIONS:\n{options}\n";
 const HELP_OF_ALL: &str = "NAME:\n   {name} - {about}\n\nUSAGE:\n   {usage}\n\nCOMMANDS:\n{subcommands}\n\nOPTIONS:\n{options}\n";
 
+/// A verb, and what makes its part of the command line.
+type Verb = (&'static str, fn() -> Command);
+
+/// All verbs.
+const VERBS: [Verb; 22] = [
+    ("create", create),
+    ("run", run),
+    ("start", start),
+    ("exec", exec),
+    ("kill", kill),
+    ("delete", delete),
+    ("list", list),
+    ("ps", ps),
+    ("state", state),
+    ("pause", pause),
+    ("resume", resume),
+    ("update", update),
+    ("events", events),
+    ("spec", spec),
+    ("checkpoint", checkpoint),
+    ("restore", restore),
+    ("features", features),
+    ("explain", explain),
+    ("doctor", doctor),
+    ("completion", completion),
+    ("man", man),
+    ("help", help),
+];
+
 /// The whole command line of a program of this name.
 pub fn command(program: &str) -> Command {
-    let verbs = [
-        create(),
-        run(),
-        start(),
-        exec(),
-        kill(),
-        delete(),
-        list(),
-        ps(),
-        state(),
-        pause(),
-        resume(),
-        update(),
-        events(),
-        spec(),
-        checkpoint(),
-        restore(),
-        features(),
-        explain(),
-        doctor(),
-        completion(),
-        man(),
-        help(),
-    ];
-    let verbs = verbs.map(|verb| {
+    with_verbs(program, &VERBS)
+}
+
+/// The part of it that these words need: making all of it takes longer than most verbs do.
+pub fn command_for(program: &str, words: &[OsString]) -> Command {
+    let mut rest = words.iter().map(|word| word.to_str().unwrap_or_default());
+    while let Some(word) = rest.next() {
+        let Some(option) = word.strip_prefix('-') else {
+            let known = VERBS.iter().position(|verb| verb.0 == word);
+            return known
+                .map_or_else(|| command(program), |at| with_verbs(program, &VERBS[at..=at]));
+        };
+        match option.trim_start_matches('-') {
+            "root" | "log" | "log-format" | "cgroup-manager" | "rootless" => drop(rest.next()),
+            "help" | "h" => break,
+            _ => {}
+        }
+    }
+    command(program)
+}
+
+fn with_verbs(program: &str, verbs: &[Verb]) -> Command {
+    let verbs = verbs.iter().map(|(_, verb)| {
+        let verb = verb();
         let name = format!("{program} {}", verb.get_name());
         verb.display_name(name.clone())
             .bin_name(name)
@@ -106,9 +135,9 @@ fn rest(what: &'static str) -> Arg {
         .allow_hyphen_values(true)
 }
 
-/// What create and run have in common.
-fn creating(command: Command) -> Command {
-    command.arg(id()).args([
+/// Where a container is described, and where its first process is announced.
+fn bundled(command: Command) -> Command {
+    command.args([
         value("bundle", "DIR", "the directory with config.json; the current one if not given")
             .short('b'),
         value("config", "FILE", "the configuration; config.json of the bundle if not given")
@@ -116,6 +145,12 @@ fn creating(command: Command) -> Command {
         value("console-socket", "PATH", "a socket that receives the master of the terminal"),
         value("pidfd-socket", "PATH", "a socket that receives a pidfd of the first process"),
         value("pid-file", "FILE", "write the pid of the first process to this file"),
+    ])
+}
+
+/// What create and run have in common.
+fn creating(command: Command) -> Command {
+    bundled(command.arg(id())).args([
         value("preserve-fds", "N", "pass on this many descriptors, from 3 on"),
         switch("no-pivot", "not supported: the root is always left by pivot_root"),
         switch(
@@ -297,14 +332,7 @@ fn checkpoint() -> Command {
 }
 
 fn restore() -> Command {
-    with_criu(verb("restore", "restore a container from a previous checkpoint")).args([
-        value("bundle", "DIR", "the directory with config.json; the current one if not given")
-            .short('b'),
-        value("config", "FILE", "the configuration; config.json of the bundle if not given")
-            .short('f'),
-        value("console-socket", "PATH", "a socket that receives the master of the terminal"),
-        value("pidfd-socket", "PATH", "a socket that receives a pidfd of the first process"),
-        value("pid-file", "FILE", "write the pid of the first process to this file"),
+    bundled(with_criu(verb("restore", "restore a container from a previous checkpoint"))).args([
         switch("detach", "do not wait for it to end").short('d'),
         switch("no-subreaper", "do not become the parent of it"),
         switch("no-pivot", "has no effect"),
@@ -362,14 +390,6 @@ pub struct Global {
     pub manager: Manager,
 }
 
-/// Who makes cgroups.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Manager {
-    Directories,
-    Systemd,
-    Nobody,
-}
-
 impl Global {
     pub fn read(matches: &ArgMatches) -> Result<Global, Failure> {
         let json = match text(matches, "log-format") {
@@ -379,11 +399,11 @@ impl Global {
         };
         let manager = match text(matches, "cgroup-manager") {
             Some("systemd") => Manager::Systemd,
-            Some("disabled") => Manager::Nobody,
-            Some("cgroupfs") => Manager::Directories,
+            Some("disabled") => Manager::None,
+            Some("cgroupfs") => Manager::Cgroupfs,
             Some(other) => return Err(Failure::of(format!("invalid cgroup-manager: {other}"))),
             None if matches.get_flag("systemd-cgroup") => Manager::Systemd,
-            None => Manager::Directories,
+            None => Manager::Cgroupfs,
         };
         Ok(Global {
             root: path(matches, "root"),

@@ -30,7 +30,7 @@ fn main() -> ExitCode {
 }
 
 fn run(program: &str, words: &[std::ffi::OsString]) -> Result<ExitCode, Failure> {
-    let mut command = arguments::command(program);
+    let mut command = arguments::command_for(program, words);
     let words = grammar::canonical(&mut command, words)?;
     let matches = command.try_get_matches_from_mut(words).map_err(Failure::usage)?;
     if matches.get_flag("version") {

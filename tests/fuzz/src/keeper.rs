@@ -312,8 +312,13 @@ impl Scene {
         fs::create_dir(bundle.path("shared")).expect("it is new");
         fs::write(bundle.path("shared/file"), "shared").expect("it is new");
         for (path, what) in litter.iter().take(8) {
-            // Where it is in the way of what is there already, it stays away.
+            // Where it is in the way of what is there already, it stays away; and what leads to
+            // it is a directory: through a link put here before, it would be litter elsewhere.
             let path = path.below(&bundle.root());
+            let parent = path.parent().expect("it is below the root");
+            if !fs::symlink_metadata(parent).is_ok_and(|it| it.is_dir()) {
+                continue;
+            }
             let _ = match what {
                 Litter::Directory => fs::create_dir(&path),
                 Litter::File => fs::File::create_new(&path).map(drop),

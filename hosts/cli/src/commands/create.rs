@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::ArgMatches;
-use locule::{Container, CreateOptions, OnHostExit, Parentage, Rootfs, Source, Stdio};
+use locule::{Container, CreateOptions, OnHostExit, Parentage, Rootfs, Runtime, Source, Stdio};
+use serde::Deserialize;
 
 use super::{Done, id, remove, runtime, template};
 use crate::arguments::{Global, path};
@@ -15,8 +16,9 @@ use crate::notify::{self, Place};
 use crate::streams::{self, Announce};
 
 pub fn create(program: &str, global: &Global, own: &ArgMatches) -> Done {
+    let runtime = runtime(global)?;
     configured(own)
-        .and_then(|given| make(global, own, &given, Parentage::Orphan, OnHostExit::Detach, true))
+        .and_then(|given| make(&runtime, own, &given, Parentage::Orphan, OnHostExit::Detach, true))
         .map_err(|failure| failure.context(format!("{program} create failed")))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -28,9 +30,10 @@ pub fn run(program: &str, global: &Global, own: &ArgMatches) -> Done {
         Some(filled) => Given { json: filled.json, base: None, rootfs: filled.rootfs },
         None => configured(own).map_err(failed)?,
     };
-    let place = Place::of(&runtime(global)?, id(own));
+    let runtime = runtime(global)?;
+    let place = Place::of(&runtime, id(own));
     if detach {
-        let container = make(global, own, &given, Parentage::Orphan, OnHostExit::Detach, true);
+        let container = make(&runtime, own, &given, Parentage::Orphan, OnHostExit::Detach, true);
         let container = container.map_err(failed)?;
         start_and_tell(&container, &place).map_err(|failure| {
             let _ = container.delete(true);
@@ -41,7 +44,7 @@ pub fn run(program: &str, global: &Global, own: &ArgMatches) -> Done {
     }
     let signals = Signals::hold()?;
     let end = if keep { OnHostExit::Detach } else { OnHostExit::Kill };
-    let container = make(global, own, &given, Parentage::Keeper, end, false).map_err(failed)?;
+    let container = make(&runtime, own, &given, Parentage::Keeper, end, false).map_err(failed)?;
     let notify = place.listen()?;
     let ended = match container.start(None) {
         Ok(()) => {
@@ -94,7 +97,7 @@ fn configured(own: &ArgMatches) -> Result<Given, Failure> {
 }
 
 fn make(
-    global: &Global,
+    runtime: &Runtime,
     own: &ArgMatches,
     given: &Given,
     parentage: Parentage,
@@ -107,15 +110,10 @@ fn make(
         }
     }
     let announce = Announce::read(own);
-    let terminal = locule::spec::parse(&given.json)?
-        .process()
-        .as_ref()
-        .is_some_and(|process| process.terminal().unwrap_or(false));
-    announce.check(terminal, detached)?;
+    announce.check(wants_terminal(&given.json), detached)?;
     let activated = activated();
     let passed = streams::preserved(own, activated)?;
-    let runtime = runtime(global)?;
-    let place = Place::of(&runtime, id(own));
+    let place = Place::of(runtime, id(own));
     let changed = changed_by_manager(&given.json, &place, activated)?;
     let json = changed.as_deref().unwrap_or(&given.json);
     let source = Source::Spec { json, base: given.base.clone() };
@@ -141,6 +139,20 @@ fn make(
         place.remove();
     })?;
     Ok(container)
+}
+
+/// Whether a configuration has a terminal. What is wrong with it is said when all of it is read.
+fn wants_terminal(json: &[u8]) -> bool {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Process {
+        terminal: bool,
+    }
+    #[derive(Deserialize)]
+    struct Configuration {
+        process: Process,
+    }
+    serde_json::from_slice(json).is_ok_and(|config: Configuration| config.process.terminal)
 }
 
 /// How many descriptors a service manager hands on to the program, from 3 on (sd_listen_fds(3)).

@@ -19,7 +19,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::ArgMatches;
-use locule::cgroup::Manager;
 use locule::{Category, Container, Runtime, RuntimeOptions};
 
 use crate::arguments::{self, Global};
@@ -83,11 +82,7 @@ fn rest(own: &ArgMatches, verb: &str) -> Result<(String, Vec<String>), Failure> 
 fn runtime(global: &Global) -> Result<Runtime, Failure> {
     Ok(Runtime::new(RuntimeOptions {
         state_dir: global.root.clone(),
-        cgroup_manager: match global.manager {
-            arguments::Manager::Systemd => Manager::Systemd,
-            arguments::Manager::Directories => Manager::Cgroupfs,
-            arguments::Manager::Nobody => Manager::None,
-        },
+        cgroup_manager: global.manager,
         ..RuntimeOptions::default()
     })?)
 }
