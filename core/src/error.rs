@@ -161,6 +161,8 @@ pub enum Stage {
     Delete = 19,
     /// Writing a checkpoint, and restoring a container from one.
     Checkpoint = 20,
+    /// Plugins: loading them, and what they say.
+    Plugin = 21,
 }
 
 impl Stage {
@@ -187,6 +189,7 @@ impl Stage {
             Stage::Control => "control",
             Stage::Delete => "delete",
             Stage::Checkpoint => "checkpoint",
+            Stage::Plugin => "plugin",
         }
     }
 }

@@ -21,6 +21,7 @@ mod compile;
 mod container;
 mod error;
 mod launch;
+pub mod plugin;
 mod resctrl;
 pub mod seccomp;
 pub mod spec;

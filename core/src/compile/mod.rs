@@ -32,6 +32,7 @@ pub(crate) use hooks::{About, compile_before_restored, compile_poststart, compil
 pub(crate) use process::Descriptors;
 
 use crate::cgroup::Hierarchies;
+use crate::plugin::Change;
 use crate::seccomp;
 use crate::spec::{oci, vocabulary};
 use crate::{Category, Error, Result, Stage};
@@ -114,6 +115,8 @@ pub(crate) enum Slot {
 pub struct Plan {
     pub(crate) bytes: Vec<u8>,
     pub(crate) slots: Vec<Slot>,
+    /// What plugins have changed in the configuration that it comes from.
+    pub(crate) changes: Vec<Change>,
 }
 
 /// Compiles a seccomp profile; the compiler's only callback, so that programs are cached.
@@ -146,7 +149,8 @@ impl Writer {
     }
 
     fn finish(self) -> Plan {
-        Plan { bytes: self.builder.finish(self.slots.len() as u32), slots: self.slots }
+        let bytes = self.builder.finish(self.slots.len() as u32);
+        Plan { bytes, slots: self.slots, changes: Vec::new() }
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::fmt::Write;
 
-use locule_plan::{Document, Malformed, Step, Stream, Value};
-use serde_json::json;
+use locule_plan::{self, Document, Malformed, Step, Stream};
+use serde_json::{Value, json};
 
 use super::{Plan, Slot};
+use crate::plugin::Change;
 
 impl Plan {
     /// The plan for people: a line a step, with the JSON pointer it came from.
@@ -30,6 +31,17 @@ impl Plan {
                 text.push('\n');
             }
         });
+        if !self.changes.is_empty() {
+            text.push_str("plugins: what they have changed in the configuration\n");
+            for change in &self.changes {
+                let Change { plugin, adjustment, pointer, .. } = change;
+                let value = |value: &Option<Value>| {
+                    value.as_ref().map_or("nothing".to_owned(), Value::to_string)
+                };
+                let (before, after) = (value(&change.before), value(&change.after));
+                let _ = writeln!(text, "  {plugin} {adjustment} {before} -> {after}  ({pointer})");
+            }
+        }
         if !self.slots.is_empty() {
             text.push_str("descriptors:\n");
             for (index, slot) in self.slots.iter().enumerate() {
@@ -41,7 +53,7 @@ impl Plan {
 
     /// The plan as JSON: an object with an array of steps for each stream, and the
     /// descriptors that go with the plan.
-    pub fn to_json(&self) -> serde_json::Value {
+    pub fn to_json(&self) -> Value {
         let mut document = serde_json::Map::new();
         self.visit(&mut |stream, steps| {
             let steps = steps.iter().map(|step| {
@@ -59,6 +71,9 @@ impl Plan {
         });
         let slots: Vec<_> = self.slots.iter().map(ToString::to_string).collect();
         document.insert("descriptors".to_owned(), json!(slots));
+        if !self.changes.is_empty() {
+            document.insert("changes".to_owned(), json!(self.changes));
+        }
         document.into()
     }
 
@@ -85,7 +100,8 @@ fn actor(stream: Stream) -> &'static str {
 }
 
 /// A value on one line, or nothing for one that says nothing.
-fn brief(operation: &str, field: &str, value: &Value<'_>) -> Option<String> {
+fn brief(operation: &str, field: &str, value: &locule_plan::Value<'_>) -> Option<String> {
+    use locule_plan::Value;
     const BITS: [&str; 13] = [
         "flags",
         "set",
@@ -120,7 +136,8 @@ fn brief(operation: &str, field: &str, value: &Value<'_>) -> Option<String> {
     })
 }
 
-fn full(value: &Value<'_>) -> serde_json::Value {
+fn full(value: &locule_plan::Value<'_>) -> Value {
+    use locule_plan::Value;
     match value {
         Value::Unsigned(number) => json!(number),
         Value::Signed(number) => json!(number),

@@ -5,8 +5,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::Source;
@@ -17,6 +18,25 @@ use crate::{Category, Error, Result, Stage};
 pub(super) struct Configuration {
     pub(super) json: Box<RawValue>,
     pub(super) spec: oci::Spec,
+    document: OnceLock<Arc<Value>>,
+}
+
+impl Configuration {
+    pub(super) fn new(json: Box<RawValue>, spec: oci::Spec) -> Configuration {
+        Configuration { json, spec, document: OnceLock::new() }
+    }
+
+    /// The text as plugins see and change it.
+    pub(super) fn document(&self) -> Result<Arc<Value>> {
+        if let Some(document) = self.document.get() {
+            return Ok(document.clone());
+        }
+        let document = serde_json::from_str(self.json.get()).map_err(|error| {
+            let message = format!("the document is not valid JSON: {error}");
+            Error::new(Category::Spec, Stage::Validate, message)
+        })?;
+        Ok(self.document.get_or_init(|| Arc::new(document)).clone())
+    }
 }
 
 /// The last few configurations. A host starts many containers of a few kinds, and reading one
@@ -36,7 +56,7 @@ impl Configurations {
             Source::Bundle(path) => {
                 let bundle = absolute(path)?;
                 let json = read_config(&bundle)?;
-                let configuration = self.get(json).map_err(|error| match error.pointer() {
+                let configuration = self.of_text(json).map_err(|error| match error.pointer() {
                     // A pointer says enough; without one it is the file as a whole.
                     None => error.context(format!("{:?}", bundle.join("config.json"))),
                     Some(_) => error,
@@ -45,12 +65,13 @@ impl Configurations {
             }
             Source::Spec { json, base } => {
                 let base = absolute(base.as_deref().unwrap_or(Path::new(".")))?;
-                Ok((self.get(json.to_vec())?, base))
+                Ok((self.of_text(json.to_vec())?, base))
             }
         }
     }
 
-    fn get(&self, json: Vec<u8>) -> Result<Arc<Configuration>> {
+    /// Reads and checks the text of a configuration.
+    pub(super) fn of_text(&self, json: Vec<u8>) -> Result<Arc<Configuration>> {
         let same = |kept: &&Arc<Configuration>| kept.json.get().as_bytes() == json;
         if let Some(kept) = self.kept().iter().find(same) {
             return Ok(kept.clone());
@@ -62,7 +83,7 @@ impl Configurations {
         let json = json.ok_or_else(|| {
             Error::new(Category::Bug, Stage::Validate, "a configuration that is no JSON")
         })?;
-        let configuration = Arc::new(Configuration { json, spec });
+        let configuration = Arc::new(Configuration::new(json, spec));
         if configuration.json.get().len() <= Self::LARGEST {
             let mut kept = self.kept();
             kept.truncate(Self::CAPACITY - 1);

@@ -15,6 +15,7 @@ use super::joined;
 use super::pidfd::{Identity, pidfd_open, send_signal};
 use super::process::{self, ExitSource, Process};
 use super::record::Record;
+use super::stages::{self, Ending};
 use super::state_dir::{StateDir, check_id};
 use super::stdio::Streams;
 use super::{CreateOptions, OnHostExit, Parentage, Runtime, late_hooks};
@@ -25,6 +26,7 @@ use crate::compile::{
 use crate::launch::{
     Channel, Deadline, Execution, Message, Relation, memory_file, reap, reap_if_ended, request,
 };
+use crate::plugin;
 use crate::resctrl::{self, Group};
 use crate::spec::{oci, vocabulary};
 use crate::{Category, Error, Result, Stage};
@@ -117,13 +119,15 @@ pub(super) fn explain(runtime: &Runtime, options: &CreateOptions<'_>) -> Result<
     let id = options.id.unwrap_or("example");
     check_id(id)?;
     let (configuration, bundle) = runtime.0.configurations.load(&options.source)?;
+    let (configuration, changes) = stages::create(runtime, id, &bundle, configuration)?;
     let spec = &configuration.spec;
     joined::check(spec)?;
     let deadline = Deadline::within(Some(PATIENCE), None);
     let location = locate(runtime, spec, id, deadline)?;
     let resctrl = resctrl_group(spec, id)?;
     let streams = Streams::open(&options.stdio)?;
-    compile(runtime, spec, &bundle, options, id, &location, resctrl.as_ref(), &streams)
+    let plan = compile(runtime, spec, &bundle, options, id, &location, resctrl.as_ref(), &streams)?;
+    Ok(Plan { changes, ..plan })
 }
 
 pub(super) fn create(runtime: &Runtime, options: &CreateOptions<'_>) -> Result<Container> {
@@ -143,6 +147,7 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
     let deadline = Deadline::within(Some(patience), options.cancel);
     deadline.check()?;
     let (configuration, bundle) = runtime.0.configurations.load(&options.source)?;
+    let (configuration, changes) = stages::create(runtime, id, &bundle, configuration)?;
     let spec = &configuration.spec;
     joined::check(spec)?;
     check_parentage(options, spec)?;
@@ -179,6 +184,7 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
         config: configuration.json.clone(),
     };
     let mut record_file = begun.dir().write(&record)?;
+    plugin::log::append(&begun.dir().path, &changes)?;
 
     let cgroup = &begun.make_groups(runtime, spec, id, location, resctrl.as_ref(), deadline)?;
     let tasks = open_tasks(resctrl.as_ref())?;
@@ -244,10 +250,13 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
         terminal,
         terminal_taken: false.into(),
         _companion: None,
+        ending: Ending::of(runtime, id, &bundle, &configuration),
     }));
     runtime.0.events.watch(&process)?;
     let parts = begun.finish();
-    Ok(handle::created(runtime, record, configuration, parts, process))
+    let container = handle::created(runtime, record, configuration, parts, process);
+    container.after(plugin::Stage::Created, Vec::new());
+    Ok(container)
 }
 
 /// The files through which processes get into resctrl groups.

@@ -79,7 +79,7 @@ fn begin(container: &Container, options: &ExecOptions<'_>) -> Result<Process> {
     deadline.check()?;
     let shared = &*container.0;
     let spec = &shared.configuration.spec;
-    let process = complete(spec, options.process)?;
+    let mut process = complete(spec, options.process)?;
 
     let Some(init) = shared.init.0.pidfd.as_ref() else { return Err(not_running("stopped")) };
     if !options.ignore_paused && shared.cgroup.is_frozen()? {
@@ -87,6 +87,14 @@ fn begin(container: &Container, options: &ExecOptions<'_>) -> Result<Process> {
     }
     if shared.init.wait(Some(Duration::ZERO), None)?.is_some() {
         return Err(not_running(Status::Stopped.name()));
+    }
+    let adjusted = container.before_exec(&process)?;
+    if let Some(adjusted) = &adjusted {
+        process = adjusted.read(|json| {
+            let process = spec::parse_process(json)?;
+            spec::validate_process_in(&process, spec)?;
+            Ok(process)
+        })?;
     }
 
     let orphan = match options.parentage {
@@ -159,8 +167,10 @@ fn begin(container: &Container, options: &ExecOptions<'_>) -> Result<Process> {
         terminal,
         terminal_taken: false.into(),
         _companion: companion,
+        ending: None,
     }));
-    if let Err(error) = shared.runtime.0.events.watch(&process) {
+    let recorded = adjusted.map_or(Ok(()), |adjusted| container.record_changes(&adjusted));
+    if let Err(error) = recorded.and_then(|()| shared.runtime.0.events.watch(&process)) {
         let _ = process.signal(libc::SIGKILL);
         return Err(error);
     }

@@ -14,11 +14,13 @@ use super::failure::error_of;
 use super::pidfd::{Identity, check_signal, send_signal};
 use super::process::{self, ExitSource, Process};
 use super::record::{Record, State, Status};
+use super::stages::Ending;
 use super::state_dir::{StateDir, not_found};
 use super::{Cancel, ExecOptions, Runtime, late_hooks};
 use crate::cgroup::{self, Cgroup, Stats, Watch, Watcher};
 use crate::compile::About;
 use crate::launch::{Channel, Deadline, Message, poll_readable, request};
+use crate::plugin;
 use crate::resctrl::Group;
 use crate::spec::{self, oci};
 use crate::{Category, Error, Result, Stage};
@@ -94,7 +96,7 @@ impl Container {
         };
         // Not checked again: it was when the container was made.
         let spec = spec::parse(record.config.get().as_bytes())?;
-        let configuration = Arc::new(Configuration { json: record.config.clone(), spec });
+        let configuration = Arc::new(Configuration::new(record.config.clone(), spec));
         let cgroup = Cgroup::open(record.cgroup.clone())?;
         let keeper = match record.keeper {
             true => {
@@ -105,7 +107,8 @@ impl Container {
             }
             false => None,
         };
-        let init = reopen_init(&record, keeper.as_ref())?;
+        let ending = Ending::of(runtime, id, &record.bundle, &configuration);
+        let init = reopen_init(&record, keeper.as_ref(), ending)?;
         runtime.0.events.watch(&init)?;
         let runtime = runtime.clone();
         Ok(Container(Arc::new(Shared {
@@ -152,6 +155,7 @@ impl Container {
             let message = "cannot start a paused container";
             return Err(Error::new(Category::State, Stage::Start, message).of_container(self.id()));
         }
+        self.ask_to_start().map_err(|error| error.of_container(self.id()))?;
         let started = match &self.0.keeper {
             Some(keeper) => start_through_keeper(keeper, &deadline),
             None => self.start_at_gate(&deadline),
@@ -167,7 +171,23 @@ impl Container {
                 _ => error,
             };
             error.of_container(self.id())
-        })
+        })?;
+        self.after(plugin::Stage::Started, Vec::new());
+        Ok(())
+    }
+
+    fn ask_to_start(&self) -> Result<()> {
+        if !self.0.runtime.0.plugins.wants(plugin::Stage::Start) {
+            return Ok(());
+        }
+        // What cannot be started is no business of theirs.
+        match self.status()? {
+            Status::Created => self.before(plugin::Stage::Start),
+            status => {
+                let message = format!("cannot start a container that is {}", status.name());
+                Err(self.start_refused(Error::new(Category::State, Stage::Start, message)))
+            }
+        }
     }
 
     /// Says in which state the container is that cannot be started.
@@ -203,6 +223,8 @@ impl Container {
     /// Sends a signal to the first process, or with `all` to every process of the container.
     pub fn signal(&self, signal: i32, all: bool) -> Result<()> {
         check_signal(signal).map_err(|error| error.of_container(self.id()))?;
+        let details = vec![("signal", signal.to_string()), ("all", all.to_string())];
+        self.after(plugin::Stage::Kill, details);
         // A pid namespace dies with its first process; without one only the cgroup knows who
         // belongs to the container.
         let takes_all_along = signal == libc::SIGKILL && self.has_pid_namespace();
@@ -238,6 +260,7 @@ impl Container {
     pub fn pause(&self) -> Result<()> {
         self.need_running("pause")?;
         self.need_cgroups()?;
+        self.before(plugin::Stage::Pause).map_err(|error| error.of_container(self.id()))?;
         self.0.cgroup.freeze(PATIENCE).map_err(|error| error.of_container(self.id()))
     }
 
@@ -248,6 +271,7 @@ impl Container {
             return Err(Error::new(Category::State, Stage::Control, "container is not paused")
                 .of_container(self.id()));
         }
+        self.before(plugin::Stage::Resume).map_err(|error| error.of_container(self.id()))?;
         self.0.cgroup.thaw().map_err(|error| error.of_container(self.id()))
     }
 
@@ -258,22 +282,31 @@ impl Container {
     }
 
     fn apply(&self, resources: &[u8]) -> Result<()> {
-        let resources = spec::parse_resources(resources)?;
-        spec::validate_resources(&resources)?;
+        let mut parsed = spec::parse_resources(resources)?;
+        spec::validate_resources(&parsed)?;
         self.check_exists()?;
         if self.status()? == Status::Stopped {
             let message = "cannot update a container that is stopped";
             return Err(Error::new(Category::State, Stage::Control, message));
         }
+        let adjusted = self.before_update(resources)?;
+        if let Some(adjusted) = &adjusted {
+            parsed = adjusted.read(|json| {
+                let resources = spec::parse_resources(json)?;
+                spec::validate_resources(&resources)?;
+                Ok(resources)
+            })?;
+        }
         let options = cgroup::Options { rootless: self.0.runtime.0.facts.is_rootless() };
-        self.0.cgroup.update(&resources, options).map_err(|error| {
+        self.0.cgroup.update(&parsed, options).map_err(|error| {
             // The document is the object, not the config.json that it could be part of.
             let pointer = error.pointer().and_then(|at| at.strip_prefix("/linux/resources"));
             match pointer.map(str::to_owned) {
                 Some(pointer) => error.at(pointer),
                 None => error,
             }
-        })
+        })?;
+        adjusted.map_or(Ok(()), |adjusted| self.record_changes(&adjusted))
     }
 
     /// Resource usage.
@@ -314,7 +347,9 @@ impl Container {
     /// The state now. A deleted container is not found.
     pub fn state(&self) -> Result<State> {
         self.check_exists()?;
-        Ok(self.0.record.state(&self.0.configuration.spec, self.status()?))
+        let status = self.status()?;
+        let changes = plugin::log::read(&self.0.dir.path)?;
+        Ok(self.0.record.state(&self.0.configuration.spec, status, &changes))
     }
 
     /// Deletes a container that has stopped or was never started; with `force` one that runs,
@@ -352,8 +387,11 @@ impl Container {
             // Nobody else waits for it here, so see it dead before its cgroup is removed.
             let _ = self.0.init.wait(Some(PATIENCE), None);
         }
+        // The last moment to tell that it has ended.
+        let _ = self.0.init.wait(Some(Duration::ZERO), None);
         clean(id, &self.0.cgroup, self.0.resctrl(), &self.0.dir)?;
         late_hooks::poststop(&self.0.runtime, &self.about());
+        self.after(plugin::Stage::Delete, Vec::new());
         Ok(())
     }
 
@@ -490,7 +528,11 @@ fn gone_within(pidfd: &impl AsFd, patience: Duration) -> Result<bool> {
 }
 
 /// The first process of a container that was created elsewhere.
-fn reopen_init(record: &Record, keeper: Option<&Keeper>) -> Result<Process> {
+fn reopen_init(
+    record: &Record,
+    keeper: Option<&Keeper>,
+    ending: Option<Ending>,
+) -> Result<Process> {
     let (source, pidfd, pid);
     let watching = keeper.map(|keeper| {
         let watch = Request { kind: RequestKind::Watch, flags: 0 };
@@ -524,6 +566,7 @@ fn reopen_init(record: &Record, keeper: Option<&Keeper>) -> Result<Process> {
         terminal: None,
         terminal_taken: false.into(),
         _companion: None,
+        ending,
     })))
 }
 

@@ -18,6 +18,7 @@ mod pidfd;
 mod process;
 mod record;
 mod runtime;
+mod stages;
 mod state_dir;
 mod stdio;
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Cancel;
 use crate::cgroup::{Manager, SubCgroup};
+use crate::plugin::Plugins;
 
 /// How a [`Runtime`](crate::Runtime) is opened. The default suits most hosts.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +23,8 @@ pub struct RuntimeOptions {
     /// `org.systemd.property.NAME` sets any property of the container's unit, and whoever may
     /// write annotations could do so (CVE-2024-3154).
     pub ignore_annotations: bool,
+    /// What is called at stages of the containers' lives.
+    pub plugins: Plugins,
 }
 
 /// Where a container's configuration comes from.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use locule_plan::protocol::{self, Reply};
 
 use super::pidfd::{check_signal, collect_child, exit_of_stranger, send_signal};
+use super::stages::Ending;
 use super::{Cancel, TerminalSize};
 use crate::launch::{Channel, Message, poll_readable};
 use crate::{Category, Error, Result, Stage};
@@ -54,6 +55,8 @@ pub(super) struct Inner {
     pub(super) terminal_taken: Mutex<bool>,
     /// What must live as long as the process is of interest, such as a keeper of its own.
     pub(super) _companion: Option<super::exec::OwnKeeper>,
+    /// Who is told that it has ended, if it is a container's first.
+    pub(super) ending: Option<Ending>,
 }
 
 /// From where the exit status comes.
@@ -132,8 +135,14 @@ impl Process {
                 }
             }
         };
+        let Some(exit) = exit else { return Ok(None) };
+        if self.0.exit.set(exit).is_ok()
+            && let Some(ending) = &self.0.ending
+        {
+            ending.tell(exit);
+        }
         // Another thread may have collected a child first: its finding counts.
-        Ok(exit.map(|exit| *self.0.exit.get_or_init(|| exit)))
+        Ok(self.0.exit.get().copied())
     }
 
     /// Sends it a signal. One that has ended is a [`State`](Category::State) error.

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::pidfd::Identity;
 use crate::Category;
 use crate::cgroup::Location;
+use crate::plugin::Change;
 use crate::resctrl::Group;
 use crate::spec::{self, oci};
 
@@ -53,7 +54,8 @@ pub struct State {
     /// The bundle directory, absolute.
     pub bundle: PathBuf,
     /// The whole state document as JSON, with runc's additions `rootfs`, `created` (RFC 3339,
-    /// nanoseconds, UTC) and `owner` (empty for root).
+    /// nanoseconds, UTC) and `owner` (empty for root); and with `changes` if plugins have made
+    /// some, an array of what [`Change`] describes.
     pub document: Value,
 }
 
@@ -119,7 +121,7 @@ impl Record {
         Ok(record)
     }
 
-    pub(super) fn state(&self, spec: &oci::Spec, status: Status) -> State {
+    pub(super) fn state(&self, spec: &oci::Spec, status: Status, changes: &[Change]) -> State {
         let pid = match (status, self.init) {
             (Status::Stopped, _) | (_, None) => 0,
             (_, Some(init)) => init.pid,
@@ -141,6 +143,9 @@ impl Record {
         }
         let owner = if self.owner == 0 { String::new() } else { self.owner.to_string() };
         document.insert("owner".into(), json!(owner));
+        if !changes.is_empty() {
+            document.insert("changes".into(), json!(changes));
+        }
         State {
             id: self.id.clone(),
             status,

@@ -11,13 +11,14 @@ use super::create::KEEP_GROUPS;
 use super::events::Events;
 use super::facts::{effective_capabilities, whose_systemd};
 use super::pidfd::Identity;
-use super::state_dir::{StateDir, make_root};
+use super::state_dir::{StateDir, check_id, make_root};
 use super::{
     Container, CreateOptions, Event, RestoreOptions, RuntimeOptions, State, checkpoint, create,
 };
 use crate::cgroup::{ANNOTATIONS, Manager, Systemd};
 use crate::compile::{HostFacts, Plan};
 use crate::launch::{Images, host_pidfd};
+use crate::plugin::Plugins;
 use crate::{Category, Error, Result, Stage, seccomp, spec};
 
 const CHECKPOINTS: &str = "org.opencontainers.runc.checkpoint.enabled";
@@ -42,6 +43,7 @@ pub(super) struct Shared {
     /// What a keeper must be given on the way because exec would drop it; 0 for root.
     pub(super) capabilities: u64,
     pub(super) events: Events,
+    pub(super) plugins: Plugins,
 }
 
 impl std::fmt::Debug for Runtime {
@@ -79,6 +81,7 @@ impl Runtime {
             host_pidfd: host_pidfd()?,
             capabilities,
             events: Events::new()?,
+            plugins: options.plugins,
         })))
     }
 
@@ -116,8 +119,8 @@ impl Runtime {
             let message = format!("read the state directory {:?}", self.0.state_dir);
             Error::io(Stage::State, &error, message)
         })?;
-        let mut ids: Vec<String> =
-            entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        let mut ids: Vec<String> = names.filter(|name| check_id(name).is_ok()).collect();
         ids.sort();
         let mut states = Vec::with_capacity(ids.len());
         for id in ids {
@@ -192,6 +195,11 @@ impl Runtime {
         callback: &mut dyn FnMut(Event) -> Result<()>,
     ) -> Result<usize> {
         self.0.events.dispatch(timeout, callback)
+    }
+
+    /// The plugins it was opened with.
+    pub fn plugins(&self) -> &Plugins {
+        &self.0.plugins
     }
 
     /// The state directory.

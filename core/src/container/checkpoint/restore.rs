@@ -16,6 +16,7 @@ use super::super::handle::{self, Container};
 use super::super::pidfd::Identity;
 use super::super::process::{self, ExitSource, Process};
 use super::super::record::Record;
+use super::super::stages::{self, Ending};
 use super::super::state_dir::check_id;
 use super::super::stdio::Streams;
 use super::super::{Runtime, late_hooks};
@@ -27,6 +28,7 @@ use super::{DESCRIPTORS, RestoreOptions, common, mounts, namespaces, need_root};
 use crate::cgroup::Entry;
 use crate::compile::{About, CriuInput, RestoreInput, Slot, compile_criu};
 use crate::launch::{Deadline, Relation};
+use crate::plugin;
 use crate::spec;
 use crate::{Error, Result, Stage};
 
@@ -54,6 +56,7 @@ fn make(runtime: &Runtime, options: &RestoreOptions<'_>) -> Result<Container> {
     deadline.check()?;
     need_root(runtime)?;
     let (configuration, bundle) = runtime.0.configurations.load(&options.source)?;
+    let (configuration, changes) = stages::create(runtime, id, &bundle, configuration)?;
     let spec = &configuration.spec;
     let about = About { spec, id, bundle: &bundle };
     let root = spec.root().as_ref().map_or(Path::new("rootfs"), |root| root.path());
@@ -88,6 +91,7 @@ fn make(runtime: &Runtime, options: &RestoreOptions<'_>) -> Result<Container> {
         config: configuration.json.clone(),
     };
     begun.dir().write(&record)?;
+    plugin::log::append(&begun.dir().path, &changes)?;
     let cgroup = begun.make_groups(runtime, spec, id, location, resctrl.as_ref(), deadline)?;
     record.cgroup = cgroup.location().clone();
 
@@ -181,10 +185,15 @@ fn make(runtime: &Runtime, options: &RestoreOptions<'_>) -> Result<Container> {
         terminal,
         terminal_taken: false.into(),
         _companion: None,
+        ending: Ending::of(runtime, id, &bundle, &configuration),
     }));
     runtime.0.events.watch(&process)?;
     let parts = begun.finish();
-    Ok(handle::created(runtime, record, configuration, parts, process))
+    let container = handle::created(runtime, record, configuration, parts, process);
+    for stage in [plugin::Stage::Created, plugin::Stage::Started] {
+        container.after(stage, Vec::new());
+    }
+    Ok(container)
 }
 
 fn pin(pid: i32) -> Result<Init> {
@@ -249,5 +258,5 @@ fn with_time_namespace(configuration: Arc<Configuration>, pid: i32) -> Result<Ar
     }
     let json = RawValue::from_string(document.to_string()).map_err(bug)?;
     let spec = spec::parse(json.get().as_bytes())?;
-    Ok(Arc::new(Configuration { json, spec }))
+    Ok(Arc::new(Configuration::new(json, spec)))
 }

@@ -1,0 +1,319 @@
+//! The plugins of a runtime: in which order they are called, and what becomes of what they say.
+//!
+//! A stage that can be refused is a transaction: each plugin sees what those before it have made
+//! of the configuration, and nothing has happened until all have agreed, the validators and the
+//! guard included. After a stage that has happened the order is the other way round, and what
+//! goes wrong is told to the log.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::Value;
+
+use super::call::{Call, Subject};
+use super::guard::Guard;
+use super::ledger::Change;
+use super::{Fault, Plugin, Stage};
+use crate::{Category, Error, Result};
+
+/// What becomes of a container when a plugin has failed: a trap, a limit, an answer that makes no
+/// sense. A refusal is no failure and always counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnFailure {
+    /// The stage fails, where it can. Elsewhere as [`OnFailure::Skip`].
+    #[default]
+    Fail,
+    /// As if the plugin had not been called: what it has changed in this call is undone.
+    Skip,
+    /// As [`OnFailure::Skip`], and the runtime does not call it again. Where it is required, no
+    /// container can be created from then on.
+    Disable,
+}
+
+impl OnFailure {
+    /// The policy of this name: `fail`, `skip` or `disable`.
+    pub fn named(name: &str) -> Option<OnFailure> {
+        Some(match name {
+            "fail" => OnFailure::Fail,
+            "skip" => OnFailure::Skip,
+            "disable" => OnFailure::Disable,
+            _ => return None,
+        })
+    }
+}
+
+/// A plugin, and how it is to be called.
+#[derive(Clone)]
+pub struct Registration {
+    /// Its name: letters, digits and `_.-`, at most 64. No two of a runtime have the same.
+    pub name: String,
+    /// The plugin.
+    pub plugin: Arc<dyn Plugin>,
+    /// Lower ones are called first; of equal ones the names decide.
+    pub priority: i32,
+    /// What becomes of a container when it fails.
+    pub on_failure: OnFailure,
+    /// The same for single stages.
+    pub on_failure_at: BTreeMap<Stage, OnFailure>,
+    /// Whether it may change what plugins before it have changed.
+    pub may_override: bool,
+    /// Whether no container is created without it.
+    pub required: bool,
+}
+
+impl Registration {
+    /// The defaults for this plugin.
+    pub fn new(name: impl Into<String>, plugin: Arc<dyn Plugin>) -> Registration {
+        Registration {
+            name: name.into(),
+            plugin,
+            priority: 0,
+            on_failure: OnFailure::default(),
+            on_failure_at: BTreeMap::new(),
+            may_override: false,
+            required: false,
+        }
+    }
+}
+
+impl fmt::Debug for Registration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("Registration");
+        out.field("name", &self.name).field("priority", &self.priority).finish_non_exhaustive()
+    }
+}
+
+/// The plugins of a runtime. Cloning gives another handle to the same; the default has none.
+#[derive(Debug, Clone, Default)]
+pub struct Plugins(Arc<Chain>);
+
+#[derive(Debug, Default)]
+struct Chain {
+    /// In the order in which they are called.
+    links: Vec<Link>,
+    required: Vec<String>,
+    guard: Guard,
+}
+
+#[derive(Debug)]
+struct Link {
+    registration: Registration,
+    disabled: AtomicBool,
+}
+
+impl Link {
+    fn is_for(&self, stage: Stage) -> bool {
+        !self.disabled.load(Ordering::Relaxed) && self.registration.plugin.stages().contains(&stage)
+    }
+
+    fn judges(&self) -> bool {
+        !self.disabled.load(Ordering::Relaxed) && self.registration.plugin.validates()
+    }
+
+    fn policy(&self, stage: Stage) -> OnFailure {
+        let registration = &self.registration;
+        registration.on_failure_at.get(&stage).copied().unwrap_or(registration.on_failure)
+    }
+}
+
+/// What has become of a configuration.
+#[derive(Debug)]
+pub(crate) struct Adjusted {
+    pub(crate) document: Arc<Value>,
+    pub(crate) changes: Vec<Change>,
+}
+
+impl Adjusted {
+    /// Says of an error in the configuration who has changed that part of it.
+    pub(crate) fn blame(&self, error: Error) -> Error {
+        let part = |pointer: &str| -> Vec<String> {
+            pointer.split('/').skip(1).take(2).map(str::to_owned).collect()
+        };
+        let place = error.pointer().map(part).unwrap_or_default();
+        let mut names: Vec<&str> = Vec::new();
+        for change in &self.changes {
+            let near = part(&change.pointer).iter().zip(&place).all(|(one, other)| one == other);
+            if near && !names.contains(&change.plugin.as_str()) {
+                names.push(&change.plugin);
+            }
+        }
+        match names.is_empty() {
+            true => error,
+            false => {
+                let names: Vec<_> = names.iter().map(|name| format!("{name:?}")).collect();
+                error.context(format!("changed by plugin {}", names.join(", ")))
+            }
+        }
+    }
+}
+
+impl Plugins {
+    /// A chain of these plugins. `required` names further ones without which no container is
+    /// created, present or not.
+    ///
+    /// # Errors
+    /// [`Category::Invalid`] for a name that is none, or that two have.
+    pub fn new(
+        registrations: Vec<Registration>,
+        mut required: Vec<String>,
+        guard: Guard,
+    ) -> Result<Plugins> {
+        let mut links: Vec<Link> = Vec::with_capacity(registrations.len());
+        for registration in registrations {
+            check_name(&registration.name)?;
+            if links.iter().any(|link| link.registration.name == registration.name) {
+                let message = format!("two plugins have the name {:?}", registration.name);
+                return Err(Error::new(Category::Invalid, crate::Stage::Arguments, message));
+            }
+            if registration.required {
+                required.push(registration.name.clone());
+            }
+            links.push(Link { registration, disabled: AtomicBool::new(false) });
+        }
+        links.sort_by(|one, other| {
+            let key = |link: &Link| (link.registration.priority, link.registration.name.clone());
+            key(one).cmp(&key(other))
+        });
+        Ok(Plugins(Arc::new(Chain { links, required, guard })))
+    }
+
+    /// Whether there is nothing to do, now or ever.
+    pub fn is_empty(&self) -> bool {
+        self.0.links.is_empty() && self.0.required.is_empty()
+    }
+
+    /// The plugins in the order in which they are called, and whether each is disabled.
+    pub fn iter(&self) -> impl Iterator<Item = (&Registration, bool)> {
+        let disabled = |link: &Link| link.disabled.load(Ordering::Relaxed);
+        self.0.links.iter().map(move |link| (&link.registration, disabled(link)))
+    }
+
+    /// Whether anything is to be called at this stage.
+    pub(crate) fn wants(&self, stage: Stage) -> bool {
+        let creates = stage == Stage::Create;
+        let judged = || self.0.links.iter().any(Link::judges);
+        self.0.links.iter().any(|link| link.is_for(stage))
+            || creates && (!self.0.required.is_empty() || judged())
+    }
+
+    /// Asks all before something happens.
+    pub(crate) fn before(
+        &self,
+        stage: Stage,
+        subject: Subject,
+        document: Arc<Value>,
+    ) -> Result<Adjusted> {
+        if stage == Stage::Create {
+            self.check_required()?;
+        }
+        let before = document.clone();
+        let mut call = Call::new(stage, subject, document);
+        for link in self.0.links.iter().filter(|link| link.is_for(stage)) {
+            link.address(&mut call);
+            link.ask(&mut call, |plugin, call| plugin.handle(call))?;
+        }
+        if stage == Stage::Create {
+            let changes = call.ledger.changes().to_vec();
+            for link in self.0.links.iter().filter(|link| link.judges()) {
+                link.address(&mut call);
+                link.ask(&mut call, |plugin, call| plugin.validate(call, &changes))?;
+            }
+            let verdict = self.0.guard.check(&before, &call.document, &changes);
+            verdict.map_err(|fault| refusal("the guard", stage, &fault))?;
+        }
+        Ok(Adjusted { document: call.document, changes: call.ledger.into_changes() })
+    }
+
+    /// Tells all after something has happened, the last one first.
+    pub(crate) fn after(&self, stage: Stage, subject: Subject, document: Arc<Value>) {
+        let mut call = Call::new(stage, subject, document);
+        for link in self.0.links.iter().rev().filter(|link| link.is_for(stage)) {
+            link.address(&mut call);
+            if let Err(error) = link.ask(&mut call, |plugin, call| plugin.handle(call)) {
+                tracing::warn!(%error, id = call.id(), "it has happened all the same");
+            }
+        }
+    }
+
+    fn check_required(&self) -> Result<()> {
+        for name in &self.0.required {
+            let link = self.0.links.iter().find(|link| link.registration.name == *name);
+            let why = match link {
+                None => "is missing",
+                Some(link) if link.disabled.load(Ordering::Relaxed) => {
+                    "has been disabled after a failure"
+                }
+                Some(_) => continue,
+            };
+            let message = format!("the required plugin {name:?} {why}");
+            return Err(Error::new(Category::Plugin, crate::Stage::Plugin, message));
+        }
+        Ok(())
+    }
+}
+
+impl Link {
+    /// Makes it a call of this plugin.
+    fn address(&self, call: &mut Call) {
+        let registration = &self.registration;
+        call.plugin = Arc::from(registration.name.as_str());
+        call.may_override = registration.may_override;
+        call.may_adjust = !registration.plugin.validates();
+    }
+
+    /// Calls it. If it fails and need not succeed, the call is as it was before.
+    fn ask(
+        &self,
+        call: &mut Call,
+        ask: impl FnOnce(&dyn Plugin, &mut Call) -> Result<(), Fault>,
+    ) -> Result<()> {
+        let (document, ledger) = (call.document.clone(), call.ledger.clone());
+        let plugin = &*self.registration.plugin;
+        let (stage, subject) = (call.stage, call.subject.clone());
+        let answer = catch_unwind(AssertUnwindSafe(|| ask(plugin, call)));
+        let fault = match answer {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(fault)) => fault,
+            Err(_) => Fault::failed("it panicked"),
+        };
+        // Whatever it has left of it.
+        (call.stage, call.subject, call.document, call.ledger) = (stage, subject, document, ledger);
+        self.address(call);
+        let error = refusal(&format!("plugin {:?}", self.registration.name), stage, &fault);
+        let policy = self.policy(stage);
+        if matches!(fault, Fault::Refused { .. }) || policy == OnFailure::Fail {
+            return Err(error);
+        }
+        tracing::warn!(%error, id = call.id(), "skipped, as it may be");
+        if policy == OnFailure::Disable {
+            self.disabled.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+fn refusal(who: &str, stage: Stage, fault: &Fault) -> Error {
+    let stage = stage.name();
+    let message = match fault {
+        Fault::Refused { code: 0, message } => format!("{who} refused {stage}: {message}"),
+        Fault::Refused { code, message } => {
+            format!("{who} refused {stage} with code {code}: {message}")
+        }
+        Fault::Failed { message } => format!("{who} failed at {stage}: {message}"),
+    };
+    Error::new(Category::Plugin, crate::Stage::Plugin, message)
+}
+
+/// A name that is good for a file's, too.
+fn check_name(name: &str) -> Result<()> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    if name.bytes().all(fits) && !name.is_empty() && name.len() <= 64 && !name.starts_with('.') {
+        return Ok(());
+    }
+    let message = format!("the plugin's name {name:?} is none");
+    Err(Error::new(Category::Invalid, crate::Stage::Arguments, message)
+        .hint("use letters, digits and _ . - only, at most 64, and no . at its beginning"))
+}

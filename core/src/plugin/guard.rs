@@ -1,0 +1,136 @@
+//! The built-in validator: what no plugin may do, whatever it was granted.
+
+use serde_json::Value;
+
+use super::Fault;
+use super::ledger::Change;
+
+/// What plugins may not do to a configuration. Nothing is forbidden by default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Guard {
+    /// Adding, changing or removing hooks.
+    pub hooks: bool,
+    /// Leaving a namespace, or joining another instead of a new one.
+    pub namespaces: bool,
+    /// Changing or removing a seccomp profile that is there.
+    pub seccomp: bool,
+    /// Adding a capability.
+    pub capabilities: bool,
+    /// Taking away other walls: `noNewPrivileges`, AppArmor and SELinux, masked and read-only paths,
+    /// a read-only root, a user other than root.
+    pub confinement: bool,
+    /// Setting a sysctl.
+    pub sysctl: bool,
+    /// Adding or changing a device, or what devices may be used.
+    pub devices: bool,
+}
+
+impl Guard {
+    /// The names of its switches, as in configuration files.
+    pub const NAMES: [&str; 7] =
+        ["hooks", "namespaces", "seccomp", "capabilities", "confinement", "sysctl", "devices"];
+
+    /// Forbids by name; `None` if there is no such switch.
+    pub fn forbid(&mut self, name: &str) -> Option<()> {
+        *match name {
+            "hooks" => &mut self.hooks,
+            "namespaces" => &mut self.namespaces,
+            "seccomp" => &mut self.seccomp,
+            "capabilities" => &mut self.capabilities,
+            "confinement" => &mut self.confinement,
+            "sysctl" => &mut self.sysctl,
+            "devices" => &mut self.devices,
+            _ => return None,
+        } = true;
+        Some(())
+    }
+
+    /// Looks at what has become of a configuration.
+    pub(super) fn check(
+        &self,
+        before: &Value,
+        after: &Value,
+        changes: &[Change],
+    ) -> Result<(), Fault> {
+        let refuse = |what: &str, prefix: &str| {
+            let within = |change: &&Change| change.pointer.starts_with(prefix);
+            let who = changes.iter().rev().find(within);
+            let who =
+                who.map_or(String::new(), |change| format!(", as plugin {:?}", change.plugin));
+            let who = if who.is_empty() { who } else { format!("{who} does") };
+            Err(Fault::refused(format!("no plugin may {what}{who}")))
+        };
+        let differs = |pointer: &str| before.pointer(pointer) != after.pointer(pointer);
+        let was_there = |pointer: &str| before.pointer(pointer).is_some_and(|it| !it.is_null());
+        if self.hooks && differs("/hooks") {
+            return refuse("change hooks", "/hooks");
+        }
+        if self.namespaces && weakens_namespaces(before, after) {
+            return refuse("take away a namespace or join another", "/linux/namespaces");
+        }
+        if self.seccomp && was_there("/linux/seccomp") && differs("/linux/seccomp") {
+            return refuse("change a seccomp profile", "/linux/seccomp");
+        }
+        if self.capabilities && adds_capability(before, after) {
+            return refuse("add a capability", "/process/capabilities");
+        }
+        if self.confinement
+            && let Some(pointer) = weakens_confinement(before, after)
+        {
+            return refuse(&format!("take away {pointer}"), pointer);
+        }
+        if self.sysctl && differs("/linux/sysctl") {
+            return refuse("change a sysctl", "/linux/sysctl");
+        }
+        if self.devices && (differs("/linux/devices") || differs("/linux/resources/devices")) {
+            return refuse("change devices", "/linux");
+        }
+        Ok(())
+    }
+}
+
+fn list<'a>(document: &'a Value, pointer: &str) -> &'a [Value] {
+    document.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// Each namespace that was there is there still, by the same path or new as before.
+fn weakens_namespaces(before: &Value, after: &Value) -> bool {
+    let kept = list(after, "/linux/namespaces");
+    list(before, "/linux/namespaces").iter().any(|namespace| !kept.contains(namespace))
+        || kept.iter().any(|namespace| {
+            let path = namespace.get("path").and_then(Value::as_str).unwrap_or_default();
+            !path.is_empty() && !list(before, "/linux/namespaces").contains(namespace)
+        })
+}
+
+fn adds_capability(before: &Value, after: &Value) -> bool {
+    let sets = after.pointer("/process/capabilities").and_then(Value::as_object);
+    sets.into_iter().flatten().any(|(set, names)| {
+        let known = list(before, &format!("/process/capabilities/{set}"));
+        names.as_array().is_some_and(|names| names.iter().any(|name| !known.contains(name)))
+    })
+}
+
+/// The first wall that is missing.
+fn weakens_confinement(before: &Value, after: &Value) -> Option<&'static str> {
+    const FLAGS: [&str; 2] = ["/process/noNewPrivileges", "/root/readonly"];
+    const LABELS: [&str; 2] = ["/process/apparmorProfile", "/process/selinuxLabel"];
+    const PATHS: [&str; 2] = ["/linux/maskedPaths", "/linux/readonlyPaths"];
+    let is_set = |document: &Value, pointer: &str| document.pointer(pointer) == Some(&true.into());
+    let of = |document: &Value, pointer: &str| {
+        document.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
+    let flags = FLAGS.into_iter().filter(|at| is_set(before, at) && !is_set(after, at));
+    let labels = LABELS.into_iter().filter(|at| {
+        let label = of(before, at);
+        !label.is_empty() && label != of(after, at)
+    });
+    let paths = PATHS.into_iter().filter(|at| {
+        let kept = list(after, at);
+        list(before, at).iter().any(|path| !kept.contains(path))
+    });
+    let uid = |document: &Value| document.pointer("/process/user/uid").and_then(Value::as_u64);
+    let user = Some("/process/user")
+        .filter(|_| uid(before).is_some_and(|uid| uid != 0) && uid(after).unwrap_or_default() == 0);
+    flags.chain(labels).chain(paths).chain(user).next()
+}

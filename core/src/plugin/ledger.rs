@@ -1,0 +1,101 @@
+//! Who has changed what. A place belongs to the plugin that has changed it, and with it all that is
+//! in it, until the stage is over.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::place::Place;
+
+/// A change that a plugin has made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// Who has made it.
+    pub plugin: String,
+    /// At which stage: `create`, `exec` or `update`.
+    pub stage: String,
+    /// By which adjustment, such as `set-env`.
+    pub adjustment: String,
+    /// Where: a JSON pointer into the configuration, in which an element of a list is named by what
+    /// it is known by: `/process/env/PATH`, `/mounts/~1data`. What is added to a list of hooks is
+    /// named `-`.
+    pub pointer: String,
+    /// What was there; `None` if nothing was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Value>,
+    /// What is there now; `None` if it has been removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Value>,
+}
+
+/// Why an adjustment was not taken. Nothing has changed then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// Another plugin has changed this: its name, and where.
+    Conflict {
+        /// The plugin that was first.
+        plugin: String,
+        /// The place that both want to change.
+        pointer: String,
+    },
+    /// This stage or this kind of plugin does not allow it; why.
+    Denied(String),
+    /// It is not of the form that the configuration wants; why.
+    Invalid(String),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::Conflict { plugin, pointer } => {
+                write!(f, "plugin {plugin:?} has changed {pointer} already")
+            }
+            Refusal::Denied(why) | Refusal::Invalid(why) => f.write_str(why),
+        }
+    }
+}
+
+/// What has been changed in one stage.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Ledger {
+    /// Who owns what, by pointer.
+    owners: BTreeMap<String, String>,
+    changes: Vec<Change>,
+}
+
+impl Ledger {
+    /// Another plugin that owns this place, something in it, or what it is in.
+    pub(super) fn rival(&self, place: &Place, plugin: &str) -> Option<(&str, &str)> {
+        if place.is_shared() {
+            return None;
+        }
+        let pointer = place.pointer();
+        let inside = format!("{pointer}/");
+        let around = pointer.match_indices('/').map(|(at, _)| &pointer[..at]);
+        let around =
+            around.chain([pointer.as_str()]).filter_map(|it| self.owners.get_key_value(it));
+        let inside =
+            self.owners.range(inside.clone()..).take_while(|(owned, _)| owned.starts_with(&inside));
+        around
+            .chain(inside)
+            .find(|(_, owner)| *owner != plugin)
+            .map(|(owned, owner)| (owner.as_str(), owned.as_str()))
+    }
+
+    pub(super) fn record(&mut self, place: &Place, change: Change) {
+        if !place.is_shared() {
+            self.owners.insert(change.pointer.clone(), change.plugin.clone());
+        }
+        self.changes.push(change);
+    }
+
+    pub(super) fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
+    pub(super) fn into_changes(self) -> Vec<Change> {
+        self.changes
+    }
+}
