@@ -158,21 +158,21 @@ mod tests {
     #[test]
     fn an_equal_configuration_is_read_once_and_another_one_is_not_taken_for_it() {
         let all = Configurations::default();
-        let first = all.get(config("first")).unwrap();
-        let other = all.get(config("other")).unwrap();
-        assert!(Arc::ptr_eq(&first, &all.get(config("first")).unwrap()));
+        let first = all.of_text(config("first")).unwrap();
+        let other = all.of_text(config("other")).unwrap();
+        assert!(Arc::ptr_eq(&first, &all.of_text(config("first")).unwrap()));
         assert_eq!(other.spec.hostname().as_deref(), Some("other"));
     }
 
     #[test]
     fn only_the_last_few_are_kept_and_none_that_is_refused() {
         let all = Configurations::default();
-        let first = all.get(config("first")).unwrap();
+        let first = all.of_text(config("first")).unwrap();
         for number in 0..Configurations::CAPACITY {
-            all.get(config(&format!("h{number}"))).unwrap();
+            all.of_text(config(&format!("h{number}"))).unwrap();
         }
-        assert!(all.get(b"{}".to_vec()).is_err());
+        assert!(all.of_text(b"{}".to_vec()).is_err());
         assert_eq!(all.kept().len(), Configurations::CAPACITY);
-        assert!(!Arc::ptr_eq(&first, &all.get(config("first")).unwrap()));
+        assert!(!Arc::ptr_eq(&first, &all.of_text(config("first")).unwrap()));
     }
 }
