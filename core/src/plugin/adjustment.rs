@@ -538,7 +538,9 @@ fn resource(name: &str, value: &str) -> Result<Vec<Edit>, String> {
             json!(value)
         }
         _ => {
-            return Err(format!("`name` {name:?} is no limit in linux.resources of a single value"));
+            return Err(format!(
+                "`name` {name:?} is no limit in linux.resources of a single value"
+            ));
         }
     };
     Ok(vec![member(&format!("/linux/resources/{name}"), value)])

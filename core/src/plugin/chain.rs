@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -225,6 +226,24 @@ impl Plugins {
             verdict.map_err(|fault| refusal("the guard", stage, &fault))?;
         }
         Ok(Adjusted { document: call.document, changes: call.ledger.into_changes() })
+    }
+
+    /// What they would make of a configuration at a stage, of a container that there is not: for
+    /// who writes plugins. Returns the configuration and what has been changed.
+    ///
+    /// # Errors
+    /// [`Category::Plugin`] if one refuses, or fails and its policy says so.
+    pub fn rehearse(
+        &self,
+        stage: Stage,
+        id: &str,
+        bundle: &Path,
+        document: Value,
+    ) -> Result<(Value, Vec<Change>)> {
+        let (id, bundle) = (id.to_owned(), bundle.to_owned());
+        let subject = Subject { id, bundle, ..Subject::default() };
+        let adjusted = self.before(stage, subject, Arc::new(document))?;
+        Ok((Arc::unwrap_or_clone(adjusted.document), adjusted.changes))
     }
 
     /// Tells all after something has happened, the last one first.

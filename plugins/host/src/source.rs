@@ -1,0 +1,175 @@
+//! Where a component comes from: a file or an OCI image layout. What was read is checked in memory,
+//! so that nothing can be put in its place afterwards.
+
+use std::fs::{File, Metadata};
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use locule::{Category, Error, Result, Stage};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use crate::{failed, invalid};
+
+/// Larger components are refused: compiling one would cost gigabytes.
+const LARGEST: u64 = 64 << 20;
+/// Larger documents of an image layout are none.
+const LARGEST_DOCUMENT: u64 = 4 << 20;
+
+/// A component's bytes.
+pub(crate) struct Source {
+    pub(crate) bytes: Vec<u8>,
+    /// Their SHA-256, hexadecimal.
+    pub(crate) digest: String,
+}
+
+impl Source {
+    /// Reads what `reference` names; relative paths begin at `base`. With a digest nothing else is
+    /// taken.
+    pub(crate) fn read(reference: &str, base: &Path, digest: Option<&str>) -> Result<Source> {
+        let bytes = match reference.strip_prefix("oci:") {
+            Some(layout) => from_layout(layout, base)?,
+            None => read_file(&base.join(reference), LARGEST)?,
+        };
+        if !bytes.starts_with(b"\0asm") {
+            return Err(failed(format!("{reference:?} is no WebAssembly")));
+        }
+        let found = sha256(&bytes);
+        if let Some(wanted) = digest {
+            let wanted = hexadecimal(wanted).map_err(|error| error.at("/digest"))?;
+            if *wanted != *found {
+                let message =
+                    format!("{reference:?} has the digest sha256:{found}, not the given one");
+                return Err(failed(message).at("/digest"));
+            }
+        }
+        Ok(Source { bytes, digest: found })
+    }
+}
+
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The digest without its algorithm.
+fn hexadecimal(digest: &str) -> Result<&str> {
+    digest
+        .strip_prefix("sha256:")
+        .filter(|hex| {
+            hex.len() == 64 && hex.bytes().all(|byte| b"0123456789abcdef".contains(&byte))
+        })
+        .ok_or_else(|| {
+            invalid(format!("{digest:?} is no digest"))
+                .hint("give sha256: and 64 hexadecimal digits in lower case")
+        })
+}
+
+/// Reads a file without waiting for what is none.
+fn read_file(path: &Path, largest: u64) -> Result<Vec<u8>> {
+    let error = |error: std::io::Error| Error::io(Stage::Plugin, &error, format!("read {path:?}"));
+    let mut options = File::options();
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = options.read(true).custom_flags(flags).open(path).map_err(error)?;
+    let metadata = file.metadata().map_err(error)?;
+    if !metadata.is_file() {
+        return Err(invalid(format!("{path:?} is not a regular file")));
+    }
+    if metadata.len() > largest {
+        return Err(invalid(format!("{path:?} is larger than {} MiB", largest >> 20)));
+    }
+    let mut bytes = Vec::with_capacity(metadata.len() as usize + 1);
+    file.take(largest).read_to_end(&mut bytes).map_err(error)?;
+    Ok(bytes)
+}
+
+/// Reads a file that nobody else may have written.
+pub(crate) fn read_trusted(path: &Path) -> Result<Vec<u8>> {
+    check_trusted(path)?;
+    read_file(path, LARGEST_DOCUMENT)
+}
+
+/// Whether only root and this user can write there.
+pub(crate) fn check_trusted(path: &Path) -> Result<()> {
+    let metadata: Metadata = std::fs::metadata(path)
+        .map_err(|error| Error::io(Stage::Plugin, &error, format!("look at {path:?}")))?;
+    let foreign = ![0, nix::unistd::geteuid().as_raw()].contains(&metadata.uid());
+    if !foreign && metadata.mode() & 0o002 == 0 {
+        return Ok(());
+    }
+    let what = if foreign { "belongs to another user" } else { "can be written to by others" };
+    let message = format!("{path:?} {what}");
+    Err(Error::new(Category::Permission, Stage::Plugin, message)
+        .hint("whoever can write there decides what becomes of containers"))
+}
+
+#[derive(Deserialize)]
+struct Descriptor {
+    #[serde(rename = "mediaType", default)]
+    media_type: String,
+    digest: String,
+    size: u64,
+    #[serde(default)]
+    annotations: std::collections::BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct Index {
+    manifests: Vec<Descriptor>,
+}
+
+#[derive(Deserialize)]
+struct Manifest {
+    layers: Vec<Descriptor>,
+}
+
+/// The layer `application/wasm` of an image (CNCF Wasm OCI artifact layout).
+fn from_layout(reference: &str, base: &Path) -> Result<Vec<u8>> {
+    // A tag has no slash, and the last colon before one is the path's own.
+    let (path, tag) = match reference.rsplit_once(':') {
+        Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
+        _ => (reference, None),
+    };
+    let layout = base.join(path);
+    let index: Index = parse(
+        &layout.join("index.json"),
+        &read_file(&layout.join("index.json"), LARGEST_DOCUMENT)?,
+    )?;
+    let is_it = |entry: &&Descriptor| {
+        let name = entry.annotations.get("org.opencontainers.image.ref.name");
+        tag.is_none() || name.map(String::as_str) == tag
+    };
+    let mut found = index.manifests.iter().filter(is_it);
+    let manifest = match (found.next(), found.next()) {
+        (Some(one), None) => one,
+        (None, _) => return Err(failed(format!("{layout:?} has no image {tag:?}"))),
+        (Some(_), Some(_)) => {
+            let message = format!("{layout:?} has several images: a tag has to say which");
+            return Err(invalid(message));
+        }
+    };
+    let (path, bytes) = blob(&layout, manifest, LARGEST_DOCUMENT)?;
+    let manifest: Manifest = parse(&path, &bytes)?;
+    let wasm = |layer: &&Descriptor| layer.media_type == "application/wasm";
+    let layer = manifest
+        .layers
+        .iter()
+        .find(wasm)
+        .ok_or_else(|| failed(format!("{path:?} has no layer of the type application/wasm")))?;
+    Ok(blob(&layout, layer, LARGEST)?.1)
+}
+
+fn parse<T: for<'a> Deserialize<'a>>(path: &Path, bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|error| failed(format!("{path:?}: {error}")))
+}
+
+/// A blob, which is what its descriptor says.
+fn blob(layout: &Path, descriptor: &Descriptor, largest: u64) -> Result<(PathBuf, Vec<u8>)> {
+    let hex = hexadecimal(&descriptor.digest)?;
+    let path = layout.join("blobs/sha256").join(hex);
+    let bytes = read_file(&path, largest)?;
+    if bytes.len() as u64 != descriptor.size || sha256(&bytes) != hex {
+        return Err(failed(format!("{path:?} is not what its digest says")));
+    }
+    Ok((path, bytes))
+}
