@@ -107,7 +107,7 @@ class Plugin:
 class WasmPlugin:
     """A plugin that is a Wasm component, for `Runtime(plugins=[...])`.
 
-    path        the component's file
+    path        the component's file, or "oci:" and the path of an OCI image layout
     name        what errors call it; the file's name without its ending
     digest      its SHA-256, "sha256:...": another file is refused
     powers      what it may do: the interfaces of `locule:plugin` that it may import
@@ -116,9 +116,11 @@ class WasmPlugin:
                 as those of `Plugin`
     on_failure_at
                 the same as on_failure for single stages: {"exec": "skip"}
-    limits      how much it may use
-    keep_alive  keep it between calls, instead of starting it for each
-    engine      how it is run
+    limits      how much it may use in a call, by the names of a configuration file:
+                {"fuel": 10**9, "memoryBytes": 2**27}
+    keep_alive  keep its memory between calls
+    engine      how it is run, as in a configuration file
+    cache       where compiled components are kept
 
     `WasmPlugin.load` takes all that from a file, `WasmPlugin.inspect` tells what a component is.
     """
@@ -138,7 +140,8 @@ class WasmPlugin:
         required: Optional[bool] = None,
         limits: Optional[Mapping[str, Any]] = None,
         keep_alive: Optional[bool] = None,
-        engine: Optional[Mapping[str, Any]] = None,
+        engine: Optional[str] = None,
+        cache: Optional[StrPath] = None,
     ) -> None:
         text = os.fspath(path)
         if name is None:
@@ -150,7 +153,7 @@ class WasmPlugin:
             "onFailureAt": None if on_failure_at is None else dict(on_failure_at),
             "override": override, "required": required,
             "limits": None if limits is None else dict(limits), "keepAlive": keep_alive,
-            "engine": None if engine is None else dict(engine),
+            "engine": engine, "cache": None if cache is None else os.fspath(cache),
         }
         given = {key: value for key, value in members.items() if value is not None}
         self._open(json.dumps(given).encode(), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import logging
 import os
 import threading
@@ -455,10 +456,40 @@ def components() -> Path:
 
 
 def test_a_component_is_a_plugin(opened, tmp_path: Path) -> None:
-    path = components() / "stamp.wasm"
+    path = components() / "policy.wasm"
     inspected = locule.WasmPlugin.inspect(path)
-    assert len(inspected["sha256"]) >= 64 and inspected["bytes"] == path.stat().st_size
-    plugin = locule.WasmPlugin(path, powers=inspected["powers"], priority=3)
-    assert plugin.name == "stamp" and plugin.describe()["priority"] == 3
-    with opened(plugin).create(["true"]) as container:
-        assert {change.plugin for change in container.state().changes} == {"stamp"}
+    assert inspected["digest"].startswith("sha256:") and inspected["bytes"] == path.stat().st_size
+    with pytest.raises(locule.PluginError):
+        locule.WasmPlugin(path, cache=tmp_path / "cache")  # without its powers
+    with pytest.raises(locule.Invalid):
+        locule.WasmPlugin(path, powers=["rain"])
+    policy = locule.WasmPlugin(
+        path, powers=inspected["powers"], digest=inspected["digest"], priority=3,
+        cache=tmp_path / "cache", config={"hostPaths": ["/usr"]}, limits={"fuel": 10**9},
+    )
+    assert policy.name == "policy" and policy.describe()["priority"] == 3
+    runtime = opened(policy)
+    assert output(runtime, "id -u", user=5) == "5\n"
+    with pytest.raises(locule.PluginError, match="policy.*root") as refused:
+        runtime.run(["id", "-u"])
+    assert refused.value.__cause__ is None
+
+    # The same from files, beside another that is Python.
+    folder = tmp_path / "plugins"
+    folder.mkdir(mode=0o755)
+    (folder / "policy.json").write_text(json.dumps({
+        "path": str(path), "powers": inspected["powers"], "cache": str(tmp_path / "cache"),
+    }))
+    (folder / "rules.json").write_text('{"required": ["policy"], "forbid": ["hooks"]}')
+    loaded = locule.WasmPlugin.load(folder / "policy.json")
+    assert loaded.name == "policy"
+
+    class Demote(locule.Plugin):
+        priority = -1
+
+        def create(self, call: locule.Call) -> None:
+            call.set_user(6, 6)
+
+    with_folder = opened(Demote(), plugin_dir=folder)
+    assert [plugin["name"] for plugin in with_folder.plugins()] == ["Demote", "policy"]
+    assert output(with_folder, "id -u") == "6\n"
