@@ -30,6 +30,8 @@ struct State {
     details: BTreeMap<String, CString>,
     /// What the callback has said.
     fault: Option<Fault>,
+    /// Why the last adjustment that was not taken was not: perhaps what the callback means.
+    untaken: Option<String>,
 }
 
 impl locule_plugin_call {
@@ -47,6 +49,7 @@ impl locule_plugin_call {
                 call: std::mem::take(call),
                 details: BTreeMap::new(),
                 fault: None,
+                untaken: None,
             }),
         };
         let answer = callback(&raw mut lent);
@@ -55,9 +58,10 @@ impl locule_plugin_call {
         match (state.fault, answer) {
             (Some(fault), _) => Err(fault),
             (None, 0) => Ok(()),
-            (None, answer) => {
-                Err(Fault::refused(format!("its callback returned {answer} and gave no reason")))
-            }
+            (None, answer) => Err(Fault::refused(match state.untaken {
+                Some(why) => format!("its callback returned {answer} after {why}"),
+                None => format!("its callback returned {answer} and gave no reason"),
+            })),
         }
     }
 
@@ -231,12 +235,12 @@ pub unsafe extern "C" fn locule_plugin_call_adjust_json(
             let json = bytes(json, json_len, "json")?;
             let adjustment: Adjustment = serde_json::from_slice(json)
                 .map_err(|error| invalid(format!("the adjustment: {error}")))?;
-            call.state().call.adjust(&adjustment).map_err(|refusal| {
-                let error = |category| {
-                    let message = format!("{}: {refusal}", adjustment.name());
-                    Error::new(category, Stage::Plugin, message)
-                };
-                match &refusal {
+            let state = &mut *call.state();
+            state.call.adjust(&adjustment).map_err(|refusal| {
+                let message = format!("{}: {refusal}", adjustment.name());
+                state.untaken = Some(message.clone());
+                let error = |category| Error::new(category, Stage::Plugin, message);
+                match refusal {
                     Refusal::Conflict { pointer, .. } => error(Category::Busy).at(pointer),
                     Refusal::Denied(_) => error(Category::State),
                     Refusal::Invalid(_) => error(Category::Invalid),

@@ -251,6 +251,13 @@ static void refused(locule_runtime *runtime, const char *message)
     locule_buf_free(&list);
 }
 
+/* As short as it gets: what an adjustment returns is what the callback returns. */
+static int adjust_only(struct plugin *self, locule_plugin_call *call)
+{
+    (void)self;
+    return adjust(call, "{\"adjust\": \"set-cwd\", \"path\": \"tmp\"}", NULL);
+}
+
 static void a_plugin_refuses_a_container(void)
 {
     struct plugin plugin = {.does = refuse, .text = "not on a Friday", .number = 13};
@@ -262,7 +269,9 @@ static void a_plugin_refuses_a_container(void)
     refused(runtime, "returned -5");
     plugin.text = "\xff";
     refused(runtime, "refused");
-    expect(plugin.seen, "create create create create");
+    plugin.does = adjust_only;
+    refused(runtime, "returned -4097 after set-cwd: `path` \"tmp\" is not absolute");
+    expect(plugin.seen, "create create create create create");
     locule_runtime_unref(runtime);
     CHECK(plugin.released == 1);
 }
