@@ -17,7 +17,7 @@ const MOUNTS_THE_HOST: u32 = 2;
 
 /// The plugin's configuration. Without any, nobody is root and nothing of the host is mounted.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 struct Rules {
     allow_root: bool,
     host_paths: Vec<String>,
