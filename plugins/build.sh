@@ -48,40 +48,41 @@ tool() {
     "$@" >&2
 }
 
-# The linkers come with the toolchains of rustup; that for components calls the other one.
-linkers() {
-    local bin
-    bin=$(rustc --print sysroot)/lib/rustlib/$(rustc -vV | sed -n 's/^host: //p')/bin
-    component_linker=$bin/wasm-component-ld
-    wasm_linker=$bin/gcc-ld/wasm-ld
-    [[ -x $component_linker && -x $wasm_linker ]] ||
-        fail "cannot build $name: rustc brings no wasm-component-ld; install a current Rust by rustup"
+# The linker that makes components comes with the toolchains of rustup, and so does the one that it
+# calls.
+linker() {
+    local directory
+    for directory in "$(rustc --print sysroot 2>/dev/null)"/lib/rustlib/*/bin; do
+        PATH=$PATH:$directory:$directory/gcc-ld
+    done
+    command -v wasm-component-ld wasm-ld >/dev/null ||
+        fail "cannot build $name: there is no wasm-component-ld; install a current Rust by rustup"
 }
 
 # --- Languages -----------------------------------------------------------------------------
 # Each function builds the example in `source` into the file in `component`.
 
 # With the target that rustup has, or else with Debian's second compiler, whose source of the
-# standard library is compiled along. That compiler is called by its full name: on the PATH it would
-# hide behind rustup's, or rustup's behind it.
+# standard library is compiled along. That one is called by its full name, to be in nobody's way.
 rust() {
     local cargo=(cargo) standard_library=() target=wasm32-unknown-unknown
-    linkers
+    local PATH=$PATH
+    linker
     if [[ ! -d $(rustc --print target-libdir --target $target) ]]; then
         packages rustc-web cargo-web rust-web-src
-        cargo=(env PATH="/usr/bin:$PATH" RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 /usr/bin/cargo)
-        standard_library=(-Zbuild-std=std,panic_abort)
+        cargo=(env RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 /usr/bin/cargo)
+        standard_library=(-Zbuild-std=std,panic_abort -Zbuild-std-features=optimize_for_size)
     fi
     env -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS -u CARGO_BUILD_RUSTFLAGS -u RUSTC_WRAPPER \
-        CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER="$component_linker" \
-        CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS="-C linker-flavor=wasm-ld -C link-arg=--wasm-ld-path=$wasm_linker" \
+        CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=wasm-component-ld \
         "${cargo[@]}" build --release --locked --target $target "${standard_library[@]}" \
         --manifest-path "$source/Cargo.toml" --target-dir "$out/rust"
     cp "$out/rust/$target/release/$name.wasm" "$component"
 }
 
 c() {
-    linkers
+    local PATH=$PATH
+    linker
     packages clang-19 wasi-libc
     "$source/bindings.sh" --check
     local objects=() object
@@ -91,8 +92,8 @@ c() {
         clang-19 --target=wasm32-wasi -std=c11 -Oz -flto -Wall -Wextra -Werror -c "$file" -o "$object"
         objects+=("$object")
     done
-    "$component_linker" --wasm-ld-path "$wasm_linker" --component-type "$source/wit" --no-entry -s \
-        "${objects[@]}" -L/usr/lib/wasm32-wasi -lc -o "$component"
+    wasm-component-ld --component-type "$source/wit" --no-entry -s "${objects[@]}" \
+        -L/usr/lib/wasm32-wasi -lc -o "$component"
 }
 
 javascript() {
