@@ -48,14 +48,13 @@ tool() {
     "$@" >&2
 }
 
-# The linker that makes components comes with the toolchains of rustup, and so does the one that it
-# calls.
+# The linker that makes components comes with the toolchains of rustup, beside the one that it calls.
 linker() {
     local directory
     for directory in "$(rustc --print sysroot 2>/dev/null)"/lib/rustlib/*/bin; do
-        PATH=$PATH:$directory:$directory/gcc-ld
+        PATH=$PATH:$directory
     done
-    command -v wasm-component-ld wasm-ld >/dev/null ||
+    command -v wasm-component-ld >/dev/null ||
         fail "cannot build $name: there is no wasm-component-ld; install a current Rust by rustup"
 }
 
@@ -126,7 +125,7 @@ python_tool() {
 is_fresh() {
     [[ -e $out/$name.wasm ]] &&
         [[ -z $(find -L "$@" plugins/wit plugins/build.sh -name target -prune -o \
-            -type f -newer "$out/$name.wasm" -print -quit) ]]
+            -type f ! -name '*.md' -newer "$out/$name.wasm" -print -quit) ]]
 }
 
 build() {
