@@ -70,7 +70,7 @@ rust() {
     if [[ ! -d $(rustc --print target-libdir --target $target) ]]; then
         packages rustc-web cargo-web rust-web-src
         cargo=(env RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 /usr/bin/cargo)
-        standard_library=(-Zbuild-std=std,panic_abort -Zbuild-std-features=optimize_for_size)
+        standard_library=('-Zbuild-std=std,panic_abort' -Zbuild-std-features=optimize_for_size)
     fi
     env -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS -u CARGO_BUILD_RUSTFLAGS -u RUSTC_WRAPPER \
         CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=wasm-component-ld \
@@ -96,8 +96,8 @@ c() {
 }
 
 javascript() {
-    # Not by the package's name: node may have come another way.
-    command -v node >/dev/null && command -v npm >/dev/null || packages nodejs npm
+    # Not by the packages' names: they may have come another way.
+    { command -v node && command -v npm; } >/dev/null || packages nodejs npm
     local prefix=$tools/componentize-qjs-$componentize_qjs
     local program=$prefix/node_modules/.bin/componentize-qjs
     tool "$program" npm install --prefix "$prefix" --no-audit --no-fund \

@@ -1,5 +1,6 @@
 //! Conveniences on what goes wrong.
 
+use crate::kv::Full;
 use crate::{Failure, Refusal};
 
 impl Failure {
@@ -35,6 +36,17 @@ impl From<String> for Failure {
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         Self::new(refusal.reason())
+    }
+}
+
+impl From<Full> for Failure {
+    fn from(full: Full) -> Self {
+        match full {
+            Full::Keys(allowed) => format!("the store holds {allowed} keys, and takes no more"),
+            Full::Size(allowed) => format!("the store takes no more than {allowed} bytes at once"),
+            Full::Failed(why) => format!("cannot store a value: {why}"),
+        }
+        .into()
     }
 }
 

@@ -65,27 +65,27 @@ pub use host::{config, event};
 pub use host::adjust_annotations as annotations;
 /// The power `adjust-devices`: device nodes, and who may use them.
 pub use host::adjust_devices as devices;
-/// The power `adjust-env`: variables of the program's environment.
+/// The power `adjust-env`.
 pub use host::adjust_env as env;
-/// The power `adjust-hooks`: programs that the host runs with its privileges.
+/// The power `adjust-hooks`.
 pub use host::adjust_hooks as hooks;
-/// The power `adjust-mounts`.
+/// The power `adjust-mounts`: file systems, and parts of the host's.
 pub use host::adjust_mounts as mounts;
 /// The power `adjust-namespaces`: what the container shares with whom.
 pub use host::adjust_namespaces as namespaces;
-/// The power `adjust-process`: what is run, and as whom.
+/// The power `adjust-process`.
 pub use host::adjust_process as process;
-/// The power `adjust-raw`: what the others have no words for.
+/// The power `adjust-raw`.
 pub use host::adjust_raw as raw;
-/// The power `adjust-resources`: limits of the cgroup.
+/// The power `adjust-resources`.
 pub use host::adjust_resources as resources;
-/// The power `adjust-rlimits`: resource limits of the program.
+/// The power `adjust-rlimits`.
 pub use host::adjust_rlimits as rlimits;
-/// The power `adjust-security`: what keeps the program in.
+/// The power `adjust-security`.
 pub use host::adjust_security as security;
-/// The power `kv`: a store that lasts from call to call.
+/// The power `kv`.
 pub use host::kv;
-/// The power `spec-view`: the configuration as far as it has come.
+/// The power `spec-view`.
 pub use host::spec_view;
 
 impl Container {
