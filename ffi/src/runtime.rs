@@ -131,6 +131,7 @@ pub unsafe extern "C" fn locule_runtime_new(
                         keeper: optional_path(opts.keeper_path).map(Path::to_owned),
                         cgroup_manager: opts.cgroup_manager()?,
                         ignore_annotations: opts.flags & LOCULE_RUNTIME_IGNORE_ANNOTATIONS != 0,
+                        plugins: locule::plugin::Plugins::default(),
                     }
                 }
             };
