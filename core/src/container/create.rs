@@ -139,7 +139,10 @@ pub(super) fn create(runtime: &Runtime, options: &CreateOptions<'_>) -> Result<C
             &invented
         }
     };
-    check_id(id).and_then(|()| make(runtime, options, id)).map_err(|error| error.of_container(id))
+    let made = check_id(id).and_then(|()| make(runtime, options, id));
+    let container = made.map_err(|error| error.of_container(id))?;
+    container.after(plugin::Stage::Created);
+    Ok(container)
 }
 
 fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Container> {
@@ -184,7 +187,7 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
         config: configuration.json.clone(),
     };
     let mut record_file = begun.dir().write(&record)?;
-    plugin::log::append(&begun.dir().path, &changes)?;
+    plugin::log::begin(&begun.dir().path, &changes)?;
 
     let cgroup = &begun.make_groups(runtime, spec, id, location, resctrl.as_ref(), deadline)?;
     let tasks = open_tasks(resctrl.as_ref())?;
@@ -250,13 +253,11 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
         terminal,
         terminal_taken: false.into(),
         _companion: None,
-        ending: Ending::of(runtime, id, &bundle, &configuration),
+        ending: Ending::of(runtime, id, &bundle, &configuration, begun.dir())?,
     }));
     runtime.0.events.watch(&process)?;
     let parts = begun.finish();
-    let container = handle::created(runtime, record, configuration, parts, process);
-    container.after(plugin::Stage::Created, Vec::new());
-    Ok(container)
+    Ok(handle::created(runtime, record, configuration, parts, process))
 }
 
 /// The files through which processes get into resctrl groups.

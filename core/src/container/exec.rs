@@ -88,14 +88,6 @@ fn begin(container: &Container, options: &ExecOptions<'_>) -> Result<Process> {
     if shared.init.wait(Some(Duration::ZERO), None)?.is_some() {
         return Err(not_running(Status::Stopped.name()));
     }
-    let adjusted = container.before_exec(&process)?;
-    if let Some(adjusted) = &adjusted {
-        process = adjusted.read(|json| {
-            let process = spec::parse_process(json)?;
-            spec::validate_process_in(&process, spec)?;
-            Ok(process)
-        })?;
-    }
 
     let orphan = match options.parentage {
         Parentage::Keeper => false,
@@ -105,6 +97,14 @@ fn begin(container: &Container, options: &ExecOptions<'_>) -> Result<Process> {
             return Err(Error::new(Category::Invalid, Stage::Arguments, message));
         }
     };
+    let adjusted = container.before_exec(&process)?;
+    if let Some(adjusted) = &adjusted {
+        process = adjusted.read(|json| {
+            let process = spec::parse_process(json)?;
+            spec::validate_process_in(&process, spec)?;
+            Ok(process)
+        })?;
+    }
     let mut streams = Streams::open(&options.stdio)?;
     let location = shared.cgroup.location().below(options.cgroups)?;
     let entries = Cgroup::open(location.clone())?.entries()?;
@@ -169,11 +169,11 @@ fn begin(container: &Container, options: &ExecOptions<'_>) -> Result<Process> {
         _companion: companion,
         ending: None,
     }));
-    let recorded = adjusted.map_or(Ok(()), |adjusted| container.record_changes(&adjusted));
-    if let Err(error) = recorded.and_then(|()| shared.runtime.0.events.watch(&process)) {
+    if let Err(error) = shared.runtime.0.events.watch(&process) {
         let _ = process.signal(libc::SIGKILL);
         return Err(error);
     }
+    container.record_changes(adjusted);
     Ok(process)
 }
 

@@ -83,7 +83,9 @@ fn split(failure: &Failure) -> (Failure, Option<String>) {
 /// A process that died while it was set up may have been killed for want of memory.
 pub(super) fn blame_memory(error: Error, cgroup: &Cgroup) -> Error {
     let died = error.category() == Category::System && error.errno().is_none();
-    if !died || !cgroup.oom_kills().is_ok_and(|kills| kills > 0) {
+    // What the keeper did for it was done for a dead one, whose files in procfs are root's, or gone.
+    let missed = matches!(error.errno(), Some(libc::EACCES | libc::ESRCH | libc::ENOENT));
+    if !(died || missed) || !cgroup.oom_kills().is_ok_and(|kills| kills > 0) {
         return error;
     }
     let message = "the kernel killed the process while it was set up: the container's memory \

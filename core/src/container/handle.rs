@@ -12,9 +12,9 @@ use super::create::{self, Keeper, Parts, keeper_gone};
 use super::exec;
 use super::failure::error_of;
 use super::pidfd::{Identity, check_signal, send_signal};
-use super::process::{self, ExitSource, Process};
+use super::process::{self, Exit, ExitSource, Process};
 use super::record::{Record, State, Status};
-use super::stages::Ending;
+use super::stages::{self, Ending};
 use super::state_dir::{StateDir, not_found};
 use super::{Cancel, ExecOptions, Runtime, late_hooks};
 use crate::cgroup::{self, Cgroup, Stats, Watch, Watcher};
@@ -107,7 +107,7 @@ impl Container {
             }
             false => None,
         };
-        let ending = Ending::of(runtime, id, &record.bundle, &configuration);
+        let ending = Ending::of(runtime, id, &record.bundle, &configuration, &dir)?;
         let init = reopen_init(&record, keeper.as_ref(), ending)?;
         runtime.0.events.watch(&init)?;
         let runtime = runtime.clone();
@@ -172,7 +172,7 @@ impl Container {
             };
             error.of_container(self.id())
         })?;
-        self.after(plugin::Stage::Started, Vec::new());
+        self.after(plugin::Stage::Started);
         Ok(())
     }
 
@@ -223,8 +223,6 @@ impl Container {
     /// Sends a signal to the first process, or with `all` to every process of the container.
     pub fn signal(&self, signal: i32, all: bool) -> Result<()> {
         check_signal(signal).map_err(|error| error.of_container(self.id()))?;
-        let details = vec![("signal", signal.to_string()), ("all", all.to_string())];
-        self.after(plugin::Stage::Kill, details);
         // A pid namespace dies with its first process; without one only the cgroup knows who
         // belongs to the container.
         let takes_all_along = signal == libc::SIGKILL && self.has_pid_namespace();
@@ -232,15 +230,19 @@ impl Container {
             // Without one nobody knows who the others are.
             self.need_cgroups()?;
         }
+        let stopped = self.0.init.wait(Some(Duration::ZERO), None)?.is_some();
         let whole = all || (signal == libc::SIGKILL && !self.has_pid_namespace());
         if whole && !self.0.cgroup.location().is_empty() {
             // What is left of a container without a pid namespace is still reached when its
             // first process is dead.
-            let stopped = self.0.init.wait(Some(Duration::ZERO), None)?.is_some();
             if !stopped || !self.pids()?.is_empty() {
+                self.before_signal(signal, all);
                 let sent = self.0.cgroup.signal_all(signal);
                 return sent.map_err(|error| error.of_container(self.id()));
             }
+        }
+        if !stopped {
+            self.before_signal(signal, all);
         }
         self.0.init.signal(signal).map_err(|error| match error.category() {
             Category::State => error.context("container not running"),
@@ -306,7 +308,8 @@ impl Container {
                 None => error,
             }
         })?;
-        adjusted.map_or(Ok(()), |adjusted| self.record_changes(&adjusted))
+        self.record_changes(adjusted);
+        Ok(())
     }
 
     /// Resource usage.
@@ -387,11 +390,15 @@ impl Container {
             // Nobody else waits for it here, so see it dead before its cgroup is removed.
             let _ = self.0.init.wait(Some(PATIENCE), None);
         }
-        // The last moment to tell that it has ended.
-        let _ = self.0.init.wait(Some(Duration::ZERO), None);
+        if let Some(ending) = &self.0.init.0.ending
+            && let Ok(Some(exit)) = self.0.init.wait(Some(Duration::ZERO), None)
+        {
+            // That it has ended comes before that it is gone.
+            ending.have_told(exit, PATIENCE);
+        }
         clean(id, &self.0.cgroup, self.0.resctrl(), &self.0.dir)?;
         late_hooks::poststop(&self.0.runtime, &self.about());
-        self.after(plugin::Stage::Delete, Vec::new());
+        self.after(plugin::Stage::Delete);
         Ok(())
     }
 
@@ -634,9 +641,22 @@ pub(super) fn reclaim(runtime: &Runtime, id: &str) -> Result<bool> {
     if let Some(pidfd) = record.init.map_or(Ok(None), Identity::open)? {
         let _ = send_signal(&pidfd, libc::SIGKILL);
     }
+    let was_created = record.init.is_some();
+    let configuration = spec::parse(record.config.get().as_bytes())
+        .map(|spec| Arc::new(Configuration::new(record.config, spec)));
+    if was_created
+        && let Ok(configuration) = &configuration
+        && let Some(ending) = Ending::of(runtime, id, &record.bundle, configuration, &dir)?
+    {
+        ending.tell(Exit::Unknown);
+    }
     clean(id, &Cgroup::open(record.cgroup)?, record.resctrl.as_ref(), &dir)?;
-    if let Ok(spec) = spec::parse(record.config.get().as_bytes()) {
-        late_hooks::poststop(runtime, &About { spec: &spec, id, bundle: &record.bundle });
+    if let Ok(configuration) = configuration {
+        let about = About { spec: &configuration.spec, id, bundle: &record.bundle };
+        late_hooks::poststop(runtime, &about);
+        if was_created {
+            stages::reclaimed(runtime, id, &record.bundle, &configuration);
+        }
     }
     Ok(true)
 }

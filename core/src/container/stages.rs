@@ -1,18 +1,20 @@
 //! Where plugins come in: what they are called with at each stage of a container, and what becomes
 //! of their changes.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use serde_json::{Value, json};
 
 use super::configuration::Configuration;
 use super::process::Exit;
+use super::state_dir::{StateDir, lock_within};
 use super::{Container, Runtime};
-use crate::plugin::{Adjusted, Change, Stage, Subject, log};
-use crate::spec::oci;
+use crate::plugin::{Adjusted, Change, Plugins, Stage, Subject, log};
+use crate::spec::{oci, process_to_json};
 use crate::{Category, Error, Result};
 
 /// In the state directory, beside the containers, whose ids have no such character.
@@ -47,7 +49,7 @@ pub(super) fn create(
     }
     let json = adjusted.document.to_string();
     let changed = runtime.0.configurations.of_text(json.into_bytes());
-    let changed = changed.map_err(|error| adjusted.blame(error))?;
+    let changed = changed.map_err(|error| adjusted.blame(error, ""))?;
     Ok((changed, adjusted.changes))
 }
 
@@ -70,26 +72,29 @@ impl Container {
         plugins.before(stage, self.subject(), self.0.configuration.document()?).map(drop)
     }
 
-    /// Tells plugins what has happened, or in the case of signals is about to.
-    pub(super) fn after(&self, stage: Stage, details: Vec<(&'static str, String)>) {
+    /// Tells plugins what has happened.
+    pub(super) fn after(&self, stage: Stage) {
+        self.tell(stage, Vec::new);
+    }
+
+    /// Tells plugins that a signal is about to be sent.
+    pub(super) fn before_signal(&self, signal: i32, all: bool) {
+        self.tell(Stage::Kill, || vec![("signal", signal.to_string()), ("all", all.to_string())]);
+    }
+
+    fn tell(&self, stage: Stage, details: impl FnOnce() -> Vec<(&'static str, String)>) {
         let plugins = &self.0.runtime.0.plugins;
         if !plugins.wants(stage) {
             return;
         }
         if let Ok(document) = self.0.configuration.document() {
-            plugins.after(stage, Subject { details, ..self.subject() }, document);
+            plugins.tell(stage, Subject { details: details(), ..self.subject() }, document);
         }
     }
 
     /// The process to run in it, as plugins have made it; `None` if they leave it as it is.
     pub(super) fn before_exec(&self, process: &oci::Process) -> Result<Option<Part>> {
-        let part = || {
-            serde_json::to_value(process).map_err(|error| {
-                let message = format!("write a process: {error}");
-                Error::new(Category::Bug, crate::Stage::Plugin, message)
-            })
-        };
-        self.adjusted(Stage::Exec, &["process"], part)
+        self.adjusted(Stage::Exec, || process_to_json(process))
     }
 
     /// New limits, as plugins have made them; `None` if they leave them as they are.
@@ -100,20 +105,16 @@ impl Container {
                 Error::new(Category::Spec, crate::Stage::Validate, message)
             })
         };
-        self.adjusted(Stage::Update, &["linux", "resources"], part)
+        self.adjusted(Stage::Update, part)
     }
 
     /// Asks plugins what to make of a part of the configuration that is to be another now.
-    fn adjusted(
-        &self,
-        stage: Stage,
-        path: &[&str],
-        part: impl FnOnce() -> Result<Value>,
-    ) -> Result<Option<Part>> {
+    fn adjusted(&self, stage: Stage, part: impl FnOnce() -> Result<Value>) -> Result<Option<Part>> {
         let plugins = &self.0.runtime.0.plugins;
         if !plugins.wants(stage) {
             return Ok(None);
         }
+        let path = stage.adjustable().unwrap_or_default();
         let mut document = Value::clone(&*self.0.configuration.document()?);
         *member(&mut document, path) = part()?;
         let mut subject = self.subject();
@@ -125,17 +126,23 @@ impl Container {
             return Ok(None);
         }
         let json = member(Arc::make_mut(&mut adjusted.document), path).to_string();
-        Ok(Some(Part { json, adjusted }))
+        Ok(Some(Part { path, json, adjusted }))
     }
 
-    /// Keeps what plugins have changed, for who wants to know later.
-    pub(super) fn record_changes(&self, part: &Part) -> Result<()> {
-        log::append(&self.0.dir.path, &part.adjusted.changes)
+    /// Keeps what plugins have changed, for who wants to know later. It has taken effect, whether
+    /// there is room for that or not.
+    pub(super) fn record_changes(&self, part: Option<Part>) {
+        let changes = part.map(|part| part.adjusted.changes).unwrap_or_default();
+        if let Err(error) = log::add(&self.0.dir.path, &changes) {
+            tracing::warn!(%error, id = self.id(), count = changes.len(), "changes by plugins are not kept");
+        }
     }
 }
 
 /// A part of a configuration that plugins have changed.
 pub(super) struct Part {
+    /// Where it is, as a JSON pointer.
+    path: &'static str,
     json: String,
     adjusted: Adjusted,
 }
@@ -143,26 +150,37 @@ pub(super) struct Part {
 impl Part {
     /// Reads it; an error says who has changed it.
     pub(super) fn read<T>(&self, read: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
-        read(self.json.as_bytes()).map_err(|error| self.adjusted.blame(error))
+        read(self.json.as_bytes()).map_err(|error| self.adjusted.blame(error, self.path))
     }
 }
 
 /// A member of members, which are made if they are missing.
-fn member<'a>(document: &'a mut Value, path: &[&str]) -> &'a mut Value {
-    path.iter().fold(document, |value, name| {
+fn member<'a>(document: &'a mut Value, path: &str) -> &'a mut Value {
+    path.split('/').skip(1).fold(document, |value, name| {
         if !value.is_object() {
             *value = json!({});
         }
-        &mut value[*name]
+        &mut value[name]
     })
+}
+
+/// Tells plugins that a container is gone to which there has been no handle.
+pub(super) fn reclaimed(runtime: &Runtime, id: &str, bundle: &Path, configuration: &Configuration) {
+    let plugins = &runtime.0.plugins;
+    if !plugins.wants(Stage::Delete) {
+        return;
+    }
+    if let Ok(document) = configuration.document() {
+        plugins.tell(Stage::Delete, subject(runtime, id, bundle), document);
+    }
 }
 
 /// What to tell plugins when the first process of a container has ended.
 pub(super) struct Ending {
-    runtime: Runtime,
+    plugins: Plugins,
     subject: Subject,
-    document: Arc<Value>,
-    state_dir: PathBuf,
+    configuration: Arc<Configuration>,
+    dir: StateDir,
 }
 
 impl std::fmt::Debug for Ending {
@@ -177,32 +195,46 @@ impl Ending {
         runtime: &Runtime,
         id: &str,
         bundle: &Path,
-        configuration: &Configuration,
-    ) -> Option<Ending> {
+        configuration: &Arc<Configuration>,
+        dir: &StateDir,
+    ) -> Result<Option<Ending>> {
         if !runtime.0.plugins.wants(Stage::Stopped) {
-            return None;
+            return Ok(None);
         }
-        Some(Ending {
-            runtime: runtime.clone(),
+        Ok(Some(Ending {
+            plugins: runtime.0.plugins.clone(),
             subject: subject(runtime, id, bundle),
-            document: configuration.document().ok()?,
-            state_dir: runtime.0.state_dir.join(id),
-        })
+            configuration: configuration.clone(),
+            dir: dir.try_clone()?,
+        }))
     }
 
     /// Tells them, once for all handles and processes.
     pub(super) fn tell(&self, exit: Exit) {
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true).mode(0o600);
-        if options.open(self.state_dir.join(TOLD)).is_err() {
-            return;
-        }
+        // By the descriptor: another container may have the name by now.
+        let _telling = match self.dir.mark(TOLD) {
+            Ok(mark) => Flock::lock(mark, FlockArg::LockExclusiveNonblock).ok(),
+            Err(Errno::EEXIST | Errno::ENOENT) => return,
+            // Rather more than once than never.
+            Err(_) => None,
+        };
         let details = match exit {
             Exit::Code(code) => vec![("exit-code", code.to_string())],
             Exit::Signal { signal, .. } => vec![("signal", signal.to_string())],
             Exit::Unknown => Vec::new(),
         };
-        let subject = Subject { details, ..self.subject.clone() };
-        self.runtime.0.plugins.after(Stage::Stopped, subject, self.document.clone());
+        if let Ok(document) = self.configuration.document() {
+            let subject = Subject { details, ..self.subject.clone() };
+            self.plugins.tell(Stage::Stopped, subject, document);
+        }
+    }
+
+    /// Tells them, or waits until somebody else has done so.
+    pub(super) fn have_told(&self, exit: Exit, patience: Duration) {
+        self.tell(exit);
+        if let Ok(mark) = self.dir.marked(TOLD) {
+            // Who is telling them has it locked.
+            let _ = lock_within(mark, FlockArg::LockSharedNonblock, patience);
+        }
     }
 }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use locule_plan::protocol::{CONTROL_NAME, GATE_NAME};
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
@@ -167,38 +168,45 @@ impl StateDir {
         }
     }
 
+    /// Another handle to the same.
+    pub(super) fn try_clone(&self) -> Result<StateDir> {
+        let dir = self.dir.try_clone();
+        let dir = dir.map_err(|error| {
+            Error::io(Stage::State, &error, format!("duplicate a descriptor of {:?}", self.path))
+        })?;
+        Ok(StateDir { path: self.path.clone(), dir })
+    }
+
     /// Locks the directory, waiting for another holder as long as `patience`.
     pub(super) fn lock(&self, patience: Duration) -> Result<Lock> {
-        let until = Instant::now() + patience;
-        loop {
-            // By the descriptor: the path may lead to another container's directory by now.
-            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-            let file = openat(&self.dir, ".", flags, Mode::empty());
-            let file =
-                file.map_err(|e| Error::os(Stage::State, e as i32, "open the state directory"))?;
-            match Flock::lock(File::from(file), FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => {
-                    // The path may lead to a newer directory of the same name by now.
-                    return if self.is_at_its_path() {
-                        Ok(Lock(lock))
-                    } else {
-                        Err(Error::os(Stage::State, libc::ENOENT, "the container was deleted"))
-                    };
-                }
-                Err((_, nix::errno::Errno::EWOULDBLOCK)) if Instant::now() < until => {
-                    std::thread::sleep(Duration::from_millis(2));
-                }
-                Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
-                    return Err(Error::new(
-                        Category::Busy,
-                        Stage::State,
-                        "another call is creating or deleting the container",
-                    )
-                    .with_errno(libc::EWOULDBLOCK));
-                }
-                Err((_, errno)) => return Err(Error::os(Stage::State, errno as i32, "flock")),
-            }
+        // By the descriptor: the path may lead to another container's directory by now.
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let file = openat(&self.dir, ".", flags, Mode::empty());
+        let file =
+            file.map_err(|e| Error::os(Stage::State, e as i32, "open the state directory"))?;
+        match lock_within(File::from(file), FlockArg::LockExclusiveNonblock, patience) {
+            // The path may lead to a newer directory of the same name by now.
+            Ok(lock) if self.is_at_its_path() => Ok(Lock(lock)),
+            Ok(_) => Err(Error::os(Stage::State, libc::ENOENT, "the container was deleted")),
+            Err(Errno::EWOULDBLOCK) => Err(Error::new(
+                Category::Busy,
+                Stage::State,
+                "another call is creating or deleting the container",
+            )
+            .with_errno(libc::EWOULDBLOCK)),
+            Err(errno) => Err(Error::os(Stage::State, errno as i32, "flock")),
         }
+    }
+
+    /// Makes an empty file that was not there.
+    pub(super) fn mark(&self, name: &str) -> nix::Result<File> {
+        let flags = OFlag::O_RDONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+        openat(&self.dir, name, flags, Mode::S_IRUSR).map(File::from)
+    }
+
+    /// What [`StateDir::mark`] has made.
+    pub(super) fn marked(&self, name: &str) -> nix::Result<File> {
+        openat(&self.dir, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).map(File::from)
     }
 
     /// Whether this still is the directory of that id: not deleted, not another container's.
@@ -265,6 +273,23 @@ impl StateDir {
             }
         }
         Ok(())
+    }
+}
+
+/// Locks a file, waiting for another holder as long as `patience`.
+pub(super) fn lock_within(
+    mut file: File,
+    how: FlockArg,
+    patience: Duration,
+) -> nix::Result<Flock<File>> {
+    let until = Instant::now() + patience;
+    loop {
+        match Flock::lock(file, how) {
+            Ok(lock) => return Ok(lock),
+            Err((same, Errno::EWOULDBLOCK)) if Instant::now() < until => file = same,
+            Err((_, errno)) => return Err(errno),
+        }
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::place::{Place, at, path};
-use crate::spec::vocabulary;
+use super::place::{Known, Place, at, capability, path, plain};
+use crate::spec::oci;
 
 /// A change that a plugin asks for. As JSON its name is in `adjust`:
 /// `{"adjust": "set-env", "name": "HOME", "value": "/root"}`.
@@ -36,7 +36,7 @@ pub enum Adjustment {
         /// Its name.
         name: String,
     },
-    /// Adds a mount after those that are there, or replaces the one with this destination.
+    /// Adds a mount after those that are there, or replaces what is at this destination.
     SetMount(Mount),
     /// Removes the mounts at a destination.
     RemoveMount {
@@ -276,6 +276,7 @@ impl Adjustment {
     pub(super) fn edits(&self, document: &Value) -> Result<Vec<Edit>, String> {
         Ok(match self {
             Adjustment::SetAnnotation { key, value } => {
+                check_text("value", value)?;
                 vec![(annotation(key)?, Some(json!(value)))]
             }
             Adjustment::RemoveAnnotation { key } => vec![(annotation(key)?, None)],
@@ -289,7 +290,7 @@ impl Adjustment {
                 check_text("kind", &mount.kind)?;
                 check_text("source", &mount.source)?;
                 check_texts("options", &mount.options)?;
-                let mut value = json!({ "destination": mount.destination });
+                let mut value = json!({ "destination": plain(&mount.destination) });
                 if !mount.kind.is_empty() {
                     value["type"] = json!(mount.kind);
                 }
@@ -300,7 +301,7 @@ impl Adjustment {
                 vec![(place, Some(value))]
             }
             Adjustment::RemoveMount { destination } => vec![(mount_at(destination)?, None)],
-            Adjustment::SetDevice(device) => device.edits()?,
+            Adjustment::SetDevice(device) => device.edits(document)?,
             Adjustment::RemoveDevice { path } => vec![(device_at(path)?, None)],
             Adjustment::SetResource { name, value } => resource(name, value)?,
             Adjustment::SetUnified { file, value } => {
@@ -311,17 +312,17 @@ impl Adjustment {
                 vec![(Place::Member(place), Some(json!(value)))]
             }
             Adjustment::SetRlimit { kind, soft, hard } => {
+                let place = rlimit_of(kind)?;
                 let (soft, hard) = (rlimit("soft", soft)?, rlimit("hard", hard)?);
                 if soft > hard {
-                    return Err(format!("the soft limit {soft} is above the hard limit {hard}"));
+                    return Err(format!("`soft` {soft} is above `hard` {hard}"));
                 }
-                let value = json!({ "type": kind, "hard": hard, "soft": soft });
-                vec![(rlimit_of(kind)?, Some(value))]
+                vec![(place, Some(json!({ "type": kind, "hard": hard, "soft": soft })))]
             }
             Adjustment::RemoveRlimit { kind } => vec![(rlimit_of(kind)?, None)],
             Adjustment::SetArgs { args } => {
-                if args.is_empty() {
-                    return Err("`args` is empty".to_owned());
+                if args.first().is_none_or(String::is_empty) {
+                    return Err("`args` names no program".to_owned());
                 }
                 check_texts("args", args)?;
                 vec![member("/process/args", json!(args))]
@@ -331,14 +332,14 @@ impl Adjustment {
                 vec![member("/process/cwd", json!(path))]
             }
             Adjustment::SetUser { uid, gid, additional_gids } => {
-                let place = path("/process/user");
-                // The name and the umask, if there are, stay.
-                let mut user = at(document, &place).filter(|it| it.is_object()).cloned();
-                let user = user.get_or_insert_with(|| json!({}));
-                user["uid"] = json!(uid);
-                user["gid"] = json!(gid);
-                user["additionalGids"] = json!(additional_gids);
-                vec![(Place::Member(place), Some(user.take()))]
+                let groups = Place::Member(path("/process/user/additionalGids"));
+                let additional =
+                    Some(json!(additional_gids)).filter(|_| !additional_gids.is_empty());
+                vec![
+                    member("/process/user/uid", json!(uid)),
+                    member("/process/user/gid", json!(gid)),
+                    (groups, additional),
+                ]
             }
             Adjustment::SetOomScoreAdj { value } => {
                 if !(-1000..=1000).contains(value) {
@@ -357,10 +358,10 @@ impl Adjustment {
             Adjustment::RemoveNamespace { kind } => vec![(namespace(kind)?, None)],
             Adjustment::DropCapability { name } => {
                 let sets = ["bounding", "effective", "permitted", "inheritable", "ambient"];
-                capability(name, &sets, None)?
+                in_sets(&sets, name, false)?
             }
             Adjustment::AddCapability { name } => {
-                capability(name, &["bounding", "effective", "permitted"], Some(json!(name)))?
+                in_sets(&["bounding", "effective", "permitted"], name, true)?
             }
             Adjustment::SetNoNewPrivileges { value } => {
                 vec![member("/process/noNewPrivileges", json!(value))]
@@ -376,8 +377,8 @@ impl Adjustment {
                 check_text("label", label)?;
                 vec![member("/process/selinuxLabel", json!(label))]
             }
-            Adjustment::MaskPath { path } => vec![word("/linux/maskedPaths", path)?],
-            Adjustment::WriteProtectPath { path } => vec![word("/linux/readonlyPaths", path)?],
+            Adjustment::MaskPath { path } => vec![path_in("/linux/maskedPaths", path)?],
+            Adjustment::WriteProtectPath { path } => vec![path_in("/linux/readonlyPaths", path)?],
             Adjustment::SetRootReadOnly { value } => vec![member("/root/readonly", json!(value))],
             Adjustment::AddHook { kind, hook } => vec![hook.edit(kind)?],
             Adjustment::Merge { patch } => {
@@ -391,7 +392,7 @@ impl Adjustment {
 }
 
 impl Device {
-    fn edits(&self) -> Result<Vec<Edit>, String> {
+    fn edits(&self, document: &Value) -> Result<Vec<Edit>, String> {
         let place = device_at(&self.path)?;
         if !["c", "b", "u", "p"].contains(&self.kind.as_str()) {
             return Err(format!("`kind` {:?} is none of c, b, u and p", self.kind));
@@ -403,7 +404,7 @@ impl Device {
         if mode > 0o7777 {
             return Err(format!("`mode` {mode:#o} is more than 0o7777"));
         }
-        let mut node = json!({ "path": self.path, "type": self.kind });
+        let mut node = json!({ "path": plain(&self.path), "type": self.kind });
         if self.kind != "p" {
             node["major"] = json!(self.major);
             node["minor"] = json!(self.minor);
@@ -420,7 +421,13 @@ impl Device {
                 "minor": self.minor,
                 "access": self.access,
             });
-            edits.push((Place::Added { list: path("/linux/resources/devices") }, Some(rule)));
+            let list = path("/linux/resources/devices");
+            let rules = at(document, &list).and_then(Value::as_array);
+            // What a later rule may have taken back is allowed once more.
+            let mut last = rules.into_iter().flatten().rev().take_while(|it| it["allow"] == true);
+            if !last.any(|it| *it == rule) {
+                edits.push((Place::Added { list }, Some(rule)));
+            }
         }
         Ok(edits)
     }
@@ -457,9 +464,7 @@ fn member(pointer: &str, value: Value) -> Edit {
 }
 
 fn annotation(key: &str) -> Result<Place, String> {
-    if key.is_empty() {
-        return Err("`key` is empty".to_owned());
-    }
+    check_word("key", key)?;
     Ok(Place::Member(vec!["annotations".to_owned(), key.to_owned()]))
 }
 
@@ -468,25 +473,24 @@ fn variable(name: &str) -> Result<Place, String> {
     if name.contains('=') {
         return Err(format!("`name` {name:?} contains ="));
     }
-    Ok(Place::Variable { list: path("/process/env"), key: name.to_owned() })
+    Ok(entry("/process/env", Known::Variable, name))
 }
 
 fn mount_at(destination: &str) -> Result<Place, String> {
     check_absolute("destination", destination)?;
-    Ok(Place::Element { list: path("/mounts"), by: "destination", key: destination.to_owned() })
+    Ok(entry("/mounts", Known::PathMember("destination"), &plain(destination)))
 }
 
 fn device_at(at: &str) -> Result<Place, String> {
     check_absolute("path", at)?;
-    Ok(Place::Element { list: path("/linux/devices"), by: "path", key: at.to_owned() })
+    Ok(entry("/linux/devices", Known::PathMember("path"), &plain(at)))
 }
 
 fn rlimit_of(kind: &str) -> Result<Place, String> {
-    check_word("kind", kind)?;
-    if !kind.starts_with("RLIMIT_") {
-        return Err(format!("`kind` {kind:?} does not begin with RLIMIT_"));
+    if kind.parse::<oci::PosixRlimitType>().is_err() {
+        return Err(format!("`kind` {kind:?} is no resource limit, such as RLIMIT_NOFILE"));
     }
-    Ok(Place::Element { list: path("/process/rlimits"), by: "type", key: kind.to_owned() })
+    Ok(entry("/process/rlimits", Known::Member("type"), kind))
 }
 
 fn namespace(kind: &str) -> Result<Place, String> {
@@ -494,23 +498,26 @@ fn namespace(kind: &str) -> Result<Place, String> {
     if !KINDS.contains(&kind) {
         return Err(format!("`kind` {kind:?} is none of {}", KINDS.join(", ")));
     }
-    Ok(Place::Element { list: path("/linux/namespaces"), by: "type", key: kind.to_owned() })
+    Ok(entry("/linux/namespaces", Known::Member("type"), kind))
 }
 
-fn capability(name: &str, sets: &[&str], value: Option<Value>) -> Result<Vec<Edit>, String> {
-    if vocabulary::capability(name).is_none() {
-        return Err(format!("`name` {name:?} is no capability"));
-    }
+fn in_sets(sets: &[&str], name: &str, there: bool) -> Result<Vec<Edit>, String> {
+    let name = capability(name).ok_or_else(|| format!("`name` {name:?} is no capability"))?;
     let edit = |set: &&str| {
-        let list = path(&format!("/process/capabilities/{set}"));
-        (Place::Word { list, word: name.to_owned() }, value.clone())
+        let list = format!("/process/capabilities/{set}");
+        (entry(&list, Known::Capability, name), there.then(|| json!(name)))
     };
     Ok(sets.iter().map(edit).collect())
 }
 
-fn word(list: &str, text: &str) -> Result<Edit, String> {
-    check_absolute("path", text)?;
-    Ok((Place::Word { list: path(list), word: text.to_owned() }, Some(json!(text))))
+fn path_in(list: &str, path: &str) -> Result<Edit, String> {
+    check_absolute("path", path)?;
+    let path = plain(path);
+    Ok((entry(list, Known::Path, &path), Some(json!(path))))
+}
+
+fn entry(list: &str, known: Known, key: &str) -> Place {
+    Place::Entry { list: path(list), known, key: key.to_owned() }
 }
 
 /// The limits that are single values, and whether they are numbers, flags or text.
@@ -527,8 +534,10 @@ fn resource(name: &str, value: &str) -> Result<Vec<Edit>, String> {
         | "pids/limit" => {
             json!(number::<i64>("value", value)?)
         }
-        "memory/swappiness" | "cpu/shares" | "cpu/period" | "cpu/burst" | "cpu/realtimePeriod"
-        | "blockIO/weight" | "blockIO/leafWeight" => json!(number::<u64>("value", value)?),
+        "memory/swappiness" | "cpu/shares" | "cpu/period" | "cpu/burst" | "cpu/realtimePeriod" => {
+            json!(number::<u64>("value", value)?)
+        }
+        "blockIO/weight" | "blockIO/leafWeight" => json!(number::<u16>("value", value)?),
         "memory/disableOOMKiller" | "memory/useHierarchy" | "memory/checkBeforeUpdate" => {
             let known = value.parse::<bool>();
             json!(known.map_err(|_| format!("`value` {value:?} is neither true nor false"))?)
@@ -570,15 +579,20 @@ fn merge(place: &mut Vec<String>, document: &Value, patch: &Value, edits: &mut V
     let Some(members) = patch.as_object() else { return };
     for (name, value) in members {
         place.push(name.clone());
-        let now = at(document, place);
+        let now = at(document, place).filter(|now| !now.is_null());
         match value {
-            Value::Null if now.is_some() => edits.push((Place::Member(place.clone()), None)),
-            Value::Null => {}
-            Value::Object(members) if now.is_some_and(Value::is_object) || !members.is_empty() => {
-                if now.is_some_and(|now| !now.is_object() && !now.is_null()) {
-                    edits.push((Place::Member(place.clone()), Some(json!({}))));
+            Value::Null => edits.push((Place::Member(place.clone()), None)),
+            Value::Object(_) => {
+                let object = (Place::Member(place.clone()), Some(json!({})));
+                let known = edits.len();
+                if now.is_some_and(|now| !now.is_object()) {
+                    edits.push(object.clone());
                 }
                 merge(place, document, value, edits);
+                // Where nothing is, an object comes with its first member, and only that is owned.
+                if now.is_none() && edits[known..].iter().all(|(_, after)| after.is_none()) {
+                    edits.push(object);
+                }
             }
             value => edits.push((Place::Member(place.clone()), Some(value.clone()))),
         }

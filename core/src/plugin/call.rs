@@ -123,12 +123,8 @@ impl Call {
         let Some(adjustable) = self.stage.adjustable() else {
             return Err(Refusal::Denied(format!("nothing can be adjusted at {stage}")));
         };
-        let edits = adjustment.edits(&self.document).map_err(Refusal::Invalid)?;
-        let changes = |(place, after): &(_, Option<Value>)| {
-            super::place::Place::get(place, &self.document) != after.as_ref()
-        };
-        let edits: Vec<_> = edits.into_iter().filter(changes).collect();
-        // All or nothing: first whether all can be made.
+        let mut edits = adjustment.edits(&self.document).map_err(Refusal::Invalid)?;
+        edits.retain(|(place, after)| !place.holds(&self.document, after.as_ref()));
         for (place, _) in &edits {
             let pointer = place.pointer();
             let inside = pointer.strip_prefix(adjustable);
@@ -143,7 +139,11 @@ impl Call {
                 return Err(Refusal::Conflict { plugin, pointer });
             }
         }
-        let before = self.document.clone();
+        let mut document = self.document.clone();
+        for (place, after) in &edits {
+            place.put(Arc::make_mut(&mut document), after.clone()).map_err(Refusal::Invalid)?;
+        }
+        let before = std::mem::replace(&mut self.document, document);
         for (place, after) in edits {
             let change = Change {
                 plugin: self.plugin.to_string(),
@@ -151,12 +151,8 @@ impl Call {
                 adjustment: adjustment.name().to_owned(),
                 pointer: place.pointer(),
                 before: place.get(&before).cloned(),
-                after: after.clone(),
+                after,
             };
-            if let Err(why) = place.put(Arc::make_mut(&mut self.document), after) {
-                self.document = before;
-                return Err(Refusal::Invalid(why));
-            }
             self.ledger.record(&place, change);
         }
         Ok(())

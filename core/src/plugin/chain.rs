@@ -5,6 +5,7 @@
 //! guard included. After a stage that has happened the order is the other way round, and what
 //! goes wrong is told to the log.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,10 +28,11 @@ pub enum OnFailure {
     /// The stage fails, where it can. Elsewhere as [`OnFailure::Skip`].
     #[default]
     Fail,
-    /// As if the plugin had not been called: what it has changed in this call is undone.
+    /// As if the plugin had not been called: what it has changed in this call is undone. A container
+    /// that requires it is not created.
     Skip,
     /// As [`OnFailure::Skip`], and the runtime does not call it again. Where it is required, no
-    /// container can be created from then on.
+    /// container is created from then on.
     Disable,
 }
 
@@ -102,6 +104,7 @@ struct Chain {
 #[derive(Debug)]
 struct Link {
     registration: Registration,
+    required: bool,
     disabled: AtomicBool,
 }
 
@@ -128,25 +131,25 @@ pub(crate) struct Adjusted {
 }
 
 impl Adjusted {
-    /// Says of an error in the configuration who has changed that part of it.
-    pub(crate) fn blame(&self, error: Error) -> Error {
-        let part = |pointer: &str| -> Vec<String> {
-            pointer.split('/').skip(1).take(2).map(str::to_owned).collect()
+    /// Says of an error in the configuration, or in the part of it at `prefix`, who has changed
+    /// what is nearest to it. Before the changes it was without one.
+    pub(crate) fn blame(&self, error: Error, prefix: &str) -> Error {
+        let place = format!("{prefix}{}", error.pointer().unwrap_or_default());
+        let common = |change: &Change| {
+            let names = change.pointer.split('/').zip(place.split('/'));
+            names.take_while(|(one, other)| one == other).count()
         };
-        let place = error.pointer().map(part).unwrap_or_default();
-        let mut names: Vec<&str> = Vec::new();
+        let nearest = self.changes.iter().map(common).max();
+        let mut names = Vec::new();
         for change in &self.changes {
-            let near = part(&change.pointer).iter().zip(&place).all(|(one, other)| one == other);
-            if near && !names.contains(&change.plugin.as_str()) {
-                names.push(&change.plugin);
+            let name = format!("{:?}", change.plugin);
+            if Some(common(change)) == nearest && !names.contains(&name) {
+                names.push(name);
             }
         }
         match names.is_empty() {
             true => error,
-            false => {
-                let names: Vec<_> = names.iter().map(|name| format!("{name:?}")).collect();
-                error.context(format!("changed by plugin {}", names.join(", ")))
-            }
+            false => error.context(format!("changed by plugin {}", names.join(", "))),
         }
     }
 }
@@ -172,7 +175,12 @@ impl Plugins {
             if registration.required {
                 required.push(registration.name.clone());
             }
-            links.push(Link { registration, disabled: AtomicBool::new(false) });
+            let disabled = AtomicBool::new(false);
+            links.push(Link {
+                required: required.contains(&registration.name),
+                registration,
+                disabled,
+            });
         }
         links.sort_by(|one, other| {
             let key = |link: &Link| (link.registration.priority, link.registration.name.clone());
@@ -222,9 +230,9 @@ impl Plugins {
                 link.address(&mut call);
                 link.ask(&mut call, |plugin, call| plugin.validate(call, &changes))?;
             }
-            let verdict = self.0.guard.check(&before, &call.document, &changes);
-            verdict.map_err(|fault| refusal("the guard", stage, &fault))?;
         }
+        let verdict = self.0.guard.check(&before, &call.document, call.ledger.changes());
+        verdict.map_err(|fault| refusal("the guard", stage, &fault))?;
         Ok(Adjusted { document: call.document, changes: call.ledger.into_changes() })
     }
 
@@ -246,13 +254,18 @@ impl Plugins {
         Ok((Arc::unwrap_or_clone(adjusted.document), adjusted.changes))
     }
 
-    /// Tells all after something has happened, the last one first.
-    pub(crate) fn after(&self, stage: Stage, subject: Subject, document: Arc<Value>) {
+    /// Tells all what has happened, the last one first; or what is about to and cannot be refused,
+    /// the first one first.
+    pub(crate) fn tell(&self, stage: Stage, subject: Subject, document: Arc<Value>) {
         let mut call = Call::new(stage, subject, document);
-        for link in self.0.links.iter().rev().filter(|link| link.is_for(stage)) {
+        let mut links: Vec<_> = self.0.links.iter().filter(|link| link.is_for(stage)).collect();
+        if stage != Stage::Kill {
+            links.reverse();
+        }
+        for link in links {
             link.address(&mut call);
             if let Err(error) = link.ask(&mut call, |plugin, call| plugin.handle(call)) {
-                tracing::warn!(%error, id = call.id(), "it has happened all the same");
+                tracing::warn!(%error, id = call.id(), "it happens all the same");
             }
         }
     }
@@ -294,24 +307,30 @@ impl Link {
         let (stage, subject) = (call.stage, call.subject.clone());
         let answer = catch_unwind(AssertUnwindSafe(|| ask(plugin, call)));
         let fault = match answer {
-            Ok(Ok(())) => return Ok(()),
+            Ok(Ok(())) if Arc::ptr_eq(&call.subject, &subject) => return Ok(()),
+            Ok(Ok(())) => Fault::failed("it has put another call in the place of this one"),
             Ok(Err(fault)) => fault,
-            Err(_) => Fault::failed("it panicked"),
+            Err(panic) => Fault::failed(format!("it panicked: {}", words_of(&*panic))),
         };
         // Whatever it has left of it.
         (call.stage, call.subject, call.document, call.ledger) = (stage, subject, document, ledger);
         self.address(call);
         let error = refusal(&format!("plugin {:?}", self.registration.name), stage, &fault);
-        let policy = self.policy(stage);
-        if matches!(fault, Fault::Refused { .. }) || policy == OnFailure::Fail {
+        let (policy, refused) = (self.policy(stage), matches!(fault, Fault::Refused { .. }));
+        if policy == OnFailure::Disable && !refused {
+            self.disabled.store(true, Ordering::Relaxed);
+        }
+        if refused || policy == OnFailure::Fail || (self.required && stage == Stage::Create) {
             return Err(error);
         }
         tracing::warn!(%error, id = call.id(), "skipped, as it may be");
-        if policy == OnFailure::Disable {
-            self.disabled.store(true, Ordering::Relaxed);
-        }
         Ok(())
     }
+}
+
+fn words_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("without a word")
 }
 
 fn refusal(who: &str, stage: Stage, fault: &Fault) -> Error {

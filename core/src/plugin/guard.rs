@@ -4,13 +4,15 @@ use serde_json::Value;
 
 use super::Fault;
 use super::ledger::Change;
+use super::place::capability;
 
 /// What plugins may not do to a configuration. Nothing is forbidden by default.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Guard {
     /// Adding, changing or removing hooks.
     pub hooks: bool,
-    /// Leaving a namespace, or joining another instead of a new one.
+    /// Leaving a namespace, joining another instead of a new one, or changing the id mappings of a
+    /// user namespace.
     pub namespaces: bool,
     /// Changing or removing a seccomp profile that is there.
     pub seccomp: bool,
@@ -56,20 +58,20 @@ impl Guard {
         self.devices |= other.devices;
     }
 
-    /// Looks at what has become of a configuration.
+    /// Looks at what has become of a configuration, or at `exec` and `update` of a part of it.
     pub(super) fn check(
         &self,
         before: &Value,
         after: &Value,
         changes: &[Change],
     ) -> Result<(), Fault> {
-        let refuse = |what: &str, prefix: &str| {
-            let within = |change: &&Change| change.pointer.starts_with(prefix);
-            let who = changes.iter().rev().find(within);
-            let who =
-                who.map_or(String::new(), |change| format!(", as plugin {:?}", change.plugin));
-            let who = if who.is_empty() { who } else { format!("{who} does") };
-            Err(Fault::refused(format!("no plugin may {what}{who}")))
+        let refuse = |what: &str, pointer: &str| {
+            let touches = |change: &&Change| {
+                is_in(&change.pointer, pointer) || is_in(pointer, &change.pointer)
+            };
+            let who = changes.iter().rev().find(touches);
+            let who = who.map(|change| format!(", as plugin {:?} does", change.plugin));
+            Err(Fault::refused(format!("no plugin may {what}{}", who.unwrap_or_default())))
         };
         let differs = |pointer: &str| before.pointer(pointer) != after.pointer(pointer);
         let was_there = |pointer: &str| before.pointer(pointer).is_some_and(|it| !it.is_null());
@@ -78,6 +80,11 @@ impl Guard {
         }
         if self.namespaces && weakens_namespaces(before, after) {
             return refuse("take away a namespace or join another", "/linux/namespaces");
+        }
+        for pointer in ["/linux/uidMappings", "/linux/gidMappings"] {
+            if self.namespaces && was_there(pointer) && differs(pointer) {
+                return refuse("change whom ids of the container stand for", pointer);
+            }
         }
         if self.seccomp && was_there("/linux/seccomp") && differs("/linux/seccomp") {
             return refuse("change a seccomp profile", "/linux/seccomp");
@@ -93,8 +100,10 @@ impl Guard {
         if self.sysctl && differs("/linux/sysctl") {
             return refuse("change a sysctl", "/linux/sysctl");
         }
-        if self.devices && (differs("/linux/devices") || differs("/linux/resources/devices")) {
-            return refuse("change devices", "/linux");
+        for pointer in ["/linux/devices", "/linux/resources/devices"] {
+            if self.devices && differs(pointer) {
+                return refuse("change devices", pointer);
+            }
         }
         Ok(())
     }
@@ -104,21 +113,32 @@ fn list<'a>(document: &'a Value, pointer: &str) -> &'a [Value] {
     document.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
+/// Whether a place is this one or in it.
+fn is_in(place: &str, around: &str) -> bool {
+    place.strip_prefix(around).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// Each namespace that was there is there still, by the same path or new as before.
 fn weakens_namespaces(before: &Value, after: &Value) -> bool {
-    let kept = list(after, "/linux/namespaces");
-    list(before, "/linux/namespaces").iter().any(|namespace| !kept.contains(namespace))
-        || kept.iter().any(|namespace| {
-            let path = namespace.get("path").and_then(Value::as_str).unwrap_or_default();
-            !path.is_empty() && !list(before, "/linux/namespaces").contains(namespace)
-        })
+    let all = |document| {
+        let text = |namespace: &Value, name: &str| {
+            namespace.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
+        };
+        let namespaces = list(document, "/linux/namespaces").iter();
+        namespaces.map(|it| (text(it, "type"), text(it, "path"))).collect::<Vec<_>>()
+    };
+    let (before, after) = (all(before), all(after));
+    before.iter().any(|namespace| !after.contains(namespace))
+        || after.iter().any(|namespace| !namespace.1.is_empty() && !before.contains(namespace))
 }
 
 fn adds_capability(before: &Value, after: &Value) -> bool {
     let sets = after.pointer("/process/capabilities").and_then(Value::as_object);
     sets.into_iter().flatten().any(|(set, names)| {
         let known = list(before, &format!("/process/capabilities/{set}"));
-        names.as_array().is_some_and(|names| names.iter().any(|name| !known.contains(name)))
+        let known: Vec<_> = known.iter().filter_map(Value::as_str).map(capability).collect();
+        let names = names.as_array().into_iter().flatten().filter_map(Value::as_str);
+        names.map(capability).any(|name| name.is_some() && !known.contains(&name))
     })
 }
 

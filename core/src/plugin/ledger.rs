@@ -7,6 +7,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::Fault;
 use super::place::Place;
 
 /// A change that a plugin has made.
@@ -46,6 +47,13 @@ pub enum Refusal {
     Invalid(String),
 }
 
+/// What a plugin does not get past is a failure of its own.
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Fault {
+        Fault::failed(refusal.to_string())
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -60,34 +68,34 @@ impl fmt::Display for Refusal {
 /// What has been changed in one stage.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Ledger {
-    /// Who owns what, by pointer.
-    owners: BTreeMap<String, String>,
+    /// Who owns what, by pointer; what is added to a list has as many owners as have added to it.
+    owners: BTreeMap<String, Vec<String>>,
     changes: Vec<Change>,
 }
 
 impl Ledger {
-    /// Another plugin that owns this place, something in it, or what it is in.
+    /// Another plugin that owns this place, something in it, or what it is in; and what it owns.
     pub(super) fn rival(&self, place: &Place, plugin: &str) -> Option<(&str, &str)> {
-        if place.is_shared() {
-            return None;
-        }
         let pointer = place.pointer();
-        let inside = format!("{pointer}/");
         let around = pointer.match_indices('/').map(|(at, _)| &pointer[..at]);
-        let around =
-            around.chain([pointer.as_str()]).filter_map(|it| self.owners.get_key_value(it));
+        // To what others have added to a list, more can be added.
+        let exactly = Some(pointer.as_str()).filter(|_| !place.is_shared());
+        let around = around.chain(exactly).filter_map(|it| self.owners.get_key_value(it));
+        let inside = format!("{pointer}/");
         let inside =
             self.owners.range(inside.clone()..).take_while(|(owned, _)| owned.starts_with(&inside));
-        around
-            .chain(inside)
-            .find(|(_, owner)| *owner != plugin)
-            .map(|(owned, owner)| (owner.as_str(), owned.as_str()))
+        around.chain(inside).find_map(|(owned, owners)| {
+            let other = owners.iter().find(|owner| *owner != plugin)?;
+            Some((other.as_str(), owned.as_str()))
+        })
     }
 
     pub(super) fn record(&mut self, place: &Place, change: Change) {
+        let owners = self.owners.entry(change.pointer.clone()).or_default();
         if !place.is_shared() {
-            self.owners.insert(change.pointer.clone(), change.plugin.clone());
+            owners.clear();
         }
+        owners.push(change.plugin.clone());
         self.changes.push(change);
     }
 

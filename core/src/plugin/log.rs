@@ -1,8 +1,8 @@
 //! What plugins have changed of a container, kept in its state directory: a line a change.
 
-use std::fs::OpenOptions;
+use std::fs::{OpenOptions, Permissions};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use super::Change;
@@ -10,8 +10,21 @@ use crate::{Category, Error, Result, Stage};
 
 const NAME: &str = "changes.jsonl";
 
-/// Adds changes.
-pub(crate) fn append(state_dir: &Path, changes: &[Change]) -> Result<()> {
+/// How large the changes of later stages may make it: all of it is in every state document, and
+/// an engine may execute a probe every few seconds.
+const LIMIT: u64 = 64 << 10;
+
+/// Begins it with the changes that a container is created with.
+pub(crate) fn begin(state_dir: &Path, changes: &[Change]) -> Result<()> {
+    append(state_dir, changes, u64::MAX)
+}
+
+/// Adds changes as long as there is room.
+pub(crate) fn add(state_dir: &Path, changes: &[Change]) -> Result<()> {
+    append(state_dir, changes, LIMIT)
+}
+
+fn append(state_dir: &Path, changes: &[Change], limit: u64) -> Result<()> {
     if changes.is_empty() {
         return Ok(());
     }
@@ -23,14 +36,24 @@ pub(crate) fn append(state_dir: &Path, changes: &[Change]) -> Result<()> {
         text.push(b'\n');
     }
     let path = state_dir.join(NAME);
-    let mut options = OpenOptions::new();
-    let file = options.append(true).create(true).mode(0o600).open(&path);
-    // One write: several processes may do this at a time.
-    file.and_then(|mut file| file.write_all(&text))
-        .map_err(|error| Error::io(Stage::State, &error, format!("write {path:?}")))
+    let write = || {
+        let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
+        let size = file.metadata()?.len();
+        if size + text.len() as u64 > limit {
+            return Err(ErrorKind::FileTooLarge.into());
+        }
+        if size == 0 {
+            // Whatever the host's umask is.
+            file.set_permissions(Permissions::from_mode(0o600))?;
+        }
+        // At once: several processes may do this at a time.
+        file.write_all(&text)
+    };
+    write().map_err(|error| Error::io(Stage::State, &error, format!("write {path:?}")))
 }
 
-/// All changes, in the order in which they were made.
+/// The changes, in the order in which they were made. A line that a full disk has cut off is left
+/// out.
 pub(crate) fn read(state_dir: &Path) -> Result<Vec<Change>> {
     let path = state_dir.join(NAME);
     let text = match std::fs::read(&path) {
@@ -39,8 +62,9 @@ pub(crate) fn read(state_dir: &Path) -> Result<Vec<Change>> {
         Err(error) => return Err(Error::io(Stage::State, &error, format!("read {path:?}"))),
     };
     let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    let changes = lines.map(serde_json::from_slice::<Change>).collect::<Result<_, _>>();
-    changes.map_err(|error| {
-        Error::new(Category::System, Stage::State, format!("{path:?} is damaged: {error}"))
-    })
+    let change = |line| {
+        let change = serde_json::from_slice(line);
+        change.inspect_err(|error| tracing::warn!(?path, %error, "a line is damaged")).ok()
+    };
+    Ok(lines.filter_map(change).collect())
 }

@@ -34,7 +34,9 @@ pub(crate) use chain::Adjusted;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Stage {
-    /// It is about to be created: its configuration may be changed.
+    /// It is about to be created, or somebody asks what that would do: its configuration may be
+    /// changed. Whoever has to take hold of something for it does so at [`Stage::Created`], which
+    /// [`Stage::Delete`] follows: of a creation that fails after this nobody is told.
     Create,
     /// It has been created, and its program does not run yet.
     Created,
@@ -50,11 +52,12 @@ pub enum Stage {
     Pause,
     /// It is about to be thawed.
     Resume,
-    /// It is about to be sent a signal.
+    /// It is about to be sent a signal, which can't be refused.
     Kill,
-    /// Its first process has ended.
+    /// Its first process has ended. Told once, by the runtime that notices it first.
     Stopped,
-    /// It has been removed.
+    /// It has been removed. One that dies with its host is removed by its keeper, and nobody is
+    /// told.
     Delete,
 }
 
@@ -146,9 +149,9 @@ impl Fault {
 
 /// What is called at stages of containers' lives.
 ///
-/// Calls come on the thread that creates, starts or ends the container, for several containers at
-/// a time if the host does that on several threads. They must return: what they wait for, the
-/// caller waits for. A plugin must not create, start or delete a container whose stage it is
+/// Calls come on the thread that creates, starts or ends the container or notices that it has ended,
+/// for several containers at a time if the host does that on several threads. They must return:
+/// what they wait for, the caller waits for. A plugin must not create, start or delete a container whose stage it is
 /// handling.
 pub trait Plugin: Send + Sync {
     /// Where it wants to be called.

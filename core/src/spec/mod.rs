@@ -19,6 +19,7 @@ pub const OCI_VERSION: &str = "1.3.0";
 pub use mount_options::MountOptions;
 pub use oci_spec::runtime as oci;
 pub use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Process, Spec};
+pub(crate) use parse::process_to_json;
 pub use parse::{parse, parse_process, parse_process_over, parse_resources, to_json};
 pub use template::{Network, Template};
 pub use validate::{validate, validate_process, validate_process_in, validate_resources};

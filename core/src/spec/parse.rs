@@ -1,5 +1,7 @@
 //! From JSON text to typed documents, and back.
 
+use serde_json::Value;
+
 use super::document::Node;
 use super::gaps;
 use super::oci::{LinuxResources, Process, Spec};
@@ -112,24 +114,35 @@ pub fn parse_resources(json: &[u8]) -> Result<LinuxResources> {
 ///
 /// `Spec` if a path is not UTF-8, which JSON cannot carry; a spec that was parsed has none.
 pub fn to_json(spec: &Spec) -> Result<Vec<u8>> {
-    let failed = |e: serde_json::Error| {
-        Error::new(Category::Spec, Stage::Validate, format!("write the spec as JSON: {e}"))
-    };
     let process = spec.process().as_ref();
     let scheduler = process.and_then(|process| process.scheduler().as_ref());
     if scheduler.is_none_or(|scheduler| scheduler.flags().is_none()) {
-        return serde_json::to_vec(spec).map_err(failed);
+        return serde_json::to_vec(spec).map_err(not_written);
     }
-    // oci-spec derives names that the specification does not have.
-    let mut document = serde_json::to_value(spec).map_err(failed)?;
-    let flags = document.pointer_mut("/process/scheduler/flags");
-    for flag in flags.and_then(|flags| flags.as_array_mut()).into_iter().flatten() {
+    let mut document = serde_json::to_value(spec).map_err(not_written)?;
+    name_scheduler_flags(document.pointer_mut("/process/scheduler/flags"));
+    serde_json::to_vec(&document).map_err(not_written)
+}
+
+/// A process as a document that [`parse_process`] reads.
+pub(crate) fn process_to_json(process: &Process) -> Result<Value> {
+    let mut document = serde_json::to_value(process).map_err(not_written)?;
+    name_scheduler_flags(document.pointer_mut("/scheduler/flags"));
+    Ok(document)
+}
+
+fn not_written(error: serde_json::Error) -> Error {
+    Error::new(Category::Spec, Stage::Validate, format!("write the spec as JSON: {error}"))
+}
+
+/// oci-spec derives names that the specification does not have.
+fn name_scheduler_flags(flags: Option<&mut Value>) {
+    for flag in flags.and_then(Value::as_array_mut).into_iter().flatten() {
         let renamed = vocabulary::SCHEDULER_FLAG_NAMES.iter().find(|(_, name)| flag == name);
         if let Some((of_specification, _)) = renamed {
             *flag = (*of_specification).into();
         }
     }
-    serde_json::to_vec(&document).map_err(failed)
 }
 
 fn object(json: &[u8]) -> Result<Node<'_>> {

@@ -190,6 +190,10 @@ fn scheduler_flags_that_oci_spec_misspells_survive_reading_and_writing() {
         let written = to_json(&spec).unwrap();
         assert!(std::str::from_utf8(&written).unwrap().contains(&format!("[\"{flag}\"]")));
         assert_eq!(parse(&written).unwrap(), spec);
+        let process = spec.process().as_ref().unwrap();
+        let written = process_to_json(process).unwrap();
+        assert_eq!(written["scheduler"]["flags"], serde_json::json!([flag]));
+        assert_eq!(parse_process(written.to_string().as_bytes()).unwrap(), *process);
     }
 }
 

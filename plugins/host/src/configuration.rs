@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use locule::plugin::{Call, Fault, Guard, OnFailure, Plugin, Registration, Stage};
+use locule::plugin::{Call, Fault, Guard, OnFailure, Plugin, Registration, Stage, rules};
 use locule::{Category, Error, Result};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -233,7 +233,7 @@ const RULES: &str = "rules.json";
 pub fn load_folder(path: &Path) -> Result<Folder> {
     let mut folder = Folder::default();
     for file in files(path)? {
-        let load = || -> Result<()> {
+        let mut load = || -> Result<()> {
             let json = crate::source::read_trusted(&file)?;
             if file.file_name().is_some_and(|name| name == RULES) {
                 (folder.required, folder.guard) = rules(&json)?;
@@ -242,13 +242,20 @@ pub fn load_folder(path: &Path) -> Result<Folder> {
             folder.registrations.push(configuration_in(&file, &json)?.load()?);
             Ok(())
         };
-        let mut load = load;
         load().map_err(|error| error.context(format!("{file:?}")))?;
     }
     Ok(folder)
 }
 
-/// The configuration in a folder's file, which gives it its name.
+/// Reads a configuration in a file, whose name it has if it says no other.
+///
+/// # Errors
+/// As [`Configuration::parse`], with the file's name.
+pub fn read_configuration(file: &Path) -> Result<Configuration> {
+    let read = || configuration_in(file, &crate::source::read_trusted(file)?);
+    read().map_err(|error| error.context(format!("{file:?}")))
+}
+
 fn configuration_in(file: &Path, json: &[u8]) -> Result<Configuration> {
     let mut value: Value = document("the plugin's configuration", json)?;
     let stem = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
@@ -274,32 +281,6 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
-}
-
-/// Reads the rules for all plugins: `{"required": [NAME...], "forbid": [SWITCH...]}`, the switches
-/// being those of [`Guard`].
-///
-/// # Errors
-/// [`Category::Invalid`], with the field.
-pub fn rules(json: &[u8]) -> Result<(Vec<String>, Guard)> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Rules {
-        #[serde(default)]
-        required: Vec<String>,
-        #[serde(default)]
-        forbid: Vec<String>,
-    }
-    let rules: Rules = document("the rules", json)?;
-    let mut guard = Guard::default();
-    for (index, name) in rules.forbid.iter().enumerate() {
-        guard.forbid(name).ok_or_else(|| {
-            invalid(format!("{name:?} is nothing that can be forbidden"))
-                .at(format!("/forbid/{index}"))
-                .hint(format!("there are {}", Guard::NAMES.join(", ")))
-        })?;
-    }
-    Ok((rules.required, guard))
 }
 
 fn document<T: DeserializeOwned>(what: &str, json: &[u8]) -> Result<T> {

@@ -4,39 +4,62 @@ use std::path::Path;
 
 use locule::Result;
 use serde_json::{Value, json};
-use wasmtime::component::Component;
+use wasmparser::{Parser, Payload};
 
-use crate::configuration::{Engine as Choice, Limits};
-use crate::engine::Engine;
 use crate::source::Source;
 use crate::{failed, linker};
 
 /// Describes a component: a file, or `oci:` and an image layout. The document has `digest`, `bytes`,
 /// `powers` (what it has to be granted), `imports` and `exports` (all of them, by their full names),
-/// and `judges`, whether it is a validator. None of its code is run.
+/// and `judges`, whether it is a validator. None of its code is run, or compiled.
 ///
 /// # Errors
 /// As [`load`](crate::load()) where it is no component at all.
 pub fn inspect(reference: &Path) -> Result<Value> {
     let reference = reference.to_string_lossy();
     let source = Source::read(&reference, Path::new(""), None)?;
-    let engine = Engine::of(Choice::Pulley, &Limits::default())?;
-    let component = Component::from_binary(&engine.engine, &source.bytes)
-        .map_err(|error| failed(format!("{reference:?} is no component: {error:#}")))?;
-    let component = component.component_type();
-    let names = |all: Vec<&str>| all.into_iter().map(str::to_owned).collect::<Vec<_>>();
-    let imports = names(component.imports(&engine.engine).map(|(name, _)| name).collect());
-    let exports = names(component.exports(&engine.engine).map(|(name, _)| name).collect());
-    let wanted = |name: &String| linker::interface(name).map(str::to_owned);
-    let powers: Vec<String> = imports.iter().filter_map(wanted).collect();
-    let powers: Vec<&String> =
-        powers.iter().filter(|name| linker::POWERS.contains(&name.as_str())).collect();
+    let (imports, exports) = names(&source.bytes)
+        .map_err(|error| failed(format!("{reference:?} is no component: {error}")))?;
+    let interfaces = |names: &[String]| -> Vec<String> {
+        names.iter().filter_map(|name| linker::interface(name)).map(str::to_owned).collect()
+    };
+    let mut powers = interfaces(&imports);
+    powers.retain(|name| linker::POWERS.contains(&name.as_str()));
     Ok(json!({
         "digest": format!("sha256:{}", source.digest),
         "bytes": source.bytes.len(),
         "powers": powers,
-        "judges": exports.iter().any(|name| linker::interface(name) == Some("validator")),
+        "judges": interfaces(&exports).iter().any(|name| name == "validator"),
         "imports": imports,
         "exports": exports,
     }))
+}
+
+/// The names of what a component itself imports and exports, not of what is inside.
+fn names(bytes: &[u8]) -> Result<(Vec<String>, Vec<String>), String> {
+    let said = |error: wasmparser::BinaryReaderError| error.to_string();
+    let (mut imports, mut exports, mut depth) = (Vec::new(), Vec::new(), 0);
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload.map_err(said)? {
+            Payload::Version { encoding, .. } => {
+                if depth == 0 && encoding != wasmparser::Encoding::Component {
+                    return Err("it is a core module".to_owned());
+                }
+                depth += 1;
+            }
+            Payload::End(_) => depth -= 1,
+            Payload::ComponentImportSection(section) if depth == 1 => {
+                for import in section {
+                    imports.push(import.map_err(said)?.name.name.to_owned());
+                }
+            }
+            Payload::ComponentExportSection(section) if depth == 1 => {
+                for export in section {
+                    exports.push(export.map_err(said)?.name.name.to_owned());
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok((imports, exports))
 }

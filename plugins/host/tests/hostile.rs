@@ -262,10 +262,7 @@ fn bad_utf_8_is_a_failure() {
 #[test]
 fn an_answer_that_is_none_is_a_failure() {
     // A result that is neither ok nor an error.
-    let parts = Parts {
-        handle: "(i32.store8 (i32.const 96) (i32.const 9))",
-        ..Parts::default()
-    };
+    let parts = Parts { handle: "(i32.store8 (i32.const 96) (i32.const 9))", ..Parts::default() };
     let said = failure(&parts, json!({}));
     assert!(said.contains("invalid"), "{said}");
 }

@@ -135,7 +135,10 @@ fn a_component_can_come_from_an_image_layout() {
     let folder = Folder::new();
     layout(&folder, &setter(), "application/wasm");
     let load = |path: &str| {
-        folder.load(b"", json!({ "path": path, "powers": ["adjust-env"], "digest": sha256(&setter()) }))
+        folder.load(
+            b"",
+            json!({ "path": path, "powers": ["adjust-env"], "digest": sha256(&setter()) }),
+        )
     };
     load("oci:layout").unwrap();
     load("oci:layout:v1").unwrap();

@@ -20,6 +20,7 @@ mod notify;
 mod older;
 mod parentage;
 mod pause;
+mod plugins;
 mod process;
 mod rootless;
 mod schema;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
             ("exec", exec::CASES),
             ("events", events::CASES),
             ("pause", pause::CASES),
+            ("plugins", plugins::CASES),
             ("limits", limits::CASES),
             ("stdio", stdio::CASES),
             ("waiting", waiting::CASES),
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
             network::HELPERS,
             systemd::HELPERS,
             insiders::HELPERS,
+            plugins::HELPERS,
         ]
         .concat(),
     )

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use locule::cgroup::{Manager, Watch};
+use locule::plugin::Plugins;
 use locule::{
     Cancel, CreateOptions, Error, Event, ExecOptions, Exit, Runtime, RuntimeOptions, Source, Stdio,
     TerminalSize,
@@ -22,6 +23,11 @@ pub struct RustApi(Runtime);
 impl RustApi {
     /// Opens a runtime.
     pub fn open(state_dir: &Path) -> Result<RustApi> {
+        RustApi::with_plugins(state_dir, Plugins::default())
+    }
+
+    /// Opens a runtime that calls plugins.
+    pub fn with_plugins(state_dir: &Path, plugins: Plugins) -> Result<RustApi> {
         let cgroup_manager = match crate::with_systemd() {
             true => Manager::Systemd,
             false => Manager::Cgroupfs,
@@ -29,6 +35,7 @@ impl RustApi {
         let options = RuntimeOptions {
             state_dir: Some(state_dir.to_owned()),
             cgroup_manager,
+            plugins,
             ..RuntimeOptions::default()
         };
         Ok(RustApi(Runtime::new(options)?))

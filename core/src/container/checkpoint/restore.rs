@@ -47,7 +47,11 @@ pub(in super::super) fn restore(
     options: &RestoreOptions<'_>,
 ) -> Result<Container> {
     let id = options.id;
-    check_id(id).and_then(|()| make(runtime, options)).map_err(|error| error.of_container(id))
+    let made = check_id(id).and_then(|()| make(runtime, options));
+    let container = made.map_err(|error| error.of_container(id))?;
+    container.after(plugin::Stage::Created);
+    container.after(plugin::Stage::Started);
+    Ok(container)
 }
 
 fn make(runtime: &Runtime, options: &RestoreOptions<'_>) -> Result<Container> {
@@ -91,7 +95,7 @@ fn make(runtime: &Runtime, options: &RestoreOptions<'_>) -> Result<Container> {
         config: configuration.json.clone(),
     };
     begun.dir().write(&record)?;
-    plugin::log::append(&begun.dir().path, &changes)?;
+    plugin::log::begin(&begun.dir().path, &changes)?;
     let cgroup = begun.make_groups(runtime, spec, id, location, resctrl.as_ref(), deadline)?;
     record.cgroup = cgroup.location().clone();
 
@@ -185,15 +189,11 @@ fn make(runtime: &Runtime, options: &RestoreOptions<'_>) -> Result<Container> {
         terminal,
         terminal_taken: false.into(),
         _companion: None,
-        ending: Ending::of(runtime, id, &bundle, &configuration),
+        ending: Ending::of(runtime, id, &bundle, &configuration, begun.dir())?,
     }));
     runtime.0.events.watch(&process)?;
     let parts = begun.finish();
-    let container = handle::created(runtime, record, configuration, parts, process);
-    for stage in [plugin::Stage::Created, plugin::Stage::Started] {
-        container.after(stage, Vec::new());
-    }
-    Ok(container)
+    Ok(handle::created(runtime, record, configuration, parts, process))
 }
 
 fn pin(pid: i32) -> Result<Init> {
