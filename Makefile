@@ -90,7 +90,7 @@ $(OUT)/lib/liblocule.a: $(RUST) $(OUT)/roots $(OUT)/globals
 
 $(KEEPER): $(RUST)
 	@mkdir -p $(@D)
-	$(CARGO) run -q --release -p locule-ffi --bin locule-keeper-image >$@
+	$(CARGO) run -q --release -p locule-keeper --bin locule-keeper-image >$@
 	chmod 755 $@
 
 # --- Installing ----------------------------------------------------------------------------
