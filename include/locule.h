@@ -6,17 +6,19 @@
  *
  * THREADS. Every function may be called from any thread, at the same time as any other and on
  * the same handle: the library locks for itself, and a call that waits never blocks another.
- * Locule starts no thread and calls the host's code only inside locule_runtime_dispatch, on
- * the thread that called it. After fork() the child must not use handles it inherited; after
- * exec there are none, for every descriptor is close-on-exec.
+ * Locule starts no thread and calls the host's code only inside calls of the host, on the thread
+ * that made them: events inside locule_runtime_dispatch, plugins inside what leads to the stage
+ * that they are for. After fork() the child must not use handles it inherited; after exec there
+ * are none, for every descriptor is close-on-exec.
  *
- * OWNERSHIP. Handles (locule_runtime, _container, _process, _cancel, _error) are counted. A
- * function that stores one in *out gives the caller a reference; each reference is given back
- * once with _unref. Giving back the last one frees the handle and nothing else: containers and
- * processes go on. A `const char *` or a descriptor called "borrowed" belongs to its handle
- * and lives as long. Bytes in a locule_buf are freed with locule_buf_free. What the host
- * passes in (strings, bytes, structs, arrays, descriptors) stays the host's: Locule has copied
- * or duplicated what it keeps before the call returns.
+ * OWNERSHIP. Handles (locule_runtime, _container, _process, _plugin, _cancel, _error) are
+ * counted. A function that stores one in *out gives the caller a reference; each reference is
+ * given back once with _unref. Giving back the last one frees the handle and nothing else:
+ * containers and processes go on. A `const char *` or a descriptor called "borrowed" belongs to
+ * its handle and lives as long. Bytes in a locule_buf are freed with locule_buf_free. What the
+ * host passes in (strings, bytes, structs, arrays, descriptors) stays the host's: Locule has
+ * copied or duplicated what it keeps before the call returns. Only a plugin's callbacks, and what
+ * they get, have to live until its `release` is called.
  *
  * ERRORS. Functions that can fail return 0 or more, or a category below -4096, one of
  * LOCULE_E_*, and take `locule_error **err`. `err` may be NULL. Otherwise *err is always
@@ -52,6 +54,8 @@ typedef struct locule_process locule_process;
 typedef struct locule_cancel locule_cancel;
 typedef struct locule_error locule_error;
 typedef struct locule_event locule_event;
+typedef struct locule_plugin locule_plugin;
+typedef struct locule_plugin_call locule_plugin_call;
 typedef struct locule_buf locule_buf;
 struct locule_create_opts;
 struct locule_exit;
@@ -98,8 +102,8 @@ const char *locule_version(void);
 /**
  * Returns 1 if the library that runs has this feature, else 0, also for NULL. In 0.1:
  * "cancel", "container", "detach", "events", "exec", "explain", "parentage", "pass-fds",
- * "rootfs-overlay", "seccomp-listener", "spec", "systemd", "terminal", "watch". What this machine
- * can do says
+ * "plugins", "rootfs-overlay", "seccomp-listener", "spec", "systemd", "terminal",
+ * "wasm-plugins" (if the library was built with it), "watch". What this machine can do says
  * locule_runtime_features_json.
  *
  * Any thread. Does not block. Since 0.1.
@@ -187,6 +191,8 @@ int locule_has(const char *feature);
 #define LOCULE_STAGE_DELETE 19
 /** Writing a checkpoint, and restoring a container from one. */
 #define LOCULE_STAGE_CHECKPOINT 20
+/** Plugins. */
+#define LOCULE_STAGE_PLUGIN 21
 
 /**
  * Takes another reference and returns the error. NULL gives NULL.
@@ -391,6 +397,28 @@ struct locule_runtime_opts {
     uint32_t cgroup_manager;
     /** 0. */
     uint32_t reserved;
+    /**
+     * What is called at stages of the containers' lives, in any order: `priority` decides. The
+     * runtime takes a reference of its own to each. Feature "plugins".
+     */
+    locule_plugin *const *plugins;
+    /** How many there are. */
+    size_t plugin_count;
+    /**
+     * A folder with further plugins: a file NAME.json for each Wasm plugin, as for
+     * locule_plugin_load, and perhaps rules.json, as `plugin_rules_json`. NULL: none. Feature
+     * "wasm-plugins".
+     */
+    const char *plugin_dir;
+    /**
+     * JSON with what holds for all plugins: {"required": [NAME...], "forbid": [WHAT...]}. Without
+     * a plugin that is required, present and not disabled, no container is created. Forbidden can
+     * be to change "hooks", "namespaces", "seccomp", "capabilities", "confinement", "sysctl",
+     * "devices", or in the case of walls to take them away. NULL: none.
+     */
+    const void *plugin_rules_json;
+    /** Its length in bytes. */
+    size_t plugin_rules_json_len;
 };
 
 /**
@@ -404,8 +432,9 @@ typedef int (*locule_event_fn)(const locule_event *event, void *user);
  * Opens a runtime and stores it in *out; the caller owns that reference. NULL for `opts` takes
  * every default. A process may open any number, of one state directory too.
  *
- * Any thread. Does not block, but for the filesystem. Fails with LOCULE_E_INVALID,
- * LOCULE_E_UNSUPPORTED, LOCULE_E_PERMISSION, LOCULE_E_RESOURCE, LOCULE_E_SYSTEM. Since 0.1.
+ * Any thread. Does not block, but for the filesystem and, with `plugin_dir`, to load plugins.
+ * Fails with LOCULE_E_INVALID, LOCULE_E_UNSUPPORTED, LOCULE_E_PERMISSION, LOCULE_E_RESOURCE,
+ * LOCULE_E_SYSTEM, and with `plugin_dir` as locule_plugin_load. Since 0.1.
  */
 int locule_runtime_new(const struct locule_runtime_opts *opts,
                        locule_runtime **out,
@@ -462,12 +491,24 @@ int locule_runtime_list_json(locule_runtime *runtime, locule_buf *out, locule_er
 int locule_runtime_features_json(locule_runtime *runtime, locule_buf *out, locule_error **err);
 
 /**
- * Stores in *out what locule_container_create would do with these options, without doing it:
- * every step, in order. `format` is one of LOCULE_EXPLAIN_*. Needs no privilege. The caller
- * frees the result with locule_buf_free.
+ * Stores in *out the plugins of the runtime, in the order in which they are called: a JSON array
+ * of what locule_plugin_describe_json gives of each, with `disabled`. The caller frees it with
+ * locule_buf_free.
  *
- * Any thread. Does not block, but for the filesystem. Fails with LOCULE_E_INVALID,
- * LOCULE_E_SPEC, LOCULE_E_UNSUPPORTED, LOCULE_E_NOT_FOUND. Since 0.1.
+ * Any thread. Does not block. Fails with LOCULE_E_INVALID. Since 0.1.
+ */
+int locule_runtime_plugins_json(locule_runtime *runtime,
+                                locule_buf *out,
+                                locule_error **err);
+
+/**
+ * Stores in *out what locule_container_create would do with these options, without doing it:
+ * every step, in order. `format` is one of LOCULE_EXPLAIN_*. Plugins are called at "create", and
+ * what they change is shown. Needs no privilege. The caller frees the result with
+ * locule_buf_free.
+ *
+ * Any thread. Does not block, but for the filesystem and plugins. Fails with LOCULE_E_INVALID,
+ * LOCULE_E_SPEC, LOCULE_E_UNSUPPORTED, LOCULE_E_NOT_FOUND, LOCULE_E_PLUGIN. Since 0.1.
  */
 int locule_runtime_explain(locule_runtime *runtime,
                            const struct locule_create_opts *opts,
@@ -1077,6 +1118,246 @@ uint64_t locule_event_oom_kills(const locule_event *event);
 int locule_event_pressure(const locule_event *event,
                           struct locule_watch_opts *out,
                           locule_error **err);
+
+/* ==========================================================================================
+ * Plugins: what sees, changes or refuses a container at stages of its life
+ * ========================================================================================== */
+
+/** The plugin may change what plugins before it have changed. Otherwise that is refused. */
+#define LOCULE_PLUGIN_OVERRIDE 1
+/** No container is created while the plugin is disabled. */
+#define LOCULE_PLUGIN_REQUIRED 2
+
+/**
+ * When the plugin fails, so does what it was called for, where it can be refused; elsewhere as
+ * LOCULE_ON_FAILURE_SKIP.
+ */
+#define LOCULE_ON_FAILURE_FAIL 0
+
+/**
+ * When the plugin fails, it is as if it had not been called: what it has changed in that call is
+ * undone.
+ */
+#define LOCULE_ON_FAILURE_SKIP 1
+/** As LOCULE_ON_FAILURE_SKIP, and the runtime does not call it again. */
+#define LOCULE_ON_FAILURE_DISABLE 2
+
+/**
+ * Gets a call at a stage of a container's life, on the thread that made the call of Locule
+ * which led to it. `call` lives until the callback returns. Returns 0 to agree, after it has
+ * perhaps asked for adjustments; for anything else the container's stage is refused, with what
+ * locule_plugin_call_refuse was given. locule_plugin_call_fail says that the plugin has failed
+ * instead, which means what `on_failure` says. Either counts whatever is returned.
+ *
+ * It may call Locule, for other containers than that of the call, but must return: no longjmp, no
+ * exception. What it waits for, the caller waits for.
+ */
+typedef int (*locule_plugin_fn)(locule_plugin_call *call, void *user);
+
+/** A plugin that is a callback of the host. `handle` or `judge` has to be set, or both. */
+struct locule_plugin_opts {
+    /** sizeof(struct locule_plugin_opts). */
+    size_t size;
+    /** LOCULE_PLUGIN_*. */
+    uint64_t flags;
+    /** Its name: letters, digits and any of _.- , at most 64. No two of a runtime have the same. */
+    const char *name;
+    /**
+     * The stages at which `handle` is called, ending with NULL: "create", "created", "start",
+     * "started", "exec", "update", "pause", "resume", "kill", "stopped", "delete". Adjustments
+     * are for "create", "exec" and "update". "create", "start", "exec", "update", "pause" and
+     * "resume" can be refused; elsewhere what the callback says changes nothing.
+     */
+    const char *const *stages;
+    /**
+     * Plugins with lower ones are called first; of equal ones the names decide. At "created",
+     * "started", "kill", "stopped" and "delete" the order is the other way round.
+     */
+    int32_t priority;
+    /** What becomes of a container when the plugin fails, one of LOCULE_ON_FAILURE_*. */
+    uint32_t on_failure;
+    /** Called at `stages`. */
+    locule_plugin_fn handle;
+    /**
+     * Called when all plugins have adjusted a container that is about to be created: what it
+     * refuses is not created. A plugin with it may adjust nothing.
+     */
+    locule_plugin_fn judge;
+    /** What the callbacks get. They may be called on several threads at once, if the host is. */
+    void *user;
+    /**
+     * Called with `user` once nothing will use it any more, on the thread that gave back the last
+     * reference to the plugin, or to a runtime with it and what belongs to that. May be NULL.
+     */
+    void (*release)(void *user);
+};
+
+/**
+ * Makes a plugin of a callback and stores it in *out; the caller owns that reference. It is
+ * called by the runtimes it is given to. Once `opts` is not NULL and its size is right, `release`
+ * is called exactly once, also when this call fails. Feature "plugins".
+ *
+ * Any thread. Does not block. Fails with LOCULE_E_INVALID, LOCULE_E_UNSUPPORTED. Since 0.1.
+ */
+int locule_plugin_new(const struct locule_plugin_opts *opts,
+                      locule_plugin **out,
+                      locule_error **err);
+
+/**
+ * Loads a Wasm plugin and stores it in *out; the caller owns that reference. `json` says which
+ * file, what the plugin may do and how it is to be called; docs/plugins.md has its members.
+ * Relative paths in it are taken from `base_dir`, NULL being the current directory. Feature
+ * "wasm-plugins".
+ *
+ * Any thread. Blocks while the component is compiled, which is done once for each. Fails with
+ * LOCULE_E_INVALID, LOCULE_E_NOT_FOUND, LOCULE_E_PERMISSION, LOCULE_E_PLUGIN, LOCULE_E_RESOURCE,
+ * LOCULE_E_SYSTEM, and with LOCULE_E_UNSUPPORTED where the library was built without Wasm.
+ * Since 0.1.
+ */
+int locule_plugin_load(const void *json,
+                       size_t json_len,
+                       const char *base_dir,
+                       locule_plugin **out,
+                       locule_error **err);
+
+/**
+ * Stores in *out what the Wasm component in this file is, without running it: JSON with its
+ * digest, its size, the powers it asks for and what it offers. The caller frees it with
+ * locule_buf_free. Feature "wasm-plugins".
+ *
+ * Any thread. Does not block, but for the filesystem. Fails with LOCULE_E_INVALID,
+ * LOCULE_E_NOT_FOUND, LOCULE_E_PERMISSION, LOCULE_E_PLUGIN, LOCULE_E_SYSTEM, and with
+ * LOCULE_E_UNSUPPORTED where the library was built without Wasm. Since 0.1.
+ */
+int locule_plugin_inspect_json(const char *path, locule_buf *out, locule_error **err);
+
+/**
+ * Stores in *out what a plugin is: a JSON object with `name`, `stages`, `judges`, `priority`,
+ * `onFailure`, `onFailureAt`, `override` and `required`. The caller frees it with
+ * locule_buf_free.
+ *
+ * Any thread. Does not block. Fails with LOCULE_E_INVALID. Since 0.1.
+ */
+int locule_plugin_describe_json(const locule_plugin *plugin,
+                                locule_buf *out,
+                                locule_error **err);
+
+/**
+ * Takes another reference and returns the plugin. NULL gives NULL.
+ *
+ * Any thread. Does not block. Since 0.1.
+ */
+locule_plugin *locule_plugin_ref(locule_plugin *plugin);
+
+/**
+ * Gives a reference back. Runtimes that were given the plugin keep theirs. NULL is ignored.
+ *
+ * Any thread. Does not block, but for `release`. Since 0.1.
+ */
+void locule_plugin_unref(locule_plugin *plugin);
+
+/* ==========================================================================================
+ * Plugin calls: what a plugin's callback can learn and ask for
+ * ========================================================================================== */
+
+/**
+ * The stage: "create", "exec" and so on. For `judge` it is "create". Borrowed from the call. NULL
+ * for NULL.
+ *
+ * Only in the callback. Does not block. Since 0.1.
+ */
+const char *locule_plugin_call_stage(const locule_plugin_call *call);
+
+/**
+ * The id of the container. Borrowed from the call. NULL for NULL.
+ *
+ * Only in the callback. Does not block. Since 0.1.
+ */
+const char *locule_plugin_call_container_id(const locule_plugin_call *call);
+
+/**
+ * The directory of the container's bundle, absolute. Borrowed from the call. NULL for NULL.
+ *
+ * Only in the callback. Does not block. Since 0.1.
+ */
+const char *locule_plugin_call_bundle(const locule_plugin_call *call);
+
+/**
+ * The pid of the container's first process as the host sees it; 0 while there is none, and for
+ * NULL.
+ *
+ * Only in the callback. Does not block. Since 0.1.
+ */
+int locule_plugin_call_pid(const locule_plugin_call *call);
+
+/**
+ * What is special about the stage, by name: at "kill" "signal" and "all" ("true" or "false"), at
+ * "stopped" "exit-code" or "signal", at "exec" "container-pid". Borrowed from the call. NULL if
+ * there is none of this name.
+ *
+ * Only in the callback. Does not block. Since 0.1.
+ */
+const char *locule_plugin_call_detail(const locule_plugin_call *call,
+                                      const char *name);
+
+/**
+ * Stores in *out a part of the container's configuration, as the plugins so far have made it:
+ * JSON of what is at `pointer`, a JSON pointer such as "/process/env"; "" for all of it. At
+ * "exec" "/process" is the process to run, at "update" "/linux/resources" are the new limits.
+ * The caller frees it with locule_buf_free.
+ *
+ * Only in the callback. Does not block. Fails with LOCULE_E_INVALID, and with LOCULE_E_NOT_FOUND
+ * if nothing is there. Since 0.1.
+ */
+int locule_plugin_call_get_json(const locule_plugin_call *call,
+                                const char *pointer,
+                                locule_buf *out,
+                                locule_error **err);
+
+/**
+ * Stores in *out what plugins have changed so far in this stage: a JSON array of objects with
+ * `plugin`, `stage`, `adjustment`, `pointer`, and `before` and `after` where something was or is
+ * there. The caller frees it with locule_buf_free.
+ *
+ * Only in the callback. Does not block. Fails with LOCULE_E_INVALID. Since 0.1.
+ */
+int locule_plugin_call_changes_json(const locule_plugin_call *call,
+                                    locule_buf *out,
+                                    locule_error **err);
+
+/**
+ * Changes the configuration: {"adjust": "set-env", "name": "HOME", "value": "/root"}.
+ * docs/plugins.md has all adjustments and their members. It takes effect if every plugin and the
+ * configuration as a whole agree.
+ *
+ * Only in the callback. Does not block. Changes nothing if it fails: with LOCULE_E_BUSY where
+ * another plugin has changed the same place and this one may not override that; with
+ * LOCULE_E_STATE where this stage, or a plugin that judges, may not change it; with
+ * LOCULE_E_INVALID for what is no adjustment or makes no sense. Since 0.1.
+ */
+int locule_plugin_call_adjust_json(locule_plugin_call *call,
+                                   const void *json,
+                                   size_t json_len,
+                                   locule_error **err);
+
+/**
+ * Refuses the stage. `code` is a number of the plugin's own, or 0; `message` says for people what
+ * is wrong. Returns 1, or LOCULE_E_INVALID if `call` is NULL, so that the callback can return
+ * what this returns.
+ *
+ * Only in the callback. Does not block. Since 0.1.
+ */
+int locule_plugin_call_refuse(locule_plugin_call *call,
+                              uint32_t code,
+                              const char *message);
+
+/**
+ * Says that the plugin itself has failed; `message` says for people how. Returns what
+ * locule_plugin_call_refuse does.
+ *
+ * Only in the callback. Does not block. Since 0.1.
+ */
+int locule_plugin_call_fail(locule_plugin_call *call, const char *message);
 
 #ifdef __cplusplus
 }

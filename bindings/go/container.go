@@ -69,6 +69,7 @@ func (c *Container) adopt(r *Runtime, lib *liblocule.Container) error {
 		return err
 	}
 	c.init = newProcess(init)
+	c.init.plugged = r.plugged
 	return nil
 }
 

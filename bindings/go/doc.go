@@ -22,8 +22,13 @@
 //
 // Everything may be called by any number of goroutines at once, except the methods of a
 // [Cmd]. Creating, starting and deleting occupy a thread for the milliseconds that they take,
-// or as long as hooks run. Waiting, for one process or for thousands, occupies none. Nothing
-// calls back from C into Go.
+// or as long as hooks and plugins run. Waiting, for one process or for thousands, occupies none.
+// Nothing calls back from C into Go but a [HostPlugin], on the goroutine that is in the call.
+//
+// # Plugins
+//
+// [WithPlugins] has a [HostPlugin] in Go or a [WasmPlugin] see, change or refuse containers at
+// stages of their lives.
 //
 // # Closing
 //

@@ -72,7 +72,7 @@ const (
 	CodeHook        Code = -4110 // a hook failed
 	CodeKeeper      Code = -4111 // the keeper is gone
 	CodePlugin      Code = -4112 // a plugin refused or failed
-	CodeCallback    Code = -4113 // not seen in Go, which uses no callbacks
+	CodeCallback    Code = -4113 // not seen in Go
 	CodeBug         Code = -4114 // a defect in Locule
 )
 

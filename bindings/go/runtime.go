@@ -21,6 +21,7 @@ import (
 type Runtime struct {
 	lib       *liblocule.Runtime
 	listeners listeners
+	plugged   bool // there may be plugins in Go
 }
 
 // Option is a choice for [Open].
@@ -30,6 +31,9 @@ type openConfig struct {
 	stateDir, keeper string
 	flags            uint64
 	cgroups          uint32
+	plugins          []Plugin
+	pluginDir        string
+	rules            rules
 }
 
 // WithStateDir keeps containers in this directory, which is made if missing. The default is
@@ -70,17 +74,32 @@ func Version() string { return liblocule.Version() }
 func Has(feature string) bool { return liblocule.Has(feature) }
 
 // Open opens a runtime. A process may open any number, of one state directory, too. It does
-// not block but for the filesystem. Give it back with [Runtime.Close].
+// not block but for the filesystem, and to compile Wasm plugins. Give it back with
+// [Runtime.Close].
 func Open(opts ...Option) (*Runtime, error) {
 	var config openConfig
 	for _, opt := range opts {
 		opt(&config)
 	}
-	lib, err := liblocule.NewRuntime(config.stateDir, config.keeper, config.flags, config.cgroups)
+	plugins, release, err := openPlugins(config.plugins)
 	if err != nil {
 		return nil, wrap(context.Background(), "open", "", err)
 	}
-	return &Runtime{lib: lib, listeners: listeners{lib: lib}}, nil
+	defer release()
+	lib, err := liblocule.NewRuntime(&liblocule.RuntimeOptions{
+		StateDir:    config.stateDir,
+		Keeper:      config.keeper,
+		Flags:       config.flags,
+		Cgroups:     config.cgroups,
+		Plugins:     plugins,
+		PluginDir:   config.pluginDir,
+		PluginRules: config.rules.json(),
+	})
+	if err != nil {
+		return nil, wrap(context.Background(), "open", "", err)
+	}
+	plugged := len(config.plugins) > 0
+	return &Runtime{lib: lib, listeners: listeners{lib: lib, plugged: plugged}, plugged: plugged}, nil
 }
 
 // Close gives the runtime up. Containers and their handles go on. It may be called more than

@@ -19,6 +19,8 @@ import (
 type process struct {
 	lib *liblocule.Process
 	pid int
+	// Whether to learn of its end may be to call a plugin.
+	plugged bool
 
 	mu      sync.Mutex // held while the descriptor enters and leaves the set
 	fd      int        // in the set, or -1
@@ -81,8 +83,25 @@ func (p *process) close() {
 	p.lib.Close()
 }
 
+func (p *process) callsPlugins() bool { return p.plugged }
+
+func (p *process) again() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return
+	}
+	if err := watcher.add(p); err != nil {
+		p.finish(ExitStatus{}, err)
+	}
+}
+
 // waitable is something with a descriptor that becomes readable.
 type waitable interface {
+	// callsPlugins tells whether look may call a plugin, which may wait for others in the set.
+	callsPlugins() bool
+	// again puts it into the set, unless it is there or no longer to be watched.
+	again()
 	// look sees what there is; it returns true if nothing more will come.
 	look() bool
 	// finish says that nothing will be known any more.
@@ -124,6 +143,8 @@ func (w *watchers) addFD(fd int, what waitable) (err error) {
 		if set, err = newEpollSet(); err != nil {
 			return err
 		}
+	} else if set.watched[fd] == what {
+		return nil
 	}
 	event := syscall.EpollEvent{Events: syscall.EPOLLIN, Fd: int32(fd)}
 	if err := syscall.EpollCtl(set.fd, syscall.EPOLL_CTL_ADD, fd, &event); err != nil {
@@ -223,7 +244,7 @@ func (w *watchers) collect(set *epollSet, events []syscall.EpollEvent) bool {
 		p := set.watched[fd]
 		w.mu.Unlock()
 		// By now the number may be of another process, which then has not ended.
-		if p == nil || !p.look() {
+		if p == nil || !p.callsPlugins() && !p.look() {
 			continue
 		}
 		w.mu.Lock()
@@ -232,6 +253,14 @@ func (w *watchers) collect(set *epollSet, events []syscall.EpollEvent) bool {
 			empty = w.forget(fd)
 		}
 		w.mu.Unlock()
+		if p.callsPlugins() {
+			// Out of the set meanwhile, or it would be reported without end.
+			go func() {
+				if !p.look() {
+					p.again()
+				}
+			}()
+		}
 		if empty != nil {
 			return true
 		}

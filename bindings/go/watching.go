@@ -69,7 +69,8 @@ func (c *Container) watch(ctx context.Context, w *liblocule.Watch) error {
 // listeners are the watched containers of a runtime. Its descriptor is in the set of [watcher]
 // while there are any.
 type listeners struct {
-	lib *liblocule.Runtime
+	lib     *liblocule.Runtime
+	plugged bool
 
 	mu         sync.Mutex
 	fd         int
@@ -132,3 +133,16 @@ func (l *listeners) look() bool {
 }
 
 func (l *listeners) finish(ExitStatus, error) {}
+
+func (l *listeners) callsPlugins() bool { return l.plugged }
+
+func (l *listeners) again() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.containers) == 0 {
+		return
+	}
+	if err := watcher.addFD(l.fd, l); err != nil {
+		l.containers = nil
+	}
+}

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use locule::{Category, Error, Result, Stage};
 
-/// More descriptors than any process may pass; a larger count is an uninitialised variable.
-const MAX_FDS: usize = 1 << 16;
+/// More than anybody passes; a larger count is an uninitialised variable.
+const MAX_ELEMENTS: usize = 1 << 16;
 
 /// A refusal of an argument.
 pub(crate) fn invalid(message: impl Into<String>) -> Error {
@@ -140,24 +140,30 @@ pub(crate) fn descriptor<'a>(fd: c_int, name: &str) -> Result<BorrowedFd<'a>> {
     Ok(unsafe { BorrowedFd::borrow_raw(fd) })
 }
 
+/// An array with its number of elements.
+pub(crate) unsafe fn elements<'a, T>(array: *const T, count: usize, name: &str) -> Result<&'a [T]> {
+    if count == 0 {
+        return Ok(&[]);
+    }
+    if array.is_null() {
+        return Err(invalid(format!("`{name}` is NULL but has {count} elements")));
+    }
+    if count > MAX_ELEMENTS {
+        let message = format!("`{name}` has {count} elements; at most {MAX_ELEMENTS} can be");
+        return Err(invalid(message));
+    }
+    // SAFETY: not NULL, and that it has `count` elements is the caller's promise.
+    Ok(unsafe { std::slice::from_raw_parts(array, count) })
+}
+
 /// An array of descriptors.
 pub(crate) unsafe fn descriptors<'a>(
     array: *const c_int,
     count: usize,
     name: &str,
 ) -> Result<Vec<BorrowedFd<'a>>> {
-    if count == 0 {
-        return Ok(Vec::new());
-    }
-    if array.is_null() {
-        return Err(invalid(format!("`{name}` is NULL but has {count} elements")));
-    }
-    if count > MAX_FDS {
-        return Err(invalid(format!("`{name}` has {count} elements; at most {MAX_FDS} can be")));
-    }
-    // SAFETY: not NULL, and that it has `count` elements is the caller's promise.
-    let array = unsafe { std::slice::from_raw_parts(array, count) };
-    array.iter().map(|fd| descriptor(*fd, name)).collect()
+    // SAFETY: passed on to the caller.
+    unsafe { elements(array, count, name)? }.iter().map(|fd| descriptor(*fd, name)).collect()
 }
 
 /// A timeout as `poll` counts it: milliseconds, negative for none.

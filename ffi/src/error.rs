@@ -84,6 +84,8 @@ pub const LOCULE_STAGE_CONTROL: u32 = 18;
 pub const LOCULE_STAGE_DELETE: u32 = 19;
 /// Writing a checkpoint, and restoring a container from one.
 pub const LOCULE_STAGE_CHECKPOINT: u32 = 20;
+/// Plugins.
+pub const LOCULE_STAGE_PLUGIN: u32 = 21;
 
 /// A number here that is not the core's is a number a program was compiled with.
 const _: () = {
@@ -128,6 +130,7 @@ const _: () = {
     assert!(LOCULE_STAGE_CONTROL == Stage::Control as u32);
     assert!(LOCULE_STAGE_DELETE == Stage::Delete as u32);
     assert!(LOCULE_STAGE_CHECKPOINT == Stage::Checkpoint as u32);
+    assert!(LOCULE_STAGE_PLUGIN == Stage::Plugin as u32);
 };
 
 /// A failure; never changes.

@@ -7,9 +7,12 @@ use std::path::Path;
 use std::ptr;
 
 use locule::cgroup::Manager;
+use locule::plugin::Plugins;
 use locule::{Category, Error, Result, Runtime, RuntimeOptions, Stage};
 
-use crate::argument::{invalid, object, optional_path, out, poll_timeout, unsupported};
+use crate::argument::{
+    invalid, object, optional_bytes, optional_path, out, poll_timeout, unsupported,
+};
 use crate::buf::{self, locule_buf};
 use crate::container::locule_create_opts;
 use crate::entry::{fallible, infallible};
@@ -17,6 +20,8 @@ use crate::error::{LOCULE_E_INVALID, locule_error};
 use crate::event::locule_event;
 use crate::handle;
 use crate::options::{self, Versioned, check_flags, check_reserved};
+use crate::plugin::{self, locule_plugin};
+use crate::wasm;
 
 /// Do not touch cgroups at all.
 pub const LOCULE_RUNTIME_NO_CGROUPS: u64 = 1;
@@ -49,6 +54,22 @@ pub struct locule_runtime_opts {
     pub cgroup_manager: u32,
     /// 0.
     pub reserved: u32,
+    /// What is called at stages of the containers' lives, in any order: `priority` decides. The
+    /// runtime takes a reference of its own to each. Feature "plugins".
+    pub plugins: *const *mut locule_plugin,
+    /// How many there are.
+    pub plugin_count: usize,
+    /// A folder with further plugins: a file NAME.json for each Wasm plugin, as for
+    /// locule_plugin_load, and perhaps rules.json, as `plugin_rules_json`. NULL: none. Feature
+    /// "wasm-plugins".
+    pub plugin_dir: *const c_char,
+    /// JSON with what holds for all plugins: {"required": [NAME...], "forbid": [WHAT...]}. Without
+    /// a plugin that is required, present and not disabled, no container is created. Forbidden can
+    /// be to change "hooks", "namespaces", "seccomp", "capabilities", "confinement", "sysctl",
+    /// "devices", or in the case of walls to take them away. NULL: none.
+    pub plugin_rules_json: *const c_void,
+    /// Its length in bytes.
+    pub plugin_rules_json_len: usize,
 }
 
 // SAFETY: `repr(C)`, the size comes first, integers and pointers only, without padding
@@ -70,6 +91,29 @@ impl locule_runtime_opts {
             (false, LOCULE_CGROUPS_SYSTEMD) => Ok(Manager::Systemd),
             (_, other) => Err(unsupported(format!("`opts.cgroup_manager` {other} is unknown"))),
         }
+    }
+
+    /// # Safety
+    /// The pointers in the struct are as the header asks.
+    unsafe fn plugins(&self) -> Result<Plugins> {
+        let name = "opts.plugin_rules_json";
+        // SAFETY: passed on to the caller.
+        let (mut registrations, rules, folder) = unsafe {
+            (
+                plugin::registrations(self.plugins, self.plugin_count)?,
+                optional_bytes(self.plugin_rules_json, self.plugin_rules_json_len, name)?,
+                optional_path(self.plugin_dir),
+            )
+        };
+        let (mut required, mut guard) =
+            rules.map(locule::plugin::rules).transpose()?.unwrap_or_default();
+        if let Some(folder) = folder {
+            let (more, also_required, also_forbidden) = wasm::load_folder(folder)?;
+            registrations.extend(more);
+            required.extend(also_required);
+            guard.also(also_forbidden);
+        }
+        Plugins::new(registrations, required, guard)
     }
 }
 
@@ -107,8 +151,9 @@ pub(crate) fn json_buf(document: &serde_json::Value) -> locule_buf {
 /// Opens a runtime and stores it in *out; the caller owns that reference. NULL for `opts` takes
 /// every default. A process may open any number, of one state directory too.
 ///
-/// Any thread. Does not block, but for the filesystem. Fails with LOCULE_E_INVALID,
-/// LOCULE_E_UNSUPPORTED, LOCULE_E_PERMISSION, LOCULE_E_RESOURCE, LOCULE_E_SYSTEM. Since 0.1.
+/// Any thread. Does not block, but for the filesystem and, with `plugin_dir`, to load plugins.
+/// Fails with LOCULE_E_INVALID, LOCULE_E_UNSUPPORTED, LOCULE_E_PERMISSION, LOCULE_E_RESOURCE,
+/// LOCULE_E_SYSTEM, and with `plugin_dir` as locule_plugin_load. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn locule_runtime_new(
     opts: *const locule_runtime_opts,
@@ -131,7 +176,7 @@ pub unsafe extern "C" fn locule_runtime_new(
                         keeper: optional_path(opts.keeper_path).map(Path::to_owned),
                         cgroup_manager: opts.cgroup_manager()?,
                         ignore_annotations: opts.flags & LOCULE_RUNTIME_IGNORE_ANNOTATIONS != 0,
-                        plugins: locule::plugin::Plugins::default(),
+                        plugins: opts.plugins()?,
                     }
                 }
             };
@@ -250,12 +295,34 @@ pub unsafe extern "C" fn locule_runtime_features_json(
     }
 }
 
-/// Stores in *out what locule_container_create would do with these options, without doing it:
-/// every step, in order. `format` is one of LOCULE_EXPLAIN_*. Needs no privilege. The caller
-/// frees the result with locule_buf_free.
+/// Stores in *out the plugins of the runtime, in the order in which they are called: a JSON array
+/// of what locule_plugin_describe_json gives of each, with `disabled`. The caller frees it with
+/// locule_buf_free.
 ///
-/// Any thread. Does not block, but for the filesystem. Fails with LOCULE_E_INVALID,
-/// LOCULE_E_SPEC, LOCULE_E_UNSUPPORTED, LOCULE_E_NOT_FOUND. Since 0.1.
+/// Any thread. Does not block. Fails with LOCULE_E_INVALID. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn locule_runtime_plugins_json(
+    runtime: *mut locule_runtime,
+    out: *mut locule_buf,
+    err: *mut *mut locule_error,
+) -> c_int {
+    // SAFETY: the caller's pointers are as the header asks.
+    unsafe {
+        fallible(err, || {
+            let out = buf::out(out)?;
+            *out = json_buf(&plugin::describe_all(target(runtime)?));
+            Ok(0)
+        })
+    }
+}
+
+/// Stores in *out what locule_container_create would do with these options, without doing it:
+/// every step, in order. `format` is one of LOCULE_EXPLAIN_*. Plugins are called at "create", and
+/// what they change is shown. Needs no privilege. The caller frees the result with
+/// locule_buf_free.
+///
+/// Any thread. Does not block, but for the filesystem and plugins. Fails with LOCULE_E_INVALID,
+/// LOCULE_E_SPEC, LOCULE_E_UNSUPPORTED, LOCULE_E_NOT_FOUND, LOCULE_E_PLUGIN. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn locule_runtime_explain(
     runtime: *mut locule_runtime,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use cbindgen::{Builder, Config, DocumentationStyle, Language, Style};
 
 /// The sections of the header: the file, and what stands above it.
-const SECTIONS: [(&str, &str); 10] = [
+const SECTIONS: [(&str, &str); 12] = [
     ("version", "Version: which library runs, and what it can do"),
     ("error", "Errors: what failed, where in a container's life, and where in config.json"),
     ("buf", "Buffers: bytes that Locule hands out"),
@@ -17,21 +17,25 @@ const SECTIONS: [(&str, &str); 10] = [
     ("container", "Containers"),
     ("process", "Processes: waiting, signals, pipes, terminals"),
     ("event", "Events: what locule_runtime_dispatch reports"),
+    ("plugin", "Plugins: what sees, changes or refuses a container at stages of its life"),
+    ("plugin_call", "Plugin calls: what a plugin's callback can learn and ask for"),
 ];
 
 /// Types that C sees by a typedef, without `struct`. The preamble declares them.
-const TYPEDEFS: [&str; 7] = [
+const TYPEDEFS: [&str; 9] = [
     "locule_runtime",
     "locule_container",
     "locule_process",
     "locule_cancel",
     "locule_error",
     "locule_event",
+    "locule_plugin",
+    "locule_plugin_call",
     "locule_buf",
 ];
 
 /// Types that C sees as `struct`.
-const STRUCTS: [&str; 7] = [
+const STRUCTS: [&str; 8] = [
     "locule_runtime_opts",
     "locule_spec_opts",
     "locule_stdio",
@@ -39,6 +43,7 @@ const STRUCTS: [&str; 7] = [
     "locule_exec_opts",
     "locule_exit",
     "locule_watch_opts",
+    "locule_plugin_opts",
 ];
 
 const PREAMBLE: &str = include_str!("preamble.h");
@@ -59,7 +64,7 @@ fn section(file: &str, title: &str) -> String {
         tab_width: 4,
         ..Config::default()
     };
-    config.export.exclude = TYPEDEFS[..6].iter().map(|name| (*name).to_owned()).collect();
+    config.export.exclude = TYPEDEFS[..8].iter().map(|name| (*name).to_owned()).collect();
     // Those that no function of the same file mentions, too.
     config.export.include = STRUCTS.iter().map(|name| (*name).to_owned()).collect();
     let bindings = Builder::new()

@@ -8,6 +8,7 @@ use std::process::Command;
 use locule_ffi::buf::locule_buf;
 use locule_ffi::container::{locule_create_opts, locule_exec_opts, locule_watch_opts};
 use locule_ffi::options::locule_stdio;
+use locule_ffi::plugin::locule_plugin_opts;
 use locule_ffi::process::locule_exit;
 use locule_ffi::runtime::locule_runtime_opts;
 use locule_ffi::spec::locule_spec_opts;
@@ -46,6 +47,23 @@ fn layouts() -> Vec<Layout> {
             keeper_path,
             cgroup_manager,
             reserved,
+            plugins,
+            plugin_count,
+            plugin_dir,
+            plugin_rules_json,
+            plugin_rules_json_len,
+        }),
+        layout!(locule_plugin_opts {
+            size,
+            flags,
+            name,
+            stages,
+            priority,
+            on_failure,
+            handle,
+            judge,
+            user,
+            release,
         }),
         layout!(locule_watch_opts { size, flags, kind, resource, stall_us, window_us }),
         layout!(locule_spec_opts {

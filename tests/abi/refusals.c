@@ -39,11 +39,62 @@ static int never(const locule_event *event, void *user)
     return 0;
 }
 
+static int agree(locule_plugin_call *call, void *user)
+{
+    (void)call;
+    (void)user;
+    return 0;
+}
+
+static void count(void *user)
+{
+    ++*(int *)user;
+}
+
+static void nonsense_in_plugins(void)
+{
+    static const char *const create[] = {"create", NULL};
+    static const char *const later[] = {"create", "rain", NULL};
+    int released = 0;
+    locule_plugin *plugin;
+
+    /* Nothing is released while it is not known where. */
+    LOCULE_OPTS(locule_plugin_opts, opts, .user = &released, .release = count);
+    opts.size = 8;
+    INVALID(locule_plugin_new(&opts, &plugin, &err));
+    CHECK(released == 0);
+    opts.size = sizeof opts;
+    INVALID(locule_plugin_new(&opts, NULL, &err));
+    INVALID(locule_plugin_new(&opts, &plugin, &err)); /* no name */
+    opts.name = "policy";
+    INVALID(locule_plugin_new(&opts, &plugin, &err)); /* no callback */
+    opts.handle = agree;
+    INVALID(locule_plugin_new(&opts, &plugin, &err)); /* no stages */
+    opts.stages = later;
+    UNSUPPORTED(locule_plugin_new(&opts, &plugin, &err));
+    opts.stages = create;
+    opts.name = "a policy";
+    INVALID(locule_plugin_new(&opts, &plugin, &err));
+    opts.name = "policy";
+    opts.on_failure = 3;
+    UNSUPPORTED(locule_plugin_new(&opts, &plugin, &err));
+    opts.on_failure = 0;
+    opts.flags = UINT64_C(1) << 50;
+    UNSUPPORTED(locule_plugin_new(&opts, &plugin, &err));
+    opts.flags = 0;
+    opts.handle = NULL;
+    opts.judge = agree;
+    INVALID(locule_plugin_new(&opts, &plugin, &err)); /* stages for nobody */
+    CHECK(plugin == NULL);
+    CHECK(released == 9);
+}
+
 static void everything_null(void)
 {
     locule_runtime *runtime = NONSENSE(locule_runtime);
     locule_container *container = NONSENSE(locule_container);
     locule_process *process = NONSENSE(locule_process);
+    locule_plugin *plugin = NONSENSE(locule_plugin);
     locule_buf buf = {NONSENSE(char), 7};
     LOCULE_OPTS(locule_exit, status, .kind = 77);
 
@@ -83,6 +134,15 @@ static void everything_null(void)
     INVALID(locule_event_exit(NULL, &status, &err));
     INVALID(locule_event_exit(NULL, NULL, &err));
     INVALID(locule_event_pressure(NULL, NULL, &err));
+    INVALID(locule_runtime_plugins_json(NULL, &buf, &err));
+    INVALID(locule_plugin_new(NULL, &plugin, &err));
+    INVALID(locule_plugin_load(NULL, 0, NULL, &plugin, &err));
+    INVALID(locule_plugin_load("{}", 2, NULL, NULL, &err));
+    INVALID(locule_plugin_inspect_json(NULL, &buf, &err));
+    INVALID(locule_plugin_describe_json(NULL, &buf, &err));
+    INVALID(locule_plugin_call_get_json(NULL, "", &buf, &err));
+    INVALID(locule_plugin_call_changes_json(NULL, &buf, &err));
+    INVALID(locule_plugin_call_adjust_json(NULL, "{}", 2, &err));
 
     /* The same without a place for the error. */
     CHECK(locule_container_start(NULL, NULL, NULL) == LOCULE_E_INVALID);
@@ -98,6 +158,13 @@ static void everything_null(void)
     CHECK(locule_event_oom_kills(NULL) == 0);
     CHECK(locule_event_container_id(NULL) == NULL);
     CHECK(locule_event_process(NULL) == NULL);
+    CHECK(locule_plugin_call_stage(NULL) == NULL);
+    CHECK(locule_plugin_call_container_id(NULL) == NULL);
+    CHECK(locule_plugin_call_bundle(NULL) == NULL);
+    CHECK(locule_plugin_call_pid(NULL) == 0);
+    CHECK(locule_plugin_call_detail(NULL, "signal") == NULL);
+    CHECK(locule_plugin_call_refuse(NULL, 0, "no") == LOCULE_E_INVALID);
+    CHECK(locule_plugin_call_fail(NULL, "oh") == LOCULE_E_INVALID);
     CHECK(locule_error_code(NULL) == 0);
     CHECK(locule_error_errno(NULL) == 0);
     CHECK(locule_error_stage(NULL) == 0);
@@ -114,18 +181,20 @@ static void everything_null(void)
     CHECK(locule_container_ref(NULL) == NULL);
     CHECK(locule_process_ref(NULL) == NULL);
     CHECK(locule_cancel_ref(NULL) == NULL);
+    CHECK(locule_plugin_ref(NULL) == NULL);
     CHECK(locule_error_ref(NULL) == NULL);
     locule_runtime_unref(NULL);
     locule_container_unref(NULL);
     locule_process_unref(NULL);
     locule_cancel_unref(NULL);
+    locule_plugin_unref(NULL);
     locule_cancel_trigger(NULL);
     locule_error_unref(NULL);
     locule_buf_free(NULL);
     locule_buf_free(&buf);
 
     /* Option structs are looked at before the runtime is opened. */
-    struct locule_runtime_opts opts = {0, 0, NULL, NULL, 0, 0};
+    struct locule_runtime_opts opts = {0};
     INVALID(locule_runtime_new(&opts, &runtime, &err));
     CHECK(runtime == NULL);
     opts.size = 8;
@@ -144,6 +213,19 @@ static void everything_null(void)
     opts.flags = 0;
     opts.reserved = 1;
     UNSUPPORTED(locule_runtime_new(&opts, &runtime, &err));
+    opts.reserved = 0;
+    opts.plugin_count = 1;
+    INVALID(locule_runtime_new(&opts, &runtime, &err));
+    locule_plugin *const no_plugin[] = {NULL};
+    opts.plugins = no_plugin;
+    INVALID(locule_runtime_new(&opts, &runtime, &err));
+    opts.plugin_count = 0;
+    opts.plugin_rules_json = "{\"forbid\": [\"rain\"]}";
+    opts.plugin_rules_json_len = strlen(opts.plugin_rules_json);
+    INVALID(locule_runtime_new(&opts, &runtime, &err));
+    opts.plugin_rules_json_len--;
+    INVALID(locule_runtime_new(&opts, &runtime, &err));
+    nonsense_in_plugins();
 
     LOCULE_OPTS(locule_spec_opts, spec, .flags = UINT64_C(1) << 40);
     UNSUPPORTED(locule_spec_generate(&spec, &buf, &err));

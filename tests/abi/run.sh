@@ -141,6 +141,10 @@ lifecycle() {
     build lifecycle $(shared) && run timeout 120 $out/lifecycle
 }
 
+plugins() {
+    build plugin $(shared) && run timeout 120 $out/plugin
+}
+
 old_header() {
     cc -std=c99 $warnings -I$out/include-0.1 -o $out/old $here/consumer.c $(shared) &&
         run $out/old
@@ -210,8 +214,10 @@ check 'NULL and nonsense are refused' refusals
 check 'refusals leak nothing' leaks
 if [ "$(id -u)" = 0 ]; then
     check 'a container lives and ends as the header says' lifecycle
+    check 'plugins change, refuse and see as the header says' plugins
 else
     skip 'a container lives and ends as the header says' root
+    skip 'plugins change, refuse and see as the header says' root
 fi
 check 'a program built with the first header runs' old_header
 check 'a program linked with the static library runs' static_library

@@ -5,19 +5,22 @@
     done = locule.run(["uname", "-a"], capture_output=True, text=True)
 
 `run` is subprocess.run in a container. `Runtime`, `Container` and `Process` are there for
-containers that live longer, `locule.aio` for asyncio. Every error is a `LoculeError`.
+containers that live longer, `locule.aio` for asyncio. Every error is a `LoculeError`. A `Plugin`
+sees, changes or refuses containers.
 """
 
 from ._cancel import Cancel
 from ._choices import Mount, default_spec
 from ._container import Completed, Container
-from ._documents import State, Stats
+from ._documents import Change, State, Stats
 from ._errors import (
     Busy, CalledProcessError, Cancelled, Exists, HookError, InternalError, Invalid, KeeperError,
     LoculeError, NotFound, PermissionDenied, PluginError, ProgramError, ResourceError, SpecError,
     StateError, SystemCallError, Timeout, TimeoutExpired, Unsupported,
 )
 from ._events import Event, Events
+from ._plugin import Plugin, Refused, WasmPlugin
+from ._plugin_call import Call
 from ._process import Process
 from ._runtime import Runtime, default_runtime, run
 from ._stdio import DEVNULL, PIPE, STDOUT, Terminal
@@ -26,10 +29,11 @@ from ._version import has, library_version
 __version__ = "0.1.0"
 
 __all__ = [
-    "Busy", "CalledProcessError", "Cancel", "Cancelled", "Completed", "Container", "DEVNULL",
-    "Event", "Events", "Exists", "HookError", "InternalError", "Invalid", "KeeperError",
-    "LoculeError", "Mount", "NotFound", "PIPE", "PermissionDenied", "PluginError", "Process",
-    "ProgramError", "ResourceError", "Runtime", "STDOUT", "SpecError", "State", "StateError",
-    "Stats", "SystemCallError", "Terminal", "Timeout", "TimeoutExpired", "Unsupported",
-    "default_runtime", "default_spec", "has", "library_version", "run",
+    "Busy", "Call", "CalledProcessError", "Cancel", "Cancelled", "Change", "Completed",
+    "Container", "DEVNULL", "Event", "Events", "Exists", "HookError", "InternalError", "Invalid",
+    "KeeperError", "LoculeError", "Mount", "NotFound", "PIPE", "PermissionDenied", "Plugin",
+    "PluginError", "Process", "ProgramError", "Refused", "ResourceError", "Runtime", "STDOUT",
+    "SpecError", "State", "StateError", "Stats", "SystemCallError", "Terminal", "Timeout",
+    "TimeoutExpired", "Unsupported", "WasmPlugin", "default_runtime", "default_spec", "has",
+    "library_version", "run",
 ]

@@ -87,6 +87,13 @@ RESOURCE_IO = 3
 
 WATCH_FULL = 1
 
+PLUGIN_OVERRIDE = 1
+PLUGIN_REQUIRED = 2
+
+ON_FAILURE_FAIL = 0
+ON_FAILURE_SKIP = 1
+ON_FAILURE_DISABLE = 2
+
 
 class Buf(Structure):
     """struct locule_buf"""
@@ -112,6 +119,11 @@ class RuntimeOpts(Sized):
         ("keeper_path", c_char_p),
         ("cgroup_manager", c_uint32),
         ("reserved", c_uint32),
+        ("plugins", POINTER(c_void_p)),
+        ("plugin_count", c_size_t),
+        ("plugin_dir", c_char_p),
+        ("plugin_rules_json", c_char_p),
+        ("plugin_rules_json_len", c_size_t),
     ]
 
 
@@ -205,6 +217,27 @@ class Exit(Sized):
 
 # locule_event_fn
 EventFn = CFUNCTYPE(c_int, c_void_p, c_void_p)
+# locule_plugin_fn
+PluginFn = CFUNCTYPE(c_int, c_void_p, c_void_p)
+ReleaseFn = CFUNCTYPE(None, c_void_p)
+
+
+class PluginOpts(Sized):
+    """struct locule_plugin_opts"""
+
+    _fields_ = [
+        ("size", c_size_t),
+        ("flags", c_uint64),
+        ("name", c_char_p),
+        ("stages", POINTER(c_char_p)),
+        ("priority", c_int32),
+        ("on_failure", c_uint32),
+        ("handle", PluginFn),
+        ("judge", PluginFn),
+        ("user", c_void_p),
+        ("release", ReleaseFn),
+    ]
+
 
 _out = POINTER(c_void_p)  # a handle that the function stores
 _err = POINTER(c_void_p)  # the error that it stores
@@ -243,6 +276,7 @@ FUNCTIONS: Dict[str, Tuple[Any, Tuple[Any, ...]]] = {
     "locule_runtime_dispatch": (c_int, (_handle, c_int, EventFn, c_void_p, _err)),
     "locule_runtime_list_json": (c_int, (_handle, _buf, _err)),
     "locule_runtime_features_json": (c_int, (_handle, _buf, _err)),
+    "locule_runtime_plugins_json": (c_int, (_handle, _buf, _err)),
     "locule_runtime_explain": (c_int, (_handle, POINTER(CreateOpts), c_uint32, _buf, _err)),
     "locule_runtime_ref": (_handle, (_handle,)),
     "locule_runtime_unref": (None, (_handle,)),
@@ -283,6 +317,23 @@ FUNCTIONS: Dict[str, Tuple[Any, Tuple[Any, ...]]] = {
     "locule_event_exit": (c_int, (_handle, POINTER(Exit), _err)),
     "locule_event_oom_kills": (c_uint64, (_handle,)),
     "locule_event_pressure": (c_int, (_handle, POINTER(WatchOpts), _err)),
+    # plugins
+    "locule_plugin_new": (c_int, (POINTER(PluginOpts), _out, _err)),
+    "locule_plugin_load": (c_int, (c_char_p, c_size_t, c_char_p, _out, _err)),
+    "locule_plugin_inspect_json": (c_int, (c_char_p, _buf, _err)),
+    "locule_plugin_describe_json": (c_int, (_handle, _buf, _err)),
+    "locule_plugin_ref": (_handle, (_handle,)),
+    "locule_plugin_unref": (None, (_handle,)),
+    "locule_plugin_call_stage": (c_char_p, (_handle,)),
+    "locule_plugin_call_container_id": (c_char_p, (_handle,)),
+    "locule_plugin_call_bundle": (c_char_p, (_handle,)),
+    "locule_plugin_call_pid": (c_int, (_handle,)),
+    "locule_plugin_call_detail": (c_char_p, (_handle, c_char_p)),
+    "locule_plugin_call_get_json": (c_int, (_handle, c_char_p, _buf, _err)),
+    "locule_plugin_call_changes_json": (c_int, (_handle, _buf, _err)),
+    "locule_plugin_call_adjust_json": (c_int, (_handle, c_char_p, c_size_t, _err)),
+    "locule_plugin_call_refuse": (c_int, (_handle, c_uint32, c_char_p)),
+    "locule_plugin_call_fail": (c_int, (_handle, c_char_p)),
 }
 
 _library: Optional[ctypes.CDLL] = None

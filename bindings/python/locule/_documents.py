@@ -4,7 +4,37 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, Mapping, Optional, Sequence
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a plugin has changed of a container's configuration."""
+
+    #: The plugin's name.
+    plugin: str
+    #: At which stage: "create", "exec" or "update".
+    stage: str
+    #: How, such as "set-env".
+    adjustment: str
+    #: Where: a JSON pointer, in which an element of a list is named by what it is known by, such
+    #: as "/process/env/PATH".
+    pointer: str
+    #: What was there; None if nothing was.
+    before: Any
+    #: What is there now; None if it has been removed.
+    after: Any
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> "Change":
+        return cls(
+            plugin=document["plugin"],
+            stage=document["stage"],
+            adjustment=document["adjustment"],
+            pointer=document["pointer"],
+            before=document.get("before"),
+            after=document.get("after"),
+        )
 
 
 @dataclass(frozen=True)
@@ -21,6 +51,8 @@ class State:
     #: When it was created: RFC 3339.
     created: Optional[str]
     annotations: Mapping[str, str]
+    #: What plugins have changed, in the order in which they did.
+    changes: Sequence[Change]
     #: The whole document.
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
@@ -34,6 +66,7 @@ class State:
             rootfs=document.get("rootfs"),
             created=document.get("created"),
             annotations=document.get("annotations") or {},
+            changes=[Change.of(change) for change in document.get("changes") or ()],
             raw=document,
         )
 

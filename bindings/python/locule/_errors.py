@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import subprocess
+import threading
 from typing import Any, Dict, List, Optional, Tuple, Type
 
 from . import _abi
@@ -263,13 +264,31 @@ def take(lib: ctypes.CDLL, number: int, error: ctypes.c_void_p) -> LoculeError:
         lib.locule_error_unref(error)
 
 
+class _Raised(threading.local):
+    """What a plugin of this thread has raised, for the call of the library that it ends."""
+
+    exception: Optional[BaseException] = None
+
+
+raised = _Raised()
+
+
 def call(function: str, *arguments: Any) -> int:
     """Calls a fallible function: its result, or its error as an exception."""
     lib = _abi.library()
     error = ctypes.c_void_p()
+    raised.exception = None
     result: int = getattr(lib, function)(*arguments, ctypes.byref(error))
+    cause, raised.exception = raised.exception, None
+    if cause is not None and not isinstance(cause, Exception):
+        # KeyboardInterrupt, above all: not what the library makes of it.
+        lib.locule_error_unref(error)
+        raise cause
     if result < 0:
-        raise take(lib, result, error)
+        failure = take(lib, result, error)
+        if cause is not None and result == _abi.E_PLUGIN:
+            failure.__cause__ = cause
+        raise failure
     return result
 
 

@@ -82,7 +82,8 @@ class Hub:
     """The iterators over one runtime's events."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Plugins are called in here, and they may use the runtime.
+        self._lock = threading.RLock()
         self._listeners: "weakref.WeakSet[Events]" = weakref.WeakSet()
 
     def __bool__(self) -> bool:

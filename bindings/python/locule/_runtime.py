@@ -19,6 +19,7 @@ from ._documents import State, decode
 from ._errors import Invalid, Timeout, TimeoutExpired, call, call_for_bytes
 from ._events import Events, Hub
 from ._handle import Handle, close_with, generation
+from ._plugin import PluginLike, WasmPlugin, handle_of, rules
 from ._process import deadline_of, left_until
 from ._stdio import Stdio, Streams
 
@@ -51,6 +52,13 @@ class Runtime:
                 with a scope for each
     annotations False: leave annotations alone that change what is done; with systemd,
                 `org.systemd.property.NAME` sets any property of a container's scope
+    plugins     what is called at stages of the containers' lives: instances of `Plugin`,
+                `WasmPlugin`, or anything that has the methods of a `Plugin`
+    plugin_dir  a folder with a configuration file NAME.json for each of further Wasm plugins
+    required_plugins
+                names of plugins without which no container is created
+    forbid      what no plugin may do: change "hooks", "namespaces", "seccomp", "capabilities",
+                "confinement", "sysctl" or "devices", or in the case of walls take them away
 
     Closing it, or leaving it as a context manager, ends no container. A process forked from
     this one has to open its own.
@@ -64,6 +72,10 @@ class Runtime:
         cgroups: bool = True,
         cgroup_manager: str = "cgroupfs",
         annotations: bool = True,
+        plugins: Sequence[PluginLike] = (),
+        plugin_dir: Optional[StrPath] = None,
+        required_plugins: Sequence[str] = (),
+        forbid: Sequence[str] = (),
     ) -> None:
         if cgroup_manager not in _CGROUP_MANAGERS:
             raise Invalid(
@@ -76,10 +88,19 @@ class Runtime:
             cgroup_manager=_CGROUP_MANAGERS[cgroup_manager],
             state_dir=None if state_dir is None else path_bytes(state_dir),
             keeper_path=None if keeper is None else path_bytes(keeper),
+            plugin_dir=None if plugin_dir is None else path_bytes(plugin_dir),
         )
+        together = rules(required_plugins, forbid)
+        if together is not None:
+            opts.plugin_rules_json = together
+            opts.plugin_rules_json_len = len(together)
         self._handle = Handle("runtime")
         self._hub = Hub()
-        call("locule_runtime_new", ctypes.byref(opts), ctypes.byref(self._handle.out))
+        with ExitStack() as stack:
+            pointers = [_lend(plugin, stack) for plugin in plugins]
+            opts.plugins = (ctypes.c_void_p * len(pointers))(*pointers)
+            opts.plugin_count = len(pointers)
+            call("locule_runtime_new", ctypes.byref(opts), ctypes.byref(self._handle.out))
         close_with(self, self._handle, lambda: "a locule.Runtime was not closed")
 
     @property
@@ -93,6 +114,15 @@ class Runtime:
         with self._handle as runtime:
             fd: int = _abi.library().locule_runtime_fd(runtime)
             return fd
+
+    def plugins(self) -> List[Dict[str, Any]]:
+        """The plugins in the order in which they are called: name, stages, whether each is
+        disabled, and so on."""
+        with self._handle as runtime:
+            plugins: List[Dict[str, Any]] = json.loads(
+                call_for_bytes("locule_runtime_plugins_json", runtime)
+            )
+            return plugins
 
     def create(
         self,
@@ -275,6 +305,15 @@ class Runtime:
 
     def __exit__(self, *_exception: object) -> None:
         self.close()
+
+
+def _lend(plugin: PluginLike, stack: ExitStack) -> int:
+    """A plugin's handle for one call."""
+    if isinstance(plugin, WasmPlugin):
+        return stack.enter_context(plugin._handle)
+    handle = handle_of(plugin)
+    stack.callback(handle.close)
+    return stack.enter_context(handle)
 
 
 def path_bytes(path: StrPath) -> bytes:

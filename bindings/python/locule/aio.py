@@ -25,13 +25,15 @@ from . import _container, _events, _process, _runtime
 from ._cancel import Cancel
 from ._choices import Args, Mount, StrPath, Tty, User, default_spec
 from ._container import Completed, run_streams
-from ._documents import State, Stats
+from ._documents import Change, State, Stats
 from ._errors import (
     Busy, CalledProcessError, Cancelled, Exists, HookError, InternalError, Invalid, KeeperError,
     LoculeError, NotFound, PermissionDenied, PluginError, ProgramError, ResourceError, SpecError,
     StateError, SystemCallError, Timeout, TimeoutExpired, Unsupported,
 )
 from ._events import Event
+from ._plugin import Plugin, PluginLike, Refused, WasmPlugin
+from ._plugin_call import Call
 from ._process import deadline_of, left_until
 from ._stdio import DEVNULL, PIPE, STDOUT, Stdio, Terminal
 from ._version import has, library_version
@@ -44,12 +46,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 __all__ = [
-    "Busy", "CalledProcessError", "Cancel", "Cancelled", "Completed", "Container", "DEVNULL",
-    "Event", "Exists", "HookError", "InternalError", "Invalid", "KeeperError", "LoculeError",
-    "Mount", "NotFound", "PIPE", "PermissionDenied", "PluginError", "Process", "ProgramError",
-    "ResourceError", "Runtime", "STDOUT", "SpecError", "State", "StateError", "Stats",
-    "SystemCallError", "Terminal", "Timeout", "TimeoutExpired", "Unsupported",
-    "default_runtime", "default_spec", "has", "library_version", "run",
+    "Busy", "Call", "CalledProcessError", "Cancel", "Cancelled", "Change", "Completed",
+    "Container", "DEVNULL", "Event", "Exists", "HookError", "InternalError", "Invalid",
+    "KeeperError", "LoculeError", "Mount", "NotFound", "PIPE", "PermissionDenied", "Plugin",
+    "PluginError", "Process", "ProgramError", "Refused", "ResourceError", "Runtime", "STDOUT",
+    "SpecError", "State", "StateError", "Stats", "SystemCallError", "Terminal", "Timeout",
+    "TimeoutExpired", "Unsupported", "WasmPlugin", "default_runtime", "default_spec", "has",
+    "library_version", "run",
 ]
 
 
@@ -451,7 +454,11 @@ class Container:
 
 
 class Runtime:
-    """Containers in one state directory: see locule.Runtime."""
+    """Containers in one state directory: see locule.Runtime.
+
+    Methods of a `Plugin` are no coroutines. They are called in the executor's threads, where the
+    library is at work; `stopped` is called in the thread of the loop that sees the end.
+    """
 
     def __init__(
         self,
@@ -461,10 +468,15 @@ class Runtime:
         cgroups: bool = True,
         cgroup_manager: str = "cgroupfs",
         annotations: bool = True,
+        plugins: Sequence[PluginLike] = (),
+        plugin_dir: Optional[StrPath] = None,
+        required_plugins: Sequence[str] = (),
+        forbid: Sequence[str] = (),
     ) -> None:
         self._runtime = _runtime.Runtime(
             state_dir, keeper=keeper, cgroups=cgroups, cgroup_manager=cgroup_manager,
-            annotations=annotations,
+            annotations=annotations, plugins=plugins, plugin_dir=plugin_dir,
+            required_plugins=required_plugins, forbid=forbid,
         )
 
     @classmethod
@@ -560,6 +572,9 @@ class Runtime:
 
     async def features(self) -> Dict[str, Any]:
         return self._runtime.features()
+
+    def plugins(self) -> List[Dict[str, Any]]:
+        return self._runtime.plugins()
 
     async def explain(
         self, args: Optional[Args] = None, *, json: bool = False, **spec: Unpack[CreateOptions]

@@ -20,6 +20,7 @@ STRUCTS = {
     "locule_exec_opts": _abi.ExecOpts,
     "locule_exit": _abi.Exit,
     "locule_watch_opts": _abi.WatchOpts,
+    "locule_plugin_opts": _abi.PluginOpts,
 }
 
 

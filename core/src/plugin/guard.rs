@@ -47,6 +47,17 @@ impl Guard {
         Some(())
     }
 
+    /// Forbids what the other one forbids, too.
+    pub fn also(&mut self, other: Guard) {
+        self.hooks |= other.hooks;
+        self.namespaces |= other.namespaces;
+        self.seccomp |= other.seccomp;
+        self.capabilities |= other.capabilities;
+        self.confinement |= other.confinement;
+        self.sysctl |= other.sysctl;
+        self.devices |= other.devices;
+    }
+
     /// Looks at what has become of a configuration, or at `exec` and `update` of a part of it.
     pub(super) fn check(
         &self,

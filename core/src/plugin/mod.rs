@@ -16,6 +16,7 @@ mod guard;
 mod ledger;
 pub(crate) mod log;
 mod place;
+mod rules;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,7 @@ pub use call::Call;
 pub use chain::{OnFailure, Plugins, Registration};
 pub use guard::Guard;
 pub use ledger::{Change, Refusal};
+pub use rules::rules;
 
 pub(crate) use call::Subject;
 pub(crate) use chain::Adjusted;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use locule::plugin::{Call, Fault, Guard, OnFailure, Plugin, Registration, Stage};
+use locule::plugin::{Call, Fault, Guard, OnFailure, Plugin, Registration, Stage, rules};
 use locule::{Category, Error, Result};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -281,32 +281,6 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
-}
-
-/// Reads the rules for all plugins: `{"required": [NAME...], "forbid": [SWITCH...]}`, the switches
-/// being those of [`Guard`].
-///
-/// # Errors
-/// [`Category::Invalid`], with the field.
-pub fn rules(json: &[u8]) -> Result<(Vec<String>, Guard)> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Rules {
-        #[serde(default)]
-        required: Vec<String>,
-        #[serde(default)]
-        forbid: Vec<String>,
-    }
-    let rules: Rules = document("the rules", json)?;
-    let mut guard = Guard::default();
-    for (index, name) in rules.forbid.iter().enumerate() {
-        guard.forbid(name).ok_or_else(|| {
-            invalid(format!("{name:?} is nothing that can be forbidden"))
-                .at(format!("/forbid/{index}"))
-                .hint(format!("there are {}", Guard::NAMES.join(", ")))
-        })?;
-    }
-    Ok((rules.required, guard))
 }
 
 fn document<T: DeserializeOwned>(what: &str, json: &[u8]) -> Result<T> {

@@ -354,6 +354,11 @@ impl Stage {
             keeper_path: ptr::null(),
             cgroup_manager: 0,
             reserved: 0,
+            plugins: ptr::null(),
+            plugin_count: 0,
+            plugin_dir: ptr::null(),
+            plugin_rules_json: ptr::null(),
+            plugin_rules_json_len: 0,
         };
         let (mut out, mut err) = (ptr::null_mut(), ptr::null_mut());
         // SAFETY: all of it is there.
@@ -415,6 +420,11 @@ impl Stage {
                         keeper_path: pointer(&keeper),
                         cgroup_manager: 0,
                         reserved: 0,
+                        plugins: ptr::null(),
+                        plugin_count: 0,
+                        plugin_dir: ptr::null(),
+                        plugin_rules_json: ptr::null(),
+                        plugin_rules_json_len: 0,
                     });
                     // NULL would open this machine's own directory.
                     if opts.is_null() || opts.size() < 24 {

@@ -29,16 +29,36 @@ func (r *Runtime) acquire() (*C.locule_runtime, error) {
 	return (*C.locule_runtime)(ptr), err
 }
 
-// NewRuntime opens a runtime. Empty strings and 0 are the defaults.
-func NewRuntime(stateDir, keeper string, flags uint64, cgroups uint32) (*Runtime, error) {
+// RuntimeOptions are the fields of locule_runtime_opts. Empty strings and 0 are the defaults.
+type RuntimeOptions struct {
+	StateDir, Keeper string
+	Flags            uint64
+	Cgroups          uint32
+	Plugins          []*Plugin
+	PluginDir        string
+	PluginRules      []byte
+}
+
+// NewRuntime opens a runtime.
+func NewRuntime(o *RuntimeOptions) (*Runtime, error) {
 	var memory memory
 	defer memory.free()
+	plugins, done, err := memory.plugins(o.Plugins)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	opts := C.struct_locule_runtime_opts{
-		size:           C.sizeof_struct_locule_runtime_opts,
-		flags:          C.uint64_t(flags),
-		state_dir:      memory.string(stateDir),
-		keeper_path:    memory.string(keeper),
-		cgroup_manager: C.uint32_t(cgroups),
+		size:                  C.sizeof_struct_locule_runtime_opts,
+		flags:                 C.uint64_t(o.Flags),
+		state_dir:             memory.string(o.StateDir),
+		keeper_path:           memory.string(o.Keeper),
+		cgroup_manager:        C.uint32_t(o.Cgroups),
+		plugins:               plugins,
+		plugin_count:          C.size_t(len(o.Plugins)),
+		plugin_dir:            memory.string(o.PluginDir),
+		plugin_rules_json:     memory.bytes(o.PluginRules),
+		plugin_rules_json_len: C.size_t(len(o.PluginRules)),
 	}
 	if err := memory.check(); err != nil {
 		return nil, err
@@ -88,6 +108,21 @@ func (r *Runtime) FeaturesJSON() ([]byte, error) {
 	var buf C.locule_buf
 	var e *C.locule_error
 	if err := failed(C.locule_runtime_features_json(ptr, &buf, &e), e); err != nil {
+		return nil, err
+	}
+	return take(&buf), nil
+}
+
+// PluginsJSON is an array of the plugins.
+func (r *Runtime) PluginsJSON() ([]byte, error) {
+	ptr, err := r.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer r.release()
+	var buf C.locule_buf
+	var e *C.locule_error
+	if err := failed(C.locule_runtime_plugins_json(ptr, &buf, &e), e); err != nil {
 		return nil, err
 	}
 	return take(&buf), nil

@@ -1,0 +1,40 @@
+package liblocule
+
+// What C calls. In a file of its own, because the preamble of one with exports may define nothing.
+
+// #include <locule.h>
+import "C"
+
+import (
+	"fmt"
+	"runtime/cgo"
+)
+
+//export loculeGoHandle
+func loculeGoHandle(call *C.locule_plugin_call, user C.uintptr_t) C.int {
+	return run(call, options(user).Handle)
+}
+
+//export loculeGoJudge
+func loculeGoJudge(call *C.locule_plugin_call, user C.uintptr_t) C.int {
+	return run(call, options(user).Judge)
+}
+
+//export loculeGoRelease
+func loculeGoRelease(user C.uintptr_t) { cgo.Handle(user).Delete() }
+
+func options(user C.uintptr_t) *PluginOptions { return cgo.Handle(user).Value().(*PluginOptions) }
+
+// run calls a callback. A panic of it must not go through the frames of C: it is a failure of
+// the plugin. What the callback says with Refuse and Fail counts whatever this returns.
+func run(ptr *C.locule_plugin_call, callback func(*PluginCall)) C.int {
+	call := newPluginCall(ptr)
+	defer call.end()
+	defer func() {
+		if r := recover(); r != nil {
+			call.Fail(fmt.Sprint("panic: ", r))
+		}
+	}()
+	callback(call)
+	return 0
+}
