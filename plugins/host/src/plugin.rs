@@ -229,7 +229,8 @@ impl WasmPlugin {
 
     /// Gives a store what one call may use, and the call.
     fn arm(&self, store: &mut Store<Guest>, call: &mut Call, configuring: bool) {
-        store.set_fuel(self.limits.fuel).expect("the engine counts it");
+        // The engine ends a call that has used up what it was given.
+        store.set_fuel(self.limits.fuel.saturating_add(1)).expect("the engine counts it");
         if let Some(milliseconds) = self.limits.wall_milliseconds {
             let wall = Duration::from_millis(milliseconds);
             // The tick that is going on is not whole.
@@ -244,7 +245,8 @@ impl WasmPlugin {
     }
 
     fn keep_record(&self, store: &mut Store<Guest>) {
-        let fuel = self.limits.fuel.saturating_sub(store.get_fuel().unwrap_or_default());
+        let given = self.limits.fuel.saturating_add(1);
+        let fuel = given.saturating_sub(store.get_fuel().unwrap_or_default());
         let mut recording = self.recording.lock().unwrap_or_else(PoisonError::into_inner);
         if let (Some(recorded), Some(calls)) = (recording.as_mut(), store.data_mut().trace.take()) {
             *recorded = Recorded { calls, fuel };

@@ -394,7 +394,8 @@ fn a_disabled_plugin_is_not_called_again_and_is_missed_where_it_is_required() {
     create(&plugins).unwrap();
     let required = json!({ "onFailure": "disable", "required": true });
     let plugins = alone(folder.load(&parts.build(), required).unwrap());
-    create(&plugins).unwrap();
+    let error = create(&plugins).unwrap_err().to_string();
+    assert!(error.contains("failed at create: it trapped"), "{error}");
     assert_eq!(
         create(&plugins).unwrap_err().to_string(),
         r#"the required plugin "it" has been disabled after a failure"#

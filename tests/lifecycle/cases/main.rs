@@ -31,10 +31,11 @@ mod waiting;
 
 use std::process::ExitCode;
 
-use locule_lifecycle::runner;
+use locule_lifecycle::runner::{self, Face};
 
 fn main() -> ExitCode {
     runner::main(
+        &[Face::Rust, Face::C],
         &[
             ("life", life::CASES),
             ("ids", ids::CASES),

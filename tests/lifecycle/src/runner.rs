@@ -53,8 +53,8 @@ impl Face {
     }
 }
 
-/// `main` of a suite.
-pub fn main(suites: &[(&str, &[Case])], helpers: &[Case]) -> ExitCode {
+/// `main` of a program with these suites, each case of which goes through all of these faces.
+pub fn main(faces: &[Face], suites: &[(&str, &[Case])], helpers: &[Case]) -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.first().map(String::as_str) {
         Some("--case") => {
@@ -65,7 +65,7 @@ pub fn main(suites: &[(&str, &[Case])], helpers: &[Case]) -> ExitCode {
             ExitCode::SUCCESS
         }
         Some("--guard") => guard(&args[1], &args[2]),
-        _ => run_all(suites, &args),
+        _ => run_all(faces, suites, &args),
     }
 }
 
@@ -75,12 +75,12 @@ struct Job {
     face: Face,
 }
 
-fn run_all(suites: &[(&str, &[Case])], args: &[String]) -> ExitCode {
+fn run_all(faces: &[Face], suites: &[(&str, &[Case])], args: &[String]) -> ExitCode {
     let filters: Vec<&String> = args.iter().filter(|arg| !arg.starts_with("--")).collect();
     let mut jobs = Vec::new();
     for (suite, cases) in suites {
         for (name, _) in cases.iter() {
-            for face in [Face::Rust, Face::C] {
+            for &face in faces {
                 let full = format!("{suite}::{name} ({})", face.name());
                 if filters.is_empty() || filters.iter().any(|filter| full.contains(*filter)) {
                     // SAFETY of the lifetime: the names are literals; leaking says so.
