@@ -62,7 +62,7 @@ pub struct locule_plugin_opts {
     /// "resume" can be refused; elsewhere what the callback says changes nothing.
     pub stages: *const *const c_char,
     /// Plugins with lower ones are called first; of equal ones the names decide. At "created",
-    /// "started", "kill", "stopped" and "delete" the order is the other way round.
+    /// "started", "stopped" and "delete" the order is the other way round.
     pub priority: i32,
     /// What becomes of a container when the plugin fails, one of LOCULE_ON_FAILURE_*.
     pub on_failure: u32,
