@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use locule::plugin::{Guard, Plugins};
 use locule::{Container, CreateOptions, ExecOptions, Exit, Runtime, RuntimeOptions, Source};
+use serde_json::json;
 
 use crate::{Result, bundle};
 
@@ -20,6 +22,11 @@ struct Host {
     filtered: PathBuf,
     /// The same with all that Docker asks for.
     docker: PathBuf,
+    /// The same with a hook.
+    hooked: PathBuf,
+    /// Runtimes with one plugin and with five, and how the one is configured.
+    plugged: [Runtime; 2],
+    plugin: String,
     /// Of a container that exits at once, and of one that stays.
     templates: [String; 2],
     name: String,
@@ -27,12 +34,16 @@ struct Host {
     counter: AtomicUsize,
 }
 
-/// `host STATE BUNDLE FILTERED DOCKER BRIEF HOLDING MEBIBYTES`: a state directory, the bundles of a
-/// container that exits at once, plain, with a seccomp profile and as Docker asks for it, the
-/// templates of such a one and of one that stays, and how much memory to have resident.
+/// `host STATE BUNDLE FILTERED DOCKER HOOKED BRIEF HOLDING PLUGIN MEBIBYTES`: a state directory, the
+/// bundles of a container that exits at once, plain, with a seccomp profile, as Docker asks for it
+/// and with a hook, the templates of such a one and of one that stays, a plugin, and how much memory
+/// to have resident.
 pub fn serve(arguments: &[String]) -> Result<()> {
-    let [state, bundle, filtered, docker, brief, holding, mebibytes] = arguments else {
-        return Err("host STATE BUNDLE FILTERED DOCKER BRIEF HOLDING MEBIBYTES".into());
+    let [state, bundle, filtered, docker, hooked, brief, holding, plugin, mebibytes] = arguments
+    else {
+        return Err(
+            "host STATE BUNDLE FILTERED DOCKER HOOKED BRIEF HOLDING PLUGIN MEBIBYTES".into()
+        );
     };
     let _ballast = touched(mebibytes.parse()?);
     let name = Path::new(bundle).file_name().ok_or("the bundle has no name")?;
@@ -44,6 +55,9 @@ pub fn serve(arguments: &[String]) -> Result<()> {
         bundle: bundle.into(),
         filtered: filtered.into(),
         docker: docker.into(),
+        hooked: hooked.into(),
+        plugged: [with_plugins(state, plugin, 1)?, with_plugins(state, plugin, 5)?],
+        plugin: configuration(plugin, 0),
         templates: [std::fs::read_to_string(brief)?, std::fs::read_to_string(holding)?],
         name: name.to_string_lossy().into_owned(),
         held: Vec::new(),
@@ -60,19 +74,58 @@ pub fn serve(arguments: &[String]) -> Result<()> {
     host.hold(0)
 }
 
+/// The policy that the examples have, made to drop a capability.
+fn configuration(plugin: &str, number: usize) -> String {
+    let capabilities = ["KILL", "AUDIT_WRITE", "NET_BIND_SERVICE", "SYS_ADMIN", "NET_RAW"];
+    let cache = Path::new(plugin).with_extension("cache");
+    let config = json!({
+        "allowRoot": true,
+        "hostPaths": [],
+        "dropCapabilities": [format!("CAP_{}", capabilities[number % capabilities.len()])],
+    });
+    json!({
+        "name": format!("policy-{number}"),
+        "path": plugin,
+        "powers": ["spec-view", "adjust-security"],
+        "config": config,
+        "cache": cache,
+    })
+    .to_string()
+}
+
+fn with_plugins(state: &str, plugin: &str, count: usize) -> Result<Runtime> {
+    let load = |number| {
+        let configuration = configuration(plugin, number);
+        locule_plugins::load(configuration.as_bytes(), Path::new("/"))
+    };
+    let loaded = (0..count).map(load).collect::<locule::Result<Vec<_>>>()?;
+    Ok(Runtime::new(RuntimeOptions {
+        state_dir: Some(state.into()),
+        plugins: Plugins::new(loaded, Vec::new(), Guard::default())?,
+        ..RuntimeOptions::default()
+    })?)
+}
+
 impl Host {
     fn perform(&mut self, operation: &str, count: usize) -> Result<Vec<f64>> {
         match operation {
             "start" => self.starts(&self.bundle, count),
             "start-filtered" => self.starts(&self.filtered, count),
             "start-docker" => self.starts(&self.docker, count),
+            "start-hooked" => self.starts(&self.hooked, count),
+            "start-plugin" => self.starts_in(&self.plugged[0], &self.bundle, count),
+            "start-plugins" => self.starts_in(&self.plugged[1], &self.bundle, count),
+            "load" => (0..count).map(|_| self.load()).collect(),
             "phases" => {
-                let phases: Vec<[f64; 4]> =
-                    (0..count).map(|_| self.start(&self.bundle)).collect::<Result<_>>()?;
+                let phases: Vec<[f64; 4]> = (0..count)
+                    .map(|_| self.start(&self.runtime, &self.bundle))
+                    .collect::<Result<_>>()?;
                 Ok(phases.concat())
             }
-            "plan" => self.plans(&self.bundle, count),
-            "plan-filtered" => self.plans(&self.filtered, count),
+            "plan" => self.plans(&self.runtime, &self.bundle, count),
+            "plan-filtered" => self.plans(&self.runtime, &self.filtered, count),
+            "plan-plugin" => self.plans(&self.plugged[0], &self.bundle, count),
+            "plan-plugins" => self.plans(&self.plugged[1], &self.bundle, count),
             "exec" => (0..count).map(|_| self.exec()).collect(),
             "hold" => self.hold(count).map(|()| Vec::new()),
             "rate" => self.rate(count).map(|rate| vec![rate]),
@@ -82,14 +135,27 @@ impl Host {
     }
 
     fn starts(&self, bundle: &Path, count: usize) -> Result<Vec<f64>> {
-        (0..count).map(|_| self.start(bundle).map(|phases| phases.iter().sum())).collect()
+        self.starts_in(&self.runtime, bundle, count)
+    }
+
+    fn starts_in(&self, runtime: &Runtime, bundle: &Path, count: usize) -> Result<Vec<f64>> {
+        (0..count).map(|_| self.start(runtime, bundle).map(|phases| phases.iter().sum())).collect()
+    }
+
+    /// Loads a plugin that has been compiled before.
+    fn load(&self) -> Result<f64> {
+        let begin = Instant::now();
+        let loaded = locule_plugins::load(self.plugin.as_bytes(), Path::new("/"))?;
+        let time = begin.elapsed().as_nanos() as f64;
+        drop(loaded);
+        Ok(time)
     }
 
     /// All that this process computes for a start: from the file to the plan.
-    fn plans(&self, bundle: &Path, count: usize) -> Result<Vec<f64>> {
+    fn plans(&self, runtime: &Runtime, bundle: &Path, count: usize) -> Result<Vec<f64>> {
         let plan = || -> Result<f64> {
             let begin = Instant::now();
-            let plan = self.runtime.explain(&CreateOptions::new(Source::bundle(bundle)))?;
+            let plan = runtime.explain(&CreateOptions::new(Source::bundle(bundle)))?;
             let time = begin.elapsed().as_nanos() as f64;
             drop(plan);
             Ok(time)
@@ -98,29 +164,32 @@ impl Host {
     }
 
     /// Create, start, wait, delete: nanoseconds of each.
-    fn start(&self, bundle: &Path) -> Result<[f64; 4]> {
+    fn start(&self, runtime: &Runtime, bundle: &Path) -> Result<[f64; 4]> {
         let mut options = CreateOptions::new(Source::bundle(bundle));
         options.id = Some(&self.name);
-        self.live(options)
+        live(runtime, options)
     }
+}
 
-    fn live(&self, options: CreateOptions<'_>) -> Result<[f64; 4]> {
-        let mut clock = Clock(Instant::now());
-        let container = self.runtime.create(options)?;
-        let create = clock.lap();
-        container.start(None)?;
-        let start = clock.lap();
-        let exit = container.init().wait(None, None)?;
-        let wait = clock.lap();
-        container.delete(false)?;
-        drop(container);
-        let delete = clock.lap();
-        if exit != Some(Exit::Code(0)) {
-            return Err(format!("the program ended with {exit:?}").into());
-        }
-        Ok([create, start, wait, delete])
+/// A whole life: nanoseconds of its phases.
+fn live(runtime: &Runtime, options: CreateOptions<'_>) -> Result<[f64; 4]> {
+    let mut clock = Clock(Instant::now());
+    let container = runtime.create(options)?;
+    let create = clock.lap();
+    container.start(None)?;
+    let start = clock.lap();
+    let exit = container.init().wait(None, None)?;
+    let wait = clock.lap();
+    container.delete(false)?;
+    drop(container);
+    let delete = clock.lap();
+    if exit != Some(Exit::Code(0)) {
+        return Err(format!("the program ended with {exit:?}").into());
     }
+    Ok([create, start, wait, delete])
+}
 
+impl Host {
     /// Runs a program in the first container that is held.
     fn exec(&self) -> Result<f64> {
         let container = self.held.first().ok_or("no container is held")?;
@@ -163,7 +232,7 @@ impl Host {
                 let json = bundle::of_template(&self.templates[0], &id);
                 let mut options = self.options(&json);
                 options.id = Some(&id);
-                self.live(options).map_err(|error| error.to_string())?;
+                live(&self.runtime, options).map_err(|error| error.to_string())?;
             }
             Ok(())
         };

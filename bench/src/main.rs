@@ -70,11 +70,16 @@ impl Place {
         let filtered = text(&self.bundles.write_filtered(&filtered, &["/true"])?)?;
         let docker = format!("{name}.docker");
         let docker = text(&self.bundles.write_like_docker(&docker, &["/true"])?)?;
+        let hooked = format!("{name}.hooked");
+        let hooked = text(&self.bundles.write_hooked(&hooked, &["/true"])?)?;
         let brief = text(&self.bundles.write_template(&format!("{name}.brief"), &["/true"])?)?;
         let holding = format!("{name}.holding");
         let holding = text(&self.bundles.write_template(&holding, &["/true", "hold"])?)?;
         let mebibytes = mebibytes.to_string();
-        Ok(vec![own, "host".into(), state, bundle, filtered, docker, brief, holding, mebibytes])
+        let plugin = text(&std::env::current_exe()?.with_file_name("policy.wasm"))?;
+        let bundles = [state, bundle, filtered, docker, hooked, brief, holding];
+        let all = [own, "host".into()].into_iter().chain(bundles).chain([plugin, mebibytes]);
+        Ok(all.collect())
     }
 
     fn start_host(&self, name: &str, mebibytes: usize) -> Result<Rc<RefCell<Server>>> {
@@ -207,6 +212,9 @@ fn run(arguments: &[String]) -> Result<()> {
     const DOCKER: &str = "Locule in process, as Docker asks";
     const CRUN_DOCKER: &str = "crun run, as Docker asks";
     const RUNC_DOCKER: &str = "runc run, as Docker asks";
+    const PLUGIN: &str = "Locule in process, a Rust plugin";
+    const PLUGINS: &str = "Locule in process, five of them";
+    const HOOK: &str = "Locule in process, a hook /bin/true";
     const EXEC: &str = "Locule exec through the handle";
     let mut contenders = vec![
         Contender::server(FLOOR, 10, &bare, ""),
@@ -222,6 +230,9 @@ fn run(arguments: &[String]) -> Result<()> {
         Contender::server(DOCKER, 10, &small, "start-docker"),
         Contender::program(CRUN_DOCKER, 4, crun.run_docker.clone()),
         Contender::program(RUNC_DOCKER, 2, runc.run_docker.clone()),
+        Contender::server(PLUGIN, 10, &small, "start-plugin"),
+        Contender::server(PLUGINS, 10, &small, "start-plugins"),
+        Contender::server(HOOK, 10, &small, "start-hooked"),
         Contender::server(EXEC, 10, &small, "exec"),
         Contender::programs(STEPS, 4, command.steps.clone()),
         Contender::programs(CRUN_STEPS, 4, crun.steps.clone()),
@@ -237,9 +248,13 @@ fn run(arguments: &[String]) -> Result<()> {
     };
 
     let plans = if quick { 100 } else { 1000 };
-    let [plan, plan_filtered] =
-        ["plan", "plan-filtered"].map(|kind| small.borrow_mut().ask(&format!("{kind} {plans}")));
-    let added = (median(&plan_filtered?) - median(&plan?)) / 1e3;
+    let kinds = ["plan", "plan-filtered", "plan-plugin", "load"];
+    let [plan, plan_filtered, plan_plugin, load] =
+        kinds.map(|kind| small.borrow_mut().ask(&format!("{kind} {plans}")));
+    let plan = median(&plan?);
+    let added = (median(&plan_filtered?) - plan) / 1e3;
+    let added_by_plugin = (median(&plan_plugin?) - plan) / 1e3;
+    let load = median(&load?) / 1e3;
     let phases = small.borrow_mut().ask(if quick { "phases 60" } else { "phases 400" })?;
     let (levels, starts, repetitions): (&[usize], _, _) =
         if quick { (&[0, 100, 250], 200, 3) } else { (&[0, 250, 1000], 400, 7) };
@@ -266,6 +281,13 @@ fn run(arguments: &[String]) -> Result<()> {
         Bar::ratio("the same start with it", of(FILTERED), of(RUNC_FILTERED), 0.12, " x runc"),
         Bar::ratio(docker, of(DOCKER), of(CRUN_DOCKER), 0.35, " x crun"),
         Bar::ratio(docker, of(DOCKER), of(RUNC_DOCKER), 0.12, " x runc"),
+        Bar::at_most(
+            "work in the host that a warm Rust plugin adds",
+            added_by_plugin,
+            150.0,
+            " us",
+        ),
+        Bar::at_most("loading it from the cache", load, 1000.0, " us"),
     ];
     if let [none, .., most] = scale.as_slice() {
         let growth = (none.locule / most.locule) / (none.floor / most.floor);

@@ -23,7 +23,7 @@ const HELP_OF_ALL: &str = "NAME:\n   {name} - {about}\n\nUSAGE:\n   {usage}\n\nC
 type Verb = (&'static str, fn() -> Command);
 
 /// All verbs.
-const VERBS: [Verb; 22] = [
+const VERBS: [Verb; 23] = [
     ("create", create),
     ("run", run),
     ("start", start),
@@ -43,6 +43,7 @@ const VERBS: [Verb; 22] = [
     ("features", features),
     ("explain", explain),
     ("doctor", doctor),
+    ("plugin", plugin),
     ("completion", completion),
     ("man", man),
     ("help", help),
@@ -63,7 +64,9 @@ pub fn command_for(program: &str, words: &[OsString]) -> Command {
                 .map_or_else(|| command(program), |at| with_verbs(program, &VERBS[at..=at]));
         };
         match option.trim_start_matches('-') {
-            "root" | "log" | "log-format" | "cgroup-manager" | "rootless" => drop(rest.next()),
+            "root" | "log" | "log-format" | "cgroup-manager" | "rootless" | "plugins" => {
+                rest.next();
+            }
             "help" | "h" => break,
             _ => {}
         }
@@ -93,6 +96,7 @@ fn with_verbs(program: &str, verbs: &[Verb]) -> Command {
             switch("debug", "log what is done"),
             switch("systemd-cgroup", "let systemd make the cgroups, as its scopes"),
             value("cgroup-manager", "NAME", "cgroupfs, systemd or disabled"),
+            value("plugins", "DIR", "the folder that configures plugins; an empty one is none"),
             value("rootless", "BOOL", "has no effect: what this program may do is found out"),
             switch("version", "print the version").short('v'),
         ])
@@ -361,6 +365,11 @@ fn doctor() -> Command {
         .arg(value("format", "FORMAT", "text or json").short('f').default_value("text"))
 }
 
+fn plugin() -> Command {
+    verb("plugin", "look at plugins, try them without a container, compile them")
+        .arg(rest("VERB").help("inspect, check, list, run, record, replay, bench or help"))
+}
+
 fn completion() -> Command {
     verb("completion", "print a completion script for a shell")
         .arg(Arg::new("shell").value_name("SHELL").required(true).help("bash, zsh, fish or elvish"))
@@ -388,6 +397,7 @@ pub struct Global {
     pub json: bool,
     pub debug: bool,
     pub manager: Manager,
+    pub plugins: Option<PathBuf>,
 }
 
 impl Global {
@@ -411,6 +421,7 @@ impl Global {
             json,
             debug: matches.get_flag("debug"),
             manager,
+            plugins: matches.get_one::<OsString>("plugins").map(PathBuf::from),
         })
     }
 }

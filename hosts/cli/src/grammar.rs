@@ -9,8 +9,8 @@ use clap::{Arg, ArgAction, Command};
 
 use crate::failure::Failure;
 
-/// Verbs whose words after the id are somebody else's.
-const END_AT_ID: [&str; 3] = ["exec", "kill", "ps"];
+/// Verbs whose words after the first, an id or another verb, are somebody else's.
+const END_AT_ID: [&str; 4] = ["exec", "kill", "ps", "plugin"];
 
 /// The same words, so that each option is `--name` or `--name=value`.
 pub fn canonical(command: &mut Command, words: &[OsString]) -> Result<Vec<OsString>, Failure> {

@@ -11,6 +11,7 @@ mod grammar;
 mod log;
 mod notify;
 mod output;
+mod plugins;
 mod streams;
 
 use std::process::ExitCode;

@@ -53,6 +53,7 @@ impl Cache {
     }
 
     /// Keeps a compiled component; whoever reads meanwhile finds the old file or the new one.
+    #[cfg(feature = "compile")]
     pub(crate) fn put(&self, name: &str, compiled: &[u8]) {
         let temporary = self.path(&format!(".{}-{name}", std::process::id()));
         let write = || -> std::io::Result<()> {

@@ -7,12 +7,12 @@ use std::process::ExitCode;
 use clap::ArgMatches;
 use locule::{CheckpointOptions, CriuOptions, ManageCgroups, NetworkLock};
 
-use super::{Done, id, open, remove};
+use super::{Done, ending, id, remove};
 use crate::arguments::{Global, path, text, texts};
 use crate::failure::Failure;
 
 pub fn checkpoint(global: &Global, own: &ArgMatches) -> Done {
-    let container = open(global, id(own))?;
+    let container = ending(global)?.open(id(own))?;
     let options = CheckpointOptions {
         criu: criu_options(own)?,
         parent: path(own, "parent-path"),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use clap::ArgMatches;
 use locule::{Category, Result, Runtime};
 
-use super::{Done, id, runtime};
+use super::{Done, ending, id};
 use crate::arguments::Global;
 use crate::notify::Place;
 
@@ -14,7 +14,7 @@ use crate::notify::Place;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub fn delete(global: &Global, own: &ArgMatches) -> Done {
-    let runtime = runtime(global)?;
+    let runtime = ending(global)?;
     if own.get_flag("force") {
         force(&runtime, id(own))?;
     } else {

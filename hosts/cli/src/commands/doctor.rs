@@ -12,7 +12,7 @@ use locule::{CreateOptions, HostFacts, Rootfs, Source};
 use nix::sys::utsname::uname;
 use serde_json::json;
 
-use super::{Done, runtime};
+use super::{Done, looking};
 use crate::arguments::{Global, text};
 use crate::failure::Failure;
 use crate::output::{self, Style};
@@ -347,7 +347,7 @@ fn resctrl() -> Check {
 
 fn state_directory(global: &Global) -> Check {
     let about = "state directory";
-    match runtime(global) {
+    match looking(global) {
         Ok(runtime) => good(about, runtime.state_dir().display().to_string()),
         Err(failure) => Check {
             about,
@@ -377,7 +377,7 @@ fn try_container(global: &Global) -> Result<(), Failure> {
     let json = template.json()?;
     let mut options = CreateOptions::new(Source::Spec { json: &json, base: None });
     options.rootfs = Rootfs::Overlay;
-    let container = runtime(global)?.create(options)?;
+    let container = looking(global)?.create(options)?;
     let ran = container.start(None).and_then(|()| container.init().wait(None, None));
     container.delete(true)?;
     match ran? {

@@ -9,13 +9,13 @@ use locule::cgroup::{Stats, Watch};
 use locule::{Category, Container, Event};
 use serde_json::{Value, json};
 
-use super::{Done, id, runtime};
+use super::{Done, id, looking};
 use crate::arguments::{Global, text};
 use crate::failure::Failure;
 use crate::output;
 
 pub fn events(global: &Global, own: &ArgMatches) -> Done {
-    let runtime = runtime(global)?;
+    let runtime = looking(global)?;
     let container = runtime.open(id(own))?;
     if own.get_flag("stats") {
         output::compact(&stats(&container)?)?;

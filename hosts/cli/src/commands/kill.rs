@@ -7,7 +7,7 @@ use clap::ArgMatches;
 use locule::Category;
 use nix::sys::signal::Signal;
 
-use super::{Done, open, rest};
+use super::{Done, ending, rest};
 use crate::arguments::Global;
 use crate::failure::Failure;
 
@@ -17,7 +17,7 @@ pub fn kill(global: &Global, own: &ArgMatches) -> Done {
         None | Some("") => libc::SIGTERM,
         Some(text) => number_of(text)?,
     };
-    let container = open(global, &id)?;
+    let container = ending(global)?.open(&id)?;
     match container.signal(signal, false) {
         // Who wants all of it dead has what they want.
         Err(error) if own.get_flag("all") && error.category() == Category::State => {}

@@ -7,7 +7,7 @@ use locule::State;
 use nix::unistd::{Uid, User};
 use serde_json::Value;
 
-use super::{Done, runtime};
+use super::{Done, looking};
 use crate::arguments::{Global, text};
 use crate::failure::Failure;
 use crate::output;
@@ -16,7 +16,7 @@ pub fn list(global: &Global, own: &ArgMatches) -> Done {
     if let Some(root) = global.root.as_ref().filter(|root| !root.exists()) {
         return Err(Failure::of(format!("{}: no such file or directory", root.display())));
     }
-    let states = runtime(global)?.list()?;
+    let states = looking(global)?.list()?;
     if own.get_flag("quiet") {
         for state in &states {
             println!("{}", state.id);

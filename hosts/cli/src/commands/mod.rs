@@ -19,11 +19,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::ArgMatches;
+use locule::plugin::Plugins;
 use locule::{Category, Container, Runtime, RuntimeOptions};
 
 use crate::arguments::{self, Global};
 use crate::failure::Failure;
-use crate::output;
+use crate::{output, plugins};
 
 type Done = Result<ExitCode, Failure>;
 
@@ -43,13 +44,20 @@ pub fn run(program: &str, verb: &str, global: &Global, own: &ArgMatches) -> Done
         "events" => events::events(global, own),
         "spec" => spec::spec(own),
         "doctor" => doctor::doctor(global, own),
+        "plugin" => Err(plugins::become_tool(
+            &arguments::texts(own, "rest").map(str::to_owned).collect::<Vec<_>>(),
+        )),
         "explain" => explain::explain(global, own),
         "start" => create::start(global, own),
         "pause" => on(global, own, |container| Ok(container.pause()?)),
         "resume" => on(global, own, |container| Ok(container.resume()?)),
-        "state" => on(global, own, |container| Ok(output::pretty(&container.state()?.document)?)),
+        "state" => {
+            let container = looking(global)?.open(id(own))?;
+            output::pretty(&container.state()?.document)?;
+            Ok(ExitCode::SUCCESS)
+        }
         "features" => {
-            output::pretty(&runtime(global)?.features())?;
+            output::pretty(&looking(global)?.features())?;
             Ok(ExitCode::SUCCESS)
         }
         "completion" => completion(program, own),
@@ -79,10 +87,30 @@ fn rest(own: &ArgMatches, verb: &str) -> Result<(String, Vec<String>), Failure> 
     Ok((id, words.collect()))
 }
 
+/// The runtime, for a verb at which plugins are called.
 fn runtime(global: &Global) -> Result<Runtime, Failure> {
+    with_plugins(global, plugins::load(global)?)
+}
+
+/// The runtime, for a verb that ends a container: no plugin is in its way, not even a broken one.
+fn ending(global: &Global) -> Result<Runtime, Failure> {
+    let plugins = plugins::load(global).unwrap_or_else(|failure| {
+        tracing::warn!("without plugins: {failure}");
+        Plugins::default()
+    });
+    with_plugins(global, plugins)
+}
+
+/// The runtime, for a verb that only looks.
+fn looking(global: &Global) -> Result<Runtime, Failure> {
+    with_plugins(global, Plugins::default())
+}
+
+fn with_plugins(global: &Global, plugins: Plugins) -> Result<Runtime, Failure> {
     Ok(Runtime::new(RuntimeOptions {
         state_dir: global.root.clone(),
         cgroup_manager: global.manager,
+        plugins,
         ..RuntimeOptions::default()
     })?)
 }

@@ -5,14 +5,14 @@ use std::process::{Command, ExitCode};
 use clap::ArgMatches;
 use serde_json::json;
 
-use super::{Done, open, rest};
+use super::{Done, looking, rest};
 use crate::arguments::{Global, text};
 use crate::failure::Failure;
 use crate::output;
 
 pub fn ps(global: &Global, own: &ArgMatches) -> Done {
     let (id, mut options) = rest(own, "ps")?;
-    let pids = open(global, &id)?.pids()?;
+    let pids = looking(global)?.open(&id)?.pids()?;
     match text(own, "format") {
         Some("json") => output::compact(&json!(pids))?,
         Some("table") => {

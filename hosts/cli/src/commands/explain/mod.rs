@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::ArgMatches;
-use locule::{CreateOptions, Source};
+use locule::{CreateOptions, Source, plugin};
 
 use self::review::Review;
 use super::{Done, runtime};
@@ -22,9 +22,14 @@ pub fn explain(global: &Global, own: &ArgMatches) -> Done {
     let bundle = std::fs::canonicalize(bundle)
         .map_err(|error| Failure::of(format!("bundle {}: {error}", bundle.display())))?;
     let json = read(&bundle.join("config.json"))?;
-    let review = Review::of(&locule::spec::parse(&json)?, &bundle);
+    locule::spec::parse(&json)?;
+    let runtime = runtime(global)?;
+    // Of what plugins make of it, not of what they were given.
+    let document = serde_json::from_slice(&json).map_err(|e| Failure::of(e.to_string()))?;
+    let made = runtime.plugins().rehearse(plugin::Stage::Create, "example", &bundle, document)?;
+    let review = Review::of(&locule::spec::parse(made.0.to_string().as_bytes())?, &bundle);
     let source = Source::Spec { json: &json, base: Some(bundle) };
-    let plan = runtime(global)?.explain(&CreateOptions::new(source))?;
+    let plan = runtime.explain(&CreateOptions::new(source))?;
     match text(own, "format") {
         Some("json") => {
             let mut page = review.to_json();
