@@ -232,6 +232,11 @@ impl CAbi {
                 false => LOCULE_CGROUPS_CGROUPFS,
             },
             reserved: 0,
+            plugins: ptr::null(),
+            plugin_count: 0,
+            plugin_dir: ptr::null(),
+            plugin_rules_json: ptr::null(),
+            plugin_rules_json_len: 0,
         };
         let mut runtime = ptr::null_mut();
         // SAFETY: everything lives through the call.
