@@ -23,7 +23,7 @@ use crate::wasm;
 
 /// The plugin may change what plugins before it have changed. Otherwise that is refused.
 pub const LOCULE_PLUGIN_OVERRIDE: u64 = 1;
-/// No container is created while the plugin is disabled.
+/// No container is created while the plugin is disabled, and none for which it fails.
 pub const LOCULE_PLUGIN_REQUIRED: u64 = 2;
 
 /// When the plugin fails, so does what it was called for, where it can be refused; elsewhere as
