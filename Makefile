@@ -17,7 +17,7 @@ LIBS    := $(OUT)/lib/$(SONAME) $(OUT)/lib/liblocule.so $(OUT)/lib/liblocule.a
 KEEPER  := $(OUT)/libexec/locule-keeper
 BINARY  := target/release/locule
 
-.PHONY: help build lib stage demo test test-rust test-python test-go test-fuzz fuzz test-refusals test-invariants test-differential test-soak test-runc test-engines test-vm soak bench deps header test-abi install uninstall fmt lint clean FORCE
+.PHONY: help build lib stage plugins demo test test-rust test-python test-go test-fuzz fuzz test-refusals test-invariants test-differential test-soak test-runc test-engines test-vm soak bench deps header test-abi install uninstall fmt lint clean FORCE
 .DELETE_ON_ERROR:
 
 help:
@@ -29,6 +29,7 @@ help:
 	@echo "make build      compile everything"
 	@echo "make lib        liblocule.so, liblocule.a and the keeper, in $(OUT)"
 	@echo "make install    PREFIX=$(PREFIX) DESTDIR=$(DESTDIR); also: uninstall"
+	@echo "make plugins    build the example plugins, and install what that needs (as root)"
 	@echo "make header     write include/locule.h from ffi/src"
 	@echo "make test-abi   check the C ABI"
 	@echo "make fuzz       feed TARGET (or all) for TIME=300 seconds; SEED=N repeats a run"
@@ -51,9 +52,12 @@ lib: $(LIBS) $(KEEPER)
 # Cargo makes the objects, the linker the libraries: cargo's own cdylib has no soname and no
 # symbol versions, and exports more than the ABI.
 
+# With Wasm plugins, of which most is the compiler for them; `make lib FEATURES=` goes without.
+FEATURES ?= plugins
+
 # `--crate-type` because cargo does no LTO for a crate that is made an rlib at the same time.
 $(RUST): FORCE
-	$(CARGO) rustc --release -p locule-ffi --lib --crate-type staticlib
+	$(CARGO) rustc --release -p locule-ffi --lib --crate-type staticlib --features "$(FEATURES)"
 
 # The roots of the link, and who else may see them.
 $(OUT)/roots $(OUT)/globals $(OUT)/locule.map &: $(SYMBOLS)
@@ -132,6 +136,16 @@ uninstall:
 	    $(DESTDIR)$(LIBDIR)/liblocule.so $(DESTDIR)$(LIBDIR)/liblocule.a
 	rm -rf $(LIBEXECDIR) $(DOCDIR) $(CMAKEDIR)
 
+# --- Plugins -------------------------------------------------------------------------------
+
+# The examples that the tests load.
+COMPONENTS := $(abspath target/plugins)
+# Crates that are no members of the workspace, because they are compiled by another compiler, too.
+GUESTS     := plugins/sdk/rust plugins/examples/policy
+
+plugins:
+	@plugins/build.sh --install-toolchains policy stamp inject
+
 # --- Showing and testing -------------------------------------------------------------------
 
 # What finds the library that has just been built, installed into a folder of the build.
@@ -158,20 +172,23 @@ demo: deps stage $(PYTHON)
 
 test: deps lint test-rust test-abi test-python test-go test-refusals test-invariants test-soak test-fuzz test-engines test-vm
 
-test-rust:
+test-rust: plugins
 	$(CARGO) test --workspace
+	for guest in $(GUESTS); do \
+	    $(CARGO) test --locked --manifest-path $$guest/Cargo.toml --target-dir $(COMPONENTS)/host || exit; \
+	done
 
 # One bundle, two runtimes. SEED=N repeats a run, BUNDLES=N makes it longer.
 test-differential: deps
 	$(if $(SEED),LOCULE_SEED=$(SEED)) $(if $(BUNDLES),LOCULE_BUNDLES=$(BUNDLES)) \
 	    $(CARGO) test -p locule-differential
 
-test-python: $(PYTHON)
+test-python: $(PYTHON) plugins
 	@$(PYTHON) -m pip install -q --disable-pip-version-check pytest mypy setuptools wheel
-	$(PYTHON) -m pytest -q -rs bindings/python/tests
+	LOCULE_TEST_PLUGIN=$(COMPONENTS) $(PYTHON) -m pytest -q -rs bindings/python/tests
 
-test-go: stage
-	cd bindings/go && $(WITH) go vet ./... && $(WITH) go test -race ./...
+test-go: stage plugins
+	cd bindings/go && $(WITH) go vet ./... && $(WITH) LOCULE_TEST_PLUGIN=$(COMPONENTS) go test -race ./...
 	cd tests && $(WITH) go vet ./...
 
 bench: PACKAGES += runc crun
@@ -194,8 +211,8 @@ test-runc: deps $(BINARY)
 	tests/runc-integration/run.sh $(if $(ROOTLESS),--rootless) $(COMMAND)
 
 # Whether a host is left as it was: in C, Python and Go.
-test-invariants: stage $(PYTHON)
-	$(WITH) PYTHON=$(abspath $(PYTHON)) tests/invariants/run.sh
+test-invariants: stage $(PYTHON) plugins
+	$(WITH) LOCULE_TEST_PLUGIN=$(COMPONENTS) PYTHON=$(abspath $(PYTHON)) tests/invariants/run.sh
 
 # Thousands of containers from one program: nothing fails, grows or stays. `make soak` is the full
 # number, `make test-soak SOAK=N` any other.
@@ -259,9 +276,11 @@ test-abi: lib
 
 fmt:
 	$(CARGO) fmt --all
+	for guest in $(GUESTS); do $(CARGO) fmt --manifest-path $$guest/Cargo.toml; done
 
 lint:
 	$(CARGO) fmt --all --check
+	for guest in $(GUESTS); do $(CARGO) fmt --manifest-path $$guest/Cargo.toml --check || exit; done
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
 clean:

@@ -3,9 +3,9 @@
  *
  *     host VARIANT DIRECTORY [--break WHAT]
  *
- * DIRECTORY is empty, absolute and the host's own to fill. With --break the host itself does
- * what the library must not do, to show that the checks see it. LOCULE_CYCLES is how many
- * containers are run. */
+ * DIRECTORY is empty, absolute and the host's own to fill. LOCULE_TEST_PLUGIN is a folder with the
+ * component stamp.wasm, for the variant plugins. With --break the host itself does what the library
+ * must not do, to show that the checks see it. LOCULE_CYCLES is how many containers are run. */
 
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -640,6 +640,51 @@ static void *watch(void *unused)
     return unused;
 }
 
+/* --- Plugins ------------------------------------------------------------------------------- */
+
+static atomic_int calls, strange_calls;
+static _Thread_local int is_worker;
+
+/* A plugin of the host's own: a variable for every process. */
+static int greet(locule_plugin_call *call, void *user)
+{
+    static const char greeting[] =
+        "{\"adjust\": \"set-env\", \"name\": \"GREETING\", \"value\": \" greeted\"}";
+    atomic_fetch_add(&calls, 1);
+    if (!is_worker || user != &calls)
+        atomic_fetch_add(&strange_calls, 1);
+    return locule_plugin_call_adjust_json(call, greeting, strlen(greeting), NULL);
+}
+
+static int with_plugins(void)
+{
+    return is("plugins");
+}
+
+/* What a program says that the plugin has greeted. */
+static const char *greeting(void)
+{
+    return with_plugins() ? " greeted" : "";
+}
+
+/* One that is a function, and one that is the Wasm component in `stamp`. */
+static void load_plugins(const char *stamp, locule_plugin *loaded[2])
+{
+    static const char *const stages[] = {"create", "exec", NULL};
+    char json[8192];
+    locule_error *err = NULL;
+    LOCULE_OPTS(locule_plugin_opts, own, .name = "greet", .stages = stages, .handle = greet, .user = &calls);
+    snprintf(json, sizeof json,
+             "{\"name\": \"stamp\", \"path\": \"%s/stamp.wasm\", \"config\": \"a host\", "
+             "\"powers\": [\"adjust-annotations\", \"adjust-rlimits\"], \"cache\": \"%s/cache\"}",
+             stamp, directory);
+    if (locule_plugin_new(&own, &loaded[0], &err) < 0 ||
+        locule_plugin_load(json, strlen(json), NULL, &loaded[1], &err) < 0) {
+        report(0, "load the plugins", "%s", locule_error_message(err));
+        _exit(1);
+    }
+}
+
 /* --- Containers ---------------------------------------------------------------------------- */
 
 static locule_runtime *runtime;
@@ -730,9 +775,9 @@ static void exec_in(locule_container *container, int number, int terminal)
     char json[256], expected[32];
     locule_process *process;
     snprintf(json, sizeof json,
-             "{\"args\": [\"/bin/sh\", \"-c\", \"echo exec %d; exit %d\"], \"terminal\": %s}", number,
+             "{\"args\": [\"/bin/sh\", \"-c\", \"echo exec %d$GREETING; exit %d\"], \"terminal\": %s}", number,
              number % 200, terminal ? "true" : "false");
-    snprintf(expected, sizeof expected, "exec %d%s\n", number, terminal ? "\r" : "");
+    snprintf(expected, sizeof expected, "exec %d%s%s\n", number, greeting(), terminal ? "\r" : "");
     LOCULE_OPTS(locule_exec_opts, opts, .process_json = json, .process_json_len = strlen(json),
                 .stdio = {[1] = {terminal ? LOCULE_STDIO_NULL : LOCULE_STDIO_PIPE, 0}});
     if (!WORKS(locule_container_exec(container, &opts, &process, &err)))
@@ -765,11 +810,22 @@ static void expect_alone(locule_container *container)
     }
 }
 
+/* Whether the component has been called. */
+static void expect_stamp(locule_container *container)
+{
+    locule_buf state;
+    if (!WORKS(locule_container_state_json(container, &state, &err)))
+        return;
+    if (strstr(state.data, "\"org.locule.stamp\":\"a host\"") == NULL)
+        complain(&statuses, "no stamp in the state: %s", state.data);
+    locule_buf_free(&state);
+}
+
 static void run_container(int number)
 {
     /* It ends by itself, with what it is told; or is killed; or is never started. */
-    static const char *const tells[] = {"/bin/sh", "-c", "echo ready; read code; exit $code", NULL};
-    static const char *const sleeps[] = {"/bin/sh", "-c", "echo ready; exec sleep 600", NULL};
+    static const char *const tells[] = {"/bin/sh", "-c", "echo ready$GREETING; read code; exit $code", NULL};
+    static const char *const sleeps[] = {"/bin/sh", "-c", "echo ready$GREETING; exec sleep 600", NULL};
     enum { TOLD, KILLED, NEVER_STARTED } fate = (number % 5 == 4) ? NEVER_STARTED : number % 2;
     locule_container *container;
     locule_process *init;
@@ -779,6 +835,8 @@ static void run_container(int number)
         return;
     if (!WORKS(locule_container_init(container, &init, &err)))
         return;
+    if (with_plugins())
+        expect_stamp(container);
     if (fate == NEVER_STARTED) {
         locule_container *impossible;
         if (make(tells, "/no/such/root", &impossible, NULL) >= 0)
@@ -809,7 +867,7 @@ static void run_container(int number)
         expect_end(init, "container", LOCULE_EXIT_CODE, number % 200);
     if (WORKS(out = locule_process_take_pipe(init, 1, &err))) {
         if (fate == TOLD) /* a killed one may not have come so far */
-            expect_output(out, "container", "ready\n");
+            expect_output(out, "container", with_plugins() ? "ready greeted\n" : "ready\n");
         else
             close(out);
     }
@@ -879,6 +937,10 @@ static void misbehave(void)
         volatile char *bytes = malloc(64 << 20);
         for (size_t at = 0; at < 64 << 20; at += 4096)
             bytes[at] = 1;
+    } else if (breaks("address-space")) {
+        if (mmap(NULL, (size_t)1 << 30, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) ==
+            MAP_FAILED)
+            die("mmap");
     } else
         die("unknown --break");
 }
@@ -908,6 +970,7 @@ static void *work(void *argument)
     char stack[32 * 1024], text[512];
     stack_t alternate = {.ss_sp = stack, .ss_size = sizeof stack};
     prctl(PR_SET_NAME, "worker");
+    is_worker = 1;
     sigaltstack(&alternate, NULL);
     if (number == 1) {
         sigset_t mask;
@@ -1125,6 +1188,8 @@ int main(int argc, char **argv)
     pthread_t threads[WORKERS + ALLOCATORS + 3];
     int count = 0, signals = 0;
     locule_error *err = NULL;
+    locule_plugin *plugins[2] = {NULL, NULL};
+    const char *components = getenv("LOCULE_TEST_PLUGIN"); /* in an environment that goes away */
 
     if (argc != 3 && (argc != 5 || strcmp(argv[3], "--break") != 0))
         return 2;
@@ -1178,11 +1243,17 @@ int main(int argc, char **argv)
         items[index].take(&items[index].before);
     pthread_mutex_unlock(&sampling);
 
-    LOCULE_OPTS(locule_runtime_opts, opts, .state_dir = state_dir);
+    long size_of_host = from_status("VmSize:");
+    if (with_plugins())
+        load_plugins(components, plugins);
+    LOCULE_OPTS(locule_runtime_opts, opts, .state_dir = state_dir, .plugins = plugins,
+                .plugin_count = with_plugins() ? 2 : 0);
     if (locule_runtime_new(&opts, &runtime, &err) < 0) {
         report(0, "open the runtime", "%s", locule_error_message(err));
         _exit(1);
     }
+    locule_plugin_unref(plugins[0]);
+    locule_plugin_unref(plugins[1]);
     meet();
     meet();
     long mappings_before = mappings(), resident_before = from_status("VmRSS:"),
@@ -1235,6 +1306,13 @@ int main(int argc, char **argv)
            mappings_before, mappings_after);
     report(size_after - size_before <= 16 * 1024, "address space does not grow",
            "%ld kB, then %ld kB", size_before, size_after);
+    long most = from_status("VmPeak:");
+    report(most - size_of_host < 256 * 1024, "address space stays bounded, at every moment",
+           "%ld kB, at most %ld kB", size_of_host, most);
+    if (with_plugins())
+        report(atomic_load(&calls) > cycles && atomic_load(&strange_calls) == 0,
+               "plugins are called on threads of the host", "%d calls, %d elsewhere",
+               atomic_load(&calls), atomic_load(&strange_calls));
     report(resident_after - resident_before <= 8 * 1024, "resident memory does not grow",
            "%ld kB, then %ld kB", resident_before, resident_after);
     snprintf(text, sizeof text, "%d containers%s", WARM_UP + cycles,

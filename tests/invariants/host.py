@@ -3,9 +3,9 @@ it is left as it was: the first promise of the design, item by item. See host.c.
 
     host.py VARIANT DIRECTORY [--break WHAT]
 
-DIRECTORY is empty, absolute and the host's own to fill. With --break the host itself does what
-the library must not do, to show that the checks see it. LOCULE_CYCLES is how many containers
-are run.
+DIRECTORY is empty, absolute and the host's own to fill. LOCULE_TEST_PLUGIN is a folder with the
+component stamp.wasm, for the variant plugins. With --break the host itself does what the library
+must not do, to show that the checks see it. LOCULE_CYCLES is how many containers are run.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ REPORT_FD = 40
 CYCLES = int(os.environ.get("LOCULE_CYCLES", "30"))
 
 variant, directory = sys.argv[1:3]
+components = os.environ.get("LOCULE_TEST_PLUGIN", "")  # in an environment that goes away
 breaking = sys.argv[4] if sys.argv[3:4] == ["--break"] else None
 ids = f"invariants-{os.getpid()}-"
 
@@ -175,6 +176,38 @@ def watch() -> None:
         nap()
 
 
+# --- Plugins ---------------------------------------------------------------------------------
+
+
+class Greet(locule.Plugin):
+    """One of the host's own: a variable for every process."""
+
+    calls = strange_calls = 0
+
+    def create(self, call: locule.Call) -> None:
+        self.calls += 1
+        self.strange_calls += threading.current_thread() not in workers
+        call.set_env("GREETING", " greeted")
+
+    exec = create
+
+
+greet = Greet()
+greeting = b" greeted" if variant == "plugins" else b""
+workers: List[threading.Thread] = []
+
+
+def plugins() -> List[object]:
+    """That one, and one that is a Wasm component."""
+    if variant != "plugins":
+        return []
+    stamp = locule.WasmPlugin(
+        f"{components}/stamp.wasm", powers=["adjust-annotations", "adjust-rlimits"], config="a host",
+        cache=f"{directory}/cache",
+    )
+    return [greet, stamp]
+
+
 # --- Containers ------------------------------------------------------------------------------
 
 
@@ -188,9 +221,11 @@ def run_container(runtime: locule.Runtime, number: int) -> None:
     fate = "never started" if number % 5 == 4 else ("told", "killed")[number % 2]
     command = "exec sleep 600" if fate == "killed" else "read code; exit $code"
     with runtime.create(
-        ["/bin/sh", "-c", f"echo ready; {command}"], id=f"{ids}{number}",
+        ["/bin/sh", "-c", f"echo ready$GREETING; {command}"], id=f"{ids}{number}",
         stdin=locule.PIPE, stdout=locule.PIPE, stderr=locule.DEVNULL,
     ) as container:
+        if variant == "plugins":
+            expect("stamp", container.state().annotations.get("org.locule.stamp"), "a host")
         if fate == "never started":
             try:
                 runtime.create(["true"], rootfs="/no/such/root", stdin=locule.DEVNULL)
@@ -209,22 +244,23 @@ def run_container(runtime: locule.Runtime, number: int) -> None:
             stdin.write(b"%d\n" % (number % 200))
             stdin.close()
             expect("container", container.wait(30), number % 200)
-            expect("its output", stdout.read(), b"ready\n")
+            expect("its output", stdout.read(), b"ready%b\n" % greeting)
         container.delete()
 
 
 def exec_in(container: locule.Container, number: int) -> None:
     """Now and then with a terminal, which a host without one must not get."""
-    script = ["/bin/sh", "-c", f"echo exec {number}; exit {number % 200}"]
+    script = ["/bin/sh", "-c", f"echo exec {number}$GREETING; exit {number % 200}"]
     if number % 3:
         done = container.run(
             script, stdin=locule.DEVNULL, stdout=locule.PIPE, stderr=locule.DEVNULL
         )
-        expect("exec", (done.returncode, done.stdout), (number % 200, b"exec %d\n" % number))
+        expected = b"exec %d%b\n" % (number, greeting)
+        expect("exec", (done.returncode, done.stdout), (number % 200, expected))
         return
     with container.exec(script, tty=True) as process:
         assert process.terminal is not None
-        expect("terminal", process.terminal.read(), b"exec %d\r\n" % number)
+        expect("terminal", process.terminal.read(), b"exec %d%b\r\n" % (number, greeting))
         expect("exec with a terminal", process.wait(30), number % 200)
 
 
@@ -239,6 +275,7 @@ def umask_for_a_moment() -> None:
 
 
 spent: List[bytearray] = []
+reserved: List[mmap.mmap] = []
 
 
 BREAKS: Dict[str, Callable[[], object]] = {
@@ -258,6 +295,7 @@ BREAKS: Dict[str, Callable[[], object]] = {
     "oom": lambda: open("/proc/self/oom_score_adj", "w").write("5"),
     "limit": lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)),
     "memory": lambda: spent.append(bytearray(b"x") * (64 << 20)),
+    "address-space": lambda: reserved.append(mmap.mmap(-1, 1 << 30, prot=0)),
 }
 
 
@@ -409,6 +447,7 @@ def main() -> int:
     if variant == "foreign-reaper":
         targets.append((reap, ()))
     threads = [threading.Thread(target=target, args=args) for target, args in targets]
+    workers.extend(threads[:WORKERS])
     for thread in threads:
         thread.start()
     signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
@@ -417,7 +456,8 @@ def main() -> int:
     odd_is_ready.wait()
     with sampling:
         before.update({item.name: lasting(item.look, item.look()) for item in looks.ITEMS})
-    runtimes.append(locule.Runtime(f"{directory}/state"))
+    size = looks.size()
+    runtimes.append(locule.Runtime(f"{directory}/state", plugins=plugins()))
     phase.wait()
     phase.wait()
     resident = looks.resident()
@@ -449,6 +489,17 @@ def main() -> int:
             grown - resident <= 8 * 1024, "resident memory does not grow",
             f"{resident} kB, then {grown} kB",
         )
+        most = looks.largest_size()
+        report(
+            most - size < 256 * 1024, "address space stays bounded, at every moment",
+            f"{size} kB, at most {most} kB",
+        )
+        if variant == "plugins":
+            report(
+                greet.calls > CYCLES and greet.strange_calls == 0,
+                "plugins are called on threads of the host",
+                f"{greet.calls} calls, {greet.strange_calls} elsewhere",
+            )
         works.report(
             "containers work, outputs and exit statuses are right",
             f"{WARM_UP + CYCLES} containers",

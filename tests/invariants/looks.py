@@ -199,6 +199,21 @@ def resident() -> int:
     return pages * resource.getpagesize() // 1024
 
 
+def size() -> int:
+    """The size of the address space in kB."""
+    return _from_status("VmSize:")
+
+
+def largest_size() -> int:
+    """What it was at most, in kB."""
+    return _from_status("VmPeak:")
+
+
+def _from_status(name: str) -> int:
+    lines = (line.split() for line in read("/proc/self/status").splitlines())
+    return next(int(words[1]) for words in lines if words[0] == name)
+
+
 class Item(NamedTuple):
     name: str
     look: Callable[[], str]

@@ -2,7 +2,7 @@
 # Runs the hosts in C, Python and Go that check what containers do to them: once in each variant,
 # and once for each --break, which they must notice. One line for each item, and a sum at the end.
 # Run by `make test-invariants`, which says in PKG_CONFIG_PATH, LD_LIBRARY_PATH and PYTHON where
-# the library is.
+# the library is, and in LOCULE_TEST_PLUGIN where the example plugins are.
 #
 #     run.sh [LANGUAGE...]        c, python and go by default
 set -u -o pipefail
@@ -36,6 +36,7 @@ keyring             keyrings, timer slack, signal stack, memory policy of every 
 oom                 oom_score_adj
 limit               resource limits
 memory              resident memory does not grow
+address-space       address space stays bounded, at every moment
 '
 
 tell() { # passed|failed LINE
@@ -49,6 +50,10 @@ skip() { # WHAT MISSING
     ((++skipped))
     echo "skipped: $1: $2"
 }
+
+# The hosts tell how large their address space is. An allocator that has a part of it for each
+# thread would say more of itself than of the library.
+export MALLOC_ARENA_MAX=2
 
 # A directory that every user may reach, as the host's own, and an empty one in it.
 scratch=$(mktemp -d) && chmod 755 "$scratch" || exit 1
@@ -110,9 +115,11 @@ enough_memory() {
 usual() {
     local language=$1 variant
     shift
-    for variant in plain sigchld-ignored foreign-reaper no-clone3 resident-2g; do
+    for variant in plain sigchld-ignored foreign-reaper no-clone3 resident-2g plugins; do
         if [ $variant = resident-2g ] && ! enough_memory; then
             skip "$language $variant" '3 GB of free memory'
+        elif [ $variant = plugins ] && [ ! -e "${LOCULE_TEST_PLUGIN-}/stamp.wasm" ]; then
+            skip "$language $variant" 'LOCULE_TEST_PLUGIN, a folder with stamp.wasm'
         else
             check "$language" $variant "$@" $variant "$(fresh)"
         fi

@@ -5,9 +5,9 @@
 //! a key that is this user's, too (HMAC-SHA-256). It is read whole, checked, and loaded from the
 //! same bytes. What is not as it should be is compiled again. No failure here is anybody else's.
 
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use hmac::{Hmac, Mac};
@@ -26,8 +26,7 @@ impl Cache {
     /// Opens it, making it if it is missing; or says why there is none.
     pub(crate) fn open(directory: &Path) -> Result<Cache, String> {
         let failed = |what: &str, error: std::io::Error| format!("{what} {directory:?}: {error}");
-        let mut builder = DirBuilder::new();
-        builder.recursive(true).mode(0o700).create(directory).map_err(|it| failed("create", it))?;
+        crate::directory::make(directory).map_err(|it| failed("create", it))?;
         let metadata = std::fs::symlink_metadata(directory).map_err(|it| failed("look at", it))?;
         let own = nix::unistd::geteuid().as_raw();
         if !metadata.is_dir() || metadata.uid() != own || metadata.mode() & 0o077 != 0 {

@@ -1,8 +1,8 @@
 //! A plugin's store: a file for each key, in the runtime's state directory.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use std::collections::BTreeMap;
@@ -43,7 +43,7 @@ impl Store {
             }
             Store::Directory(path) => path,
         };
-        DirBuilder::new().recursive(true).mode(0o700).create(&*path)?;
+        crate::directory::make(path)?;
         let name = name_of(key);
         let temporary =
             path.join(format!(".{}-{:?}", std::process::id(), std::thread::current().id()));

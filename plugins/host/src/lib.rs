@@ -27,6 +27,7 @@
 mod bindings;
 mod cache;
 mod configuration;
+mod directory;
 mod engine;
 mod guest;
 mod inspect;

@@ -61,6 +61,10 @@ var breaks = map[string]func(){
 	"oom":       func() { must(os.WriteFile("/proc/self/oom_score_adj", []byte("5"), 0)) },
 	"limit":     func() { must(syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{})) },
 	"memory":    func() { spent = touched(64 << 20) },
+	"address-space": func() {
+		_, err := syscall.Mmap(-1, 0, 1<<30, syscall.PROT_NONE, syscall.MAP_PRIVATE|syscall.MAP_ANON|syscall.MAP_NORESERVE)
+		must(err)
+	},
 }
 
 var spent []byte

@@ -40,7 +40,7 @@ func tryContainer(ctx context.Context, rt *locule.Runtime, number int) error {
 	if killed {
 		command = "exec sleep 600"
 	}
-	spec, err := locule.DefaultSpec(locule.SpecOptions{Args: []string{"/bin/sh", "-c", "echo ready; " + command}})
+	spec, err := locule.DefaultSpec(locule.SpecOptions{Args: []string{"/bin/sh", "-c", "echo ready$GREETING; " + command}})
 	if err != nil {
 		return err
 	}
@@ -49,6 +49,13 @@ func tryContainer(ctx context.Context, rt *locule.Runtime, number int) error {
 		return err
 	}
 	defer c.Close()
+	if withPlugins() {
+		state, err := c.State(ctx)
+		if err != nil {
+			return err
+		}
+		expect("stamp", state.Annotations["org.locule.stamp"], "a host")
+	}
 	if number%5 == 4 {
 		if _, err := rt.Create(ctx, "", spec, locule.WithBundle("/no/such/bundle")); err == nil {
 			works.add("a container without a root was created")
@@ -74,7 +81,7 @@ func tryContainer(ctx context.Context, rt *locule.Runtime, number int) error {
 		expect("killed container", status.Signal(), syscall.SIGKILL)
 	} else {
 		output, err := io.ReadAll(c.Stdout())
-		expect("container", fmt.Sprint(status.ExitCode(), string(output), err), fmt.Sprint(code, "ready\n", nil))
+		expect("container", fmt.Sprint(status.ExitCode(), string(output), err), fmt.Sprint(code, "ready"+greeting()+"\n", nil))
 	}
 	return c.Delete(ctx)
 }
@@ -82,7 +89,7 @@ func tryContainer(ctx context.Context, rt *locule.Runtime, number int) error {
 // execIn runs another process, now and then with a terminal, which a host without one must not
 // get.
 func execIn(ctx context.Context, c *locule.Container, number int) error {
-	cmd := c.Command("/bin/sh", "-c", fmt.Sprintf("echo exec %d; exit %d", number, number%200))
+	cmd := c.Command("/bin/sh", "-c", fmt.Sprintf("echo exec %d$GREETING; exit %d", number, number%200))
 	if number%3 == 0 {
 		cmd.TTY = &locule.WinSize{Rows: 24, Cols: 80}
 	}
@@ -92,6 +99,6 @@ func execIn(ctx context.Context, c *locule.Container, number int) error {
 	if errors.As(err, &exit) {
 		code, err = exit.ExitCode(), nil
 	}
-	expect("exec", fmt.Sprint(code, strings.TrimSpace(string(output))), fmt.Sprint(number%200, fmt.Sprintf("exec %d", number)))
+	expect("exec", fmt.Sprint(code, strings.TrimSpace(string(output))), fmt.Sprint(number%200, fmt.Sprintf("exec %d%s", number, greeting())))
 	return err
 }

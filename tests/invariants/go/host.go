@@ -3,9 +3,9 @@
 //
 //	host VARIANT DIRECTORY [--break WHAT]
 //
-// DIRECTORY is empty, absolute and the host's own to fill. With --break the host itself does
-// what the library must not do, to show that the checks see it. LOCULE_CYCLES is how many
-// containers are run.
+// DIRECTORY is empty, absolute and the host's own to fill. LOCULE_TEST_PLUGIN is a folder with the
+// component stamp.wasm, for the variant plugins. With --break the host itself does what the library
+// must not do, to show that the checks see it. LOCULE_CYCLES is how many containers are run.
 package main
 
 import (
@@ -408,6 +408,7 @@ func main() {
 	}
 	setTimer(2 * time.Millisecond)
 
+	var oldSize int
 	p.each(func() {
 		sampling.Lock()
 		defer sampling.Unlock()
@@ -416,7 +417,8 @@ func main() {
 			looks[item.name] = lasting(item.look, item.look())
 		}
 		before = looks
-		rt, err = locule.Open(locule.WithStateDir(dir + "/state"))
+		oldSize = size()
+		rt, err = locule.Open(locule.WithStateDir(dir+"/state"), locule.WithPlugins(plugins()...))
 		must(err)
 	})
 	var old int
@@ -441,6 +443,11 @@ func main() {
 		counted.report()
 		checkStreams(ends)
 		report(now-old <= 8*1024, "resident memory does not grow", "%d kB, then %d kB", old, now)
+		most := largestSize()
+		report(most-oldSize < 256*1024, "address space stays bounded, at every moment", "%d kB, at most %d kB", oldSize, most)
+		if withPlugins() {
+			report(calls.Load() > int64(cycles), "plugins are called", "%d calls", calls.Load())
+		}
 		works.report("containers work, outputs and exit statuses are right", "%d containers", warmUp+cycles)
 	})
 	close(stopping)

@@ -247,6 +247,16 @@ func resident() int {
 	return pages * os.Getpagesize() / 1024
 }
 
+// size is that of the address space in kB, largestSize what it was at most.
+func size() int        { return fromStatus("VmSize:") }
+func largestSize() int { return fromStatus("VmPeak:") }
+
+func fromStatus(name string) int {
+	_, rest, _ := strings.Cut(read("/proc/self/status"), "\n"+name)
+	number, _ := strconv.Atoi(strings.Fields(rest)[0])
+	return number
+}
+
 // difference is the first line in which two texts differ.
 func difference(before, after string) string {
 	old, now := strings.Split(before, "\n"), strings.Split(after, "\n")

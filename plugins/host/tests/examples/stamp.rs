@@ -1,6 +1,8 @@
 //! `stamp`: an annotation for the host, a limit for the program; and what becomes of containers when
 //! it fails.
 
+use std::os::unix::fs::PermissionsExt;
+
 use crate::scene::*;
 use locule::plugin::Plugins;
 use locule_lifecycle::prelude::*;
@@ -12,6 +14,7 @@ pub const CASES: &[Case] = cases![
     a_failure_fails_the_creation,
     a_failure_that_may_be_skipped_changes_nothing,
     a_failure_disables_it_where_that_is_asked_for,
+    what_is_compiled_is_kept_whatever_the_umask_is,
 ];
 
 const LIMITS: &str = "ulimit -n; ulimit -Hn";
@@ -111,4 +114,22 @@ fn a_failure_disables_it_where_that_is_asked_for(t: &Test) {
 
 fn disabled(plugins: &Plugins) -> Vec<bool> {
     plugins.iter().map(|(_, disabled)| disabled).collect()
+}
+
+fn what_is_compiled_is_kept_whatever_the_umask_is(t: &Test) {
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o137));
+    let cache = t.dir.join("not/there/yet");
+    example("stamp", json!({ "cache": cache }));
+    let mode = |path: &std::path::Path| {
+        let metadata = std::fs::metadata(path).expect("what was made");
+        metadata.permissions().mode() & 0o777
+    };
+    for path in cache.ancestors().take(3) {
+        assert_eq!(mode(path), 0o700, "{path:?}");
+    }
+    let files: Vec<_> = std::fs::read_dir(&cache).expect("the cache").flatten().collect();
+    assert_eq!(files.len(), 2, "a key and a component: {files:?}");
+    for file in files {
+        assert_eq!(mode(&file.path()), 0o600, "{file:?}");
+    }
 }
