@@ -97,7 +97,7 @@ $(OUT)/lib/liblocule.a: $(RUST) $(OUT)/roots $(OUT)/globals
 
 $(KEEPER): $(RUST)
 	@mkdir -p $(@D)
-	$(CARGO) run -q --release -p locule-ffi $(WITH_FEATURES) --bin locule-keeper-image >$@
+	$(CARGO) run -q --release -p locule-ffi --no-default-features --bin locule-keeper-image >$@
 	chmod 755 $@
 
 # --- Installing ----------------------------------------------------------------------------
