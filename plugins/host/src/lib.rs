@@ -24,6 +24,7 @@
 //! `cache.rs` where compiled ones are kept, `guest.rs` what a component can call, `plugin.rs` how it
 //! is called.
 
+mod alternate;
 mod bindings;
 mod cache;
 mod configuration;

@@ -18,7 +18,7 @@ use crate::engine::Engine;
 use crate::guest::{Container, Failure, Guest};
 use crate::source::Source;
 use crate::ticker::{TICK, Ticking};
-use crate::{failed, kv, linker, stack};
+use crate::{alternate, failed, kv, linker, stack};
 
 /// A Wasm component that is called at stages of containers' lives.
 ///
@@ -177,6 +177,9 @@ impl WasmPlugin {
             );
             return Err(Fault::failed(message));
         }
+        alternate::keep().map_err(|error| {
+            Fault::failed(format!("the thread that calls it cannot be prepared for it: {error}"))
+        })?;
         let ticking = limits.wall_milliseconds.map(|_| Ticking::begin(&self.engine.engine));
         let ticking = ticking.transpose().map_err(|error| {
             Fault::failed(format!("no thread could be started for its limit on time: {error}"))

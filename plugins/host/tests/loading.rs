@@ -361,3 +361,38 @@ fn loading_and_calling_leaves_the_process_as_it_was() {
     // KiB. An engine that keeps address space for each memory takes 4 GiB at once.
     assert!(size() < before + (256 << 10), "{before} KiB, then {} KiB", size());
 }
+
+/// Where signal handlers run on this thread: address, flags and size.
+fn signal_stack() -> (usize, i32, usize) {
+    // SAFETY: plain data, filled by the call.
+    unsafe {
+        let mut stack: libc::stack_t = std::mem::zeroed();
+        assert_eq!(libc::sigaltstack(std::ptr::null(), &raw mut stack), 0);
+        (stack.ss_sp.addr(), stack.ss_flags, stack.ss_size)
+    }
+}
+
+#[test]
+fn the_signal_stack_of_a_thread_stays_its_own() {
+    let folder = Folder::new();
+    let plugins = alone(folder.load(&setter(), powers()).unwrap());
+    let call = |disabled: bool| {
+        if disabled {
+            // SAFETY: plain data. The standard library's own stack goes with the thread.
+            unsafe {
+                let mut none: libc::stack_t = std::mem::zeroed();
+                none.ss_flags = libc::SS_DISABLE;
+                assert_eq!(libc::sigaltstack(&raw const none, std::ptr::null_mut()), 0);
+            }
+        }
+        let before = signal_stack();
+        create(&plugins).unwrap();
+        assert_eq!(signal_stack(), before);
+        assert_eq!(before.1 == libc::SS_DISABLE, disabled);
+    };
+    std::thread::scope(|scope| {
+        for disabled in [false, true] {
+            scope.spawn(move || call(disabled)).join().unwrap();
+        }
+    });
+}
