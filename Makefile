@@ -16,6 +16,7 @@ SYMBOLS := ffi/symbols.txt
 LIBS    := $(OUT)/lib/$(SONAME) $(OUT)/lib/liblocule.so $(OUT)/lib/liblocule.a
 KEEPER  := $(OUT)/libexec/locule-keeper
 BINARY  := target/release/locule
+TOOL    := target/release/locule-plugin
 
 .PHONY: help build lib stage plugins demo test test-rust test-python test-go test-fuzz fuzz test-refusals test-invariants test-differential test-soak test-runc test-engines test-vm soak bench deps header test-abi install uninstall fmt lint clean FORCE
 .DELETE_ON_ERROR:
@@ -40,11 +41,15 @@ help:
 	@echo "make test-vm    run the cgroup, keeper and lifecycle suites in virtual machines"
 	@echo "make fmt lint clean"
 
-build: lib
-	$(CARGO) build --release --workspace
+build: lib $(BINARY) $(TOOL)
+	$(CARGO) build --release --workspace --exclude locule-cli
 
+# Each by itself: the command does without the compiler that the tool for plugins brings along.
 $(BINARY): FORCE
 	$(CARGO) build --release -p locule-cli
+
+$(TOOL): FORCE
+	$(CARGO) build --release -p locule-plugin-tool
 
 lib: $(LIBS) $(KEEPER)
 
@@ -52,12 +57,14 @@ lib: $(LIBS) $(KEEPER)
 # Cargo makes the objects, the linker the libraries: cargo's own cdylib has no soname and no
 # symbol versions, and exports more than the ABI.
 
-# With Wasm plugins, of which most is the compiler for them; `make lib FEATURES=` goes without.
-FEATURES ?= plugins
+# With Wasm plugins, of which most is the compiler for them: `make lib FEATURES=plugins` runs those
+# that are in the cache, `make lib FEATURES=` none.
+FEATURES ?= plugins-compile
+WITH_FEATURES = --no-default-features --features "$(FEATURES)"
 
 # `--crate-type` because cargo does no LTO for a crate that is made an rlib at the same time.
 $(RUST): FORCE
-	$(CARGO) rustc --release -p locule-ffi --lib --crate-type staticlib --features "$(FEATURES)"
+	$(CARGO) rustc --release -p locule-ffi --lib --crate-type staticlib $(WITH_FEATURES)
 
 # The roots of the link, and who else may see them.
 $(OUT)/roots $(OUT)/globals $(OUT)/locule.map &: $(SYMBOLS)
@@ -110,7 +117,7 @@ relative   = $(shell realpath -m --relative-to=$(1) $(2))
 configure  = sed -e 's|@VERSION@|$(VERSION)|' -e 's|@PREFIX@|$(call relative,$(2),$(DESTDIR)$(PREFIX))|' \
              -e 's|@LIBDIR@|$(call relative,$(2),$(DESTDIR)$(LIBDIR))|' bindings/c/$(1).in >$(2)/$(1)
 
-install: lib $(BINARY)
+install: lib $(BINARY) $(TOOL)
 	install -d $(BINDIR) $(MANDIR) $(BASHDIR) $(ZSHDIR) $(FISHDIR)
 	install -m 755 -s $(BINARY) $(BINDIR)
 	$(BINARY) man $(MANDIR)
@@ -124,6 +131,7 @@ install: lib $(BINARY)
 	install -m 644 $(OUT)/lib/liblocule.a $(DESTDIR)$(LIBDIR)
 	strip --strip-debug $(DESTDIR)$(LIBDIR)/liblocule.a
 	install -m 755 $(KEEPER) $(LIBEXECDIR)
+	install -m 755 -s $(TOOL) $(LIBEXECDIR)
 	$(call configure,locule.pc,$(PCDIR))
 	$(call configure,locule-config.cmake,$(CMAKEDIR))
 	$(call configure,locule-config-version.cmake,$(CMAKEDIR))

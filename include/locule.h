@@ -1125,7 +1125,7 @@ int locule_event_pressure(const locule_event *event,
 
 /** The plugin may change what plugins before it have changed. Otherwise that is refused. */
 #define LOCULE_PLUGIN_OVERRIDE 1
-/** No container is created while the plugin is disabled. */
+/** No container is created while the plugin is disabled, and none for which it fails. */
 #define LOCULE_PLUGIN_REQUIRED 2
 
 /**
@@ -1171,7 +1171,7 @@ struct locule_plugin_opts {
     const char *const *stages;
     /**
      * Plugins with lower ones are called first; of equal ones the names decide. At "created",
-     * "started", "kill", "stopped" and "delete" the order is the other way round.
+     * "started", "stopped" and "delete" the order is the other way round.
      */
     int32_t priority;
     /** What becomes of a container when the plugin fails, one of LOCULE_ON_FAILURE_*. */

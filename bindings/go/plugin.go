@@ -77,7 +77,7 @@ type HostPlugin struct {
 	OnFailure OnFailure
 	// Override lets it change what plugins before it have changed.
 	Override bool
-	// Required has no container created while it is disabled.
+	// Required has no container created while it is disabled, and none for which it fails.
 	Required bool
 }
 

@@ -23,7 +23,7 @@ use crate::wasm;
 
 /// The plugin may change what plugins before it have changed. Otherwise that is refused.
 pub const LOCULE_PLUGIN_OVERRIDE: u64 = 1;
-/// No container is created while the plugin is disabled.
+/// No container is created while the plugin is disabled, and none for which it fails.
 pub const LOCULE_PLUGIN_REQUIRED: u64 = 2;
 
 /// When the plugin fails, so does what it was called for, where it can be refused; elsewhere as
@@ -62,7 +62,7 @@ pub struct locule_plugin_opts {
     /// "resume" can be refused; elsewhere what the callback says changes nothing.
     pub stages: *const *const c_char,
     /// Plugins with lower ones are called first; of equal ones the names decide. At "created",
-    /// "started", "kill", "stopped" and "delete" the order is the other way round.
+    /// "started", "stopped" and "delete" the order is the other way round.
     pub priority: i32,
     /// What becomes of a container when the plugin fails, one of LOCULE_ON_FAILURE_*.
     pub on_failure: u32,

@@ -99,21 +99,25 @@ static int create(locule_runtime *runtime, const char *script, locule_container 
     return result;
 }
 
-/* What a process prints until it ends. */
+/* What a process prints until it closes its standard output. */
 static char *output_of(locule_process *process)
 {
     static char text[1024];
     size_t length = 0;
     ssize_t count;
-    LOCULE_OPTS(locule_exit, end);
     int fd = locule_process_take_pipe(process, 1, NULL);
     CHECK(fd >= 0);
     while ((count = read(fd, text + length, sizeof text - 1 - length)) > 0)
         length += count;
     close(fd);
     text[length] = '\0';
-    CHECK(locule_process_wait(process, 10000, NULL, &end, NULL) == 1);
     return text;
+}
+
+static void wait_for(locule_process *process)
+{
+    LOCULE_OPTS(locule_exit, end);
+    CHECK(locule_process_wait(process, 10000, NULL, &end, NULL) == 1);
 }
 
 static void expect(const char *text, const char *expected)
@@ -185,16 +189,19 @@ static void a_plugin_changes_a_container(void)
     struct plugin plugin = {.does = change};
     locule_runtime *runtime = open_one("stamp", &plugin);
     locule_container *container;
-    locule_process *process;
+    locule_process *init, *process;
     locule_buf state;
 
     NEEDS(create(runtime, "echo $STAMP $(ulimit -Sn) $(ulimit -Hn) $(grep -c '^stamp /mnt '"
                           " /proc/mounts); exec >/dev/null; exec sleep 60", &container, &err));
     NEEDS(locule_container_start(container, NULL, &err));
+    NEEDS(locule_container_init(container, &init, &err));
+    expect(output_of(init), "7 99 199 1\n");
     LOCULE_OPTS(locule_exec_opts, opts, .process_json = json, .process_json_len = strlen(json),
                 .stdio = {[1] = {LOCULE_STDIO_PIPE, 0}});
     NEEDS(locule_container_exec(container, &opts, &process, &err));
     expect(output_of(process), "8\n");
+    wait_for(process);
     locule_process_unref(process);
 
     NEEDS(locule_container_state_json(container, &state, &err));
@@ -204,9 +211,8 @@ static void a_plugin_changes_a_container(void)
     locule_buf_free(&state);
 
     NEEDS(locule_container_signal(container, SIGKILL, 0, &err));
-    NEEDS(locule_container_init(container, &process, &err));
-    expect(output_of(process), "7 99 199 1\n");
-    locule_process_unref(process);
+    wait_for(init);
+    locule_process_unref(init);
     NEEDS(locule_container_delete(container, 0, &err));
     expect(plugin.seen, "create created start started exec kill stopped delete");
     locule_container_unref(container);
@@ -294,6 +300,7 @@ static void a_failure_is_what_the_options_say(void)
     NEEDS(locule_container_start(container, NULL, &err));
     NEEDS(locule_container_init(container, &process, &err));
     expect(output_of(process), "none\n");
+    wait_for(process);
     locule_process_unref(process);
     NEEDS(locule_container_delete(container, 0, &err));
     locule_container_unref(container);
@@ -306,9 +313,7 @@ static void a_failure_is_what_the_options_say(void)
     opts.flags = LOCULE_PLUGIN_REQUIRED;
     made = make(&opts);
     runtime = open_with(&made, 1, NULL);
-    NEEDS(create(runtime, "true", &container, &err));
-    NEEDS(locule_container_delete(container, 0, &err));
-    locule_container_unref(container);
+    refused(runtime, "plugin \"weak\" failed at create: no memory");
     refused(runtime, "the required plugin \"weak\" has been disabled");
     locule_runtime_unref(runtime);
     CHECK(plugin.released == 3);

@@ -268,6 +268,8 @@ class _Raised(threading.local):
     """What a plugin of this thread has raised, for the call of the library that it ends."""
 
     exception: Optional[BaseException] = None
+    #: How an error that comes of it begins to tell of it.
+    told: str = ""
 
 
 raised = _Raised()
@@ -286,7 +288,7 @@ def call(function: str, *arguments: Any) -> int:
         raise cause
     if result < 0:
         failure = take(lib, result, error)
-        if cause is not None and result == _abi.E_PLUGIN:
+        if cause is not None and raised.told in failure.message:
             failure.__cause__ = cause
         raise failure
     return result

@@ -26,7 +26,6 @@ STAGES = (
     "create", "created", "start", "started", "exec", "update", "pause", "resume", "kill",
     "stopped", "delete",
 )
-_REFUSABLE = {"create", "start", "exec", "update", "pause", "resume"}
 
 _ON_FAILURE = {
     "fail": _abi.ON_FAILURE_FAIL,
@@ -85,7 +84,7 @@ class Plugin:
     on_failure: str = "fail"
     #: It may change what plugins before it have changed.
     override: bool = False
-    #: No container is created while it is disabled.
+    #: No container is created while it is disabled, and none for which it fails.
     required: bool = False
 
     if TYPE_CHECKING:
@@ -209,7 +208,6 @@ class _Known(NamedTuple):
     name: str
     handlers: Dict[str, Handler]
     judge: Optional[Handler]
-    on_failure: str
 
 
 _known: Dict[int, _Known] = {}
@@ -244,7 +242,7 @@ def handle_of(plugin: object) -> Handle:
         opts.judge = _JUDGE
     opts.user = next(_numbers)
     # Forgotten again by _release, also if there is no plugin in the end.
-    _known[opts.user] = _Known(str(name), found, judge, on_failure)
+    _known[opts.user] = _Known(str(name), found, judge)
     handle = Handle("plugin")
     call("locule_plugin_new", ctypes.byref(opts), ctypes.byref(handle.out))
     return handle
@@ -271,24 +269,23 @@ def _call(pointer: int, user: int, judging: bool) -> int:
             handler(made)
             return 0
         except Refused as refused:
-            counts = True
+            told = "refused"
             lib.locule_plugin_call_refuse(pointer, refused.code & 0xFFFFFFFF, _text(refused))
             exception: BaseException = refused
         except Exception as failure:
-            counts = known.on_failure == "fail"
+            told = "failed"
             _log.error(
                 "plugin %s failed at %s of %s", known.name, made.stage, made.id, exc_info=True
             )
             lib.locule_plugin_call_fail(pointer, _text(failure))
             exception = failure
         except BaseException as interrupt:  # KeyboardInterrupt, SystemExit: the caller's
-            counts = True
+            told = "refused"
             lib.locule_plugin_call_refuse(pointer, 0, _text(interrupt))
             exception = interrupt
         finally:
             made._end()
-        if counts and (made.stage in _REFUSABLE or not isinstance(exception, Exception)):
-            raised.exception = exception
+        raised.exception, raised.told = exception, f'plugin "{known.name}" {told}'
         return 1
     except BaseException:
         return 1

@@ -131,6 +131,10 @@ def test_a_refusal_is_an_error_with_the_plugin_s_reason(opened) -> None:
     assert refused.value.__cause__.code == 13
 
 
+def refuse(call: locule.Call) -> None:
+    raise locule.Refused("not so")
+
+
 def test_an_exception_is_a_failure_and_is_logged(opened, caplog) -> None:
     class Weak(locule.Plugin):
         def create(self, call: locule.Call) -> None:
@@ -147,10 +151,22 @@ def test_an_exception_is_a_failure_and_is_logged(opened, caplog) -> None:
 
     assert output(opened(Named("weak", create=Weak().create, on_failure="skip")),
                   "echo ${HALF-none}") == "none\n"
+    # What another says afterwards does not come of it.
+    policy = Named("policy", priority=1, create=refuse)
+    with pytest.raises(locule.PluginError, match="not so") as refused:
+        opened(Named("weak", create=Weak().create, on_failure="skip"), policy).run(["true"])
+    assert isinstance(refused.value.__cause__, locule.Refused)
+    weak = Named("weak", create=Weak().create, on_failure="skip")
+    with pytest.raises(locule.PluginError, match="is missing") as missing:
+        opened(weak, required_plugins=["policy"]).run(["true"])
+    assert missing.value.__cause__ is None
+
     required = opened(
         Named("weak", create=Weak().create, on_failure="disable", required=True)
     )
-    assert output(required, "echo ${HALF-none}") == "none\n"
+    with pytest.raises(locule.PluginError, match="KeyError: 'no such'") as failed:
+        required.run(["true"])
+    assert isinstance(failed.value.__cause__, KeyError)
     assert required.plugins()[0]["disabled"] is True
     with pytest.raises(locule.PluginError, match="required plugin .* has been disabled") as gone:
         required.run(["true"])

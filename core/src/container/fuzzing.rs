@@ -9,7 +9,7 @@ use crate::spec;
 pub fn record(json: &[u8]) -> Option<Vec<std::path::PathBuf>> {
     let record = Record::read(json).ok()?;
     let spec = spec::parse(record.config.get().as_bytes()).ok()?;
-    record.state(&spec, super::Status::Running);
+    record.state(&spec, super::Status::Running, &[]);
     let cgroup = Cgroup::open(record.cgroup).ok()?;
     Some(cgroup.location().directories().collect())
 }

@@ -1,6 +1,7 @@
 //! Rules for all plugins of a runtime, as a document.
 
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::guard::Guard;
 use crate::{Category, Error, Result};
@@ -22,7 +23,9 @@ struct Rules {
 /// [`Category::Invalid`], with the place.
 pub fn rules(json: &[u8]) -> Result<(Vec<String>, Guard)> {
     let invalid = |message| Error::new(Category::Invalid, crate::Stage::Arguments, message);
-    let rules: Rules = serde_json::from_slice(json)
+    // By way of an object: a struct is read from an array, too.
+    let rules: Rules = serde_json::from_slice::<Map<String, Value>>(json)
+        .and_then(|members| serde_json::from_value(members.into()))
         .map_err(|error| invalid(format!("the rules for plugins: {error}")))?;
     let mut guard = Guard::default();
     for (index, name) in rules.forbid.iter().enumerate() {

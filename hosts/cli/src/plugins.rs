@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use locule::Category;
 use locule::plugin::Plugins;
-use locule_plugins::{Folder, load_folder};
+use locule_plugins::{Folder, default_folder, load_folder};
 
 use crate::arguments::Global;
 use crate::failure::Failure;
@@ -36,17 +36,6 @@ pub fn load(global: &Global) -> Result<Plugins, Failure> {
     Ok(Plugins::new(registrations, required, guard)?)
 }
 
-/// Root's is the machine's.
-fn default_folder() -> Option<PathBuf> {
-    if nix::unistd::geteuid().is_root() {
-        return Some("/etc/locule/plugins".into());
-    }
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    let config = set("XDG_CONFIG_HOME").map(PathBuf::from);
-    let config = config.or_else(|| Some(PathBuf::from(set("HOME")?).join(".config")))?;
-    Some(config.join("locule/plugins"))
-}
-
 fn compile(folder: &Path, missing: locule::Error) -> Result<(), Failure> {
     let Some(tool) = tool() else { return Err(missing.into()) };
     let mut command = Command::new(&tool);
@@ -59,12 +48,18 @@ fn compile(folder: &Path, missing: locule::Error) -> Result<(), Failure> {
     }
 }
 
-/// Becomes the tool.
-pub fn become_tool(words: &[String]) -> Failure {
+/// Becomes the tool. The verbs that look at a folder look at this program's.
+pub fn become_tool(global: &Global, words: &[String]) -> Failure {
     let Some(tool) = tool() else {
         return Failure::of(format!("{TOOL} is not installed beside this program"));
     };
-    let error = Command::new(&tool).args(words).exec();
+    let mut command = Command::new(&tool);
+    command.args(words);
+    let looks = words.first().is_some_and(|verb| verb == "check" || verb == "list");
+    if let Some(folder) = global.plugins.as_ref().filter(|_| looks) {
+        command.arg("--plugins").arg(folder);
+    }
+    let error = command.exec();
     Failure::of(format!("{}: {error}", tool.display()))
 }
 

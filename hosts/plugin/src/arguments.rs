@@ -78,7 +78,7 @@ fn folder() -> Arg {
     Arg::new("plugins")
         .long("plugins")
         .value_name("DIR")
-        .help("the folder of configurations; /etc/locule/plugins if not given")
+        .help("the folder of configurations; that of `locule` if not given")
         .value_parser(value_parser!(PathBuf))
 }
 

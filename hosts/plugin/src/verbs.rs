@@ -5,17 +5,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::ArgMatches;
-use locule::plugin::{Change, Plugins};
-use locule_plugins::{Recording, Session, inspect, load_folder};
+use locule::plugin::{Change, Plugins, Registration};
+use locule_plugins::{Recording, Session, default_folder, inspect, load_folder};
 use serde_json::{Value, json};
 
 use crate::arguments::{path, text};
 use crate::subject::{read, said, scene, session};
 
 type Done = Result<ExitCode, String>;
-
-/// Where the command `locule` looks for plugins, too.
-const FOLDER: &str = "/etc/locule/plugins";
 
 pub fn run(matches: &ArgMatches) -> Done {
     match matches.subcommand() {
@@ -38,8 +35,10 @@ fn print(document: &Value) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
-fn folder(own: &ArgMatches) -> PathBuf {
-    path(own, "plugins").cloned().unwrap_or_else(|| FOLDER.into())
+/// The one that was named, or that in which the command `locule` looks, too.
+fn folder(own: &ArgMatches) -> Result<PathBuf, String> {
+    let named = path(own, "plugins").cloned();
+    named.or_else(default_folder).ok_or_else(|| "which folder? say it with --plugins".to_owned())
 }
 
 /// What takes this program more than that is not worth waiting for: a component made to keep a
@@ -58,14 +57,18 @@ fn check(own: &ArgMatches) -> Done {
     };
     let mut failed = false;
     for file in files {
-        match read(file).and_then(|it| Session::new(it).map_err(|error| said(&error))) {
+        let loaded = read(file).map(|configuration| {
+            Session::new(configuration)
+                .map_err(|error| format!("{}: {}", file.display(), said(&error)))
+        });
+        match loaded.and_then(|session| session) {
             Ok(session) => {
                 let stages: Vec<_> = session.stages().iter().map(|stage| stage.name()).collect();
                 println!("{}: fine; called at {}", file.display(), stages.join(", "));
             }
             Err(message) => {
                 failed = true;
-                println!("{}: {message}", file.display());
+                println!("{message}");
             }
         }
     }
@@ -73,24 +76,31 @@ fn check(own: &ArgMatches) -> Done {
 }
 
 fn list(own: &ArgMatches) -> Done {
-    let folder = load_folder(&folder(own)).map_err(|error| said(&error))?;
+    let folder = load_folder(&folder(own)?).map_err(|error| said(&error))?;
+    let required = folder.required.clone();
     let plugins = Plugins::new(folder.registrations, folder.required, folder.guard);
     let plugins = plugins.map_err(|error| said(&error))?;
-    let rows = plugins.iter().map(|(registration, _)| {
+    let row = |registration: &Registration| {
         let mut stages: Vec<_> =
             registration.plugin.stages().iter().map(|stage| stage.name()).collect();
         if registration.plugin.validates() {
             stages.push("(judges)");
         }
-        let required = if registration.required { "yes" } else { "" };
+        let is_required = registration.required || required.contains(&registration.name);
         let priority = registration.priority.to_string();
-        [registration.name.clone(), priority, required.to_owned(), stages.join(",")]
-    });
+        let yes = if is_required { "yes" } else { "" };
+        [registration.name.clone(), priority, yes.to_owned(), stages.join(",")]
+    };
     let heading = ["NAME", "PRIORITY", "REQUIRED", "STAGES"].map(str::to_owned);
+    let rows = plugins.iter().map(|(registration, _)| row(registration));
     for [name, priority, required, stages] in std::iter::once(heading).chain(rows) {
         println!("{name:<20} {priority:<10} {required:<10} {stages}");
     }
-    Ok(ExitCode::SUCCESS)
+    let is_there = |name: &String| plugins.iter().any(|(known, _)| known.name == *name);
+    match required.iter().find(|name| !is_there(name)) {
+        Some(missing) => Err(format!("the required plugin {missing:?} is missing")),
+        None => Ok(ExitCode::SUCCESS),
+    }
 }
 
 fn try_it(own: &ArgMatches) -> Done {

@@ -27,6 +27,9 @@ pub enum Engine {
     Pulley,
 }
 
+/// What the engine can do with: less is too little for any component.
+const STACK: std::ops::RangeInclusive<usize> = 64 << 10..=2 << 20;
+
 /// What one call of a plugin may use. What is over a limit ends the call as a failure that names
 /// the limit. Loading has the same limits.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -46,7 +49,7 @@ pub struct Limits {
     pub tables: usize,
     /// Elements of a table. Default: 100,000.
     pub table_elements: usize,
-    /// Bytes of the calling thread's stack. Default: 512 KiB.
+    /// Bytes of the calling thread's stack, 64 KiB to 2 MiB. Default: 512 KiB.
     pub stack_bytes: usize,
     /// Adjustments. Default: 1,000.
     pub adjustments: u32,
@@ -168,7 +171,7 @@ impl Configuration {
         let positive = [
             ("fuel", limits.fuel > 0),
             ("wallMilliseconds", limits.wall_milliseconds != Some(0)),
-            ("stackBytes", (64 << 10..=64 << 20).contains(&limits.stack_bytes)),
+            ("stackBytes", STACK.contains(&limits.stack_bytes)),
         ];
         if let Some((name, _)) = positive.iter().find(|(_, fits)| !fits) {
             let message = format!("the limit {name} is out of range");
@@ -222,6 +225,18 @@ pub struct Folder {
 }
 
 const RULES: &str = "rules.json";
+
+/// The folder of programs that have none of their own: `/etc/locule/plugins` for root, else
+/// `$XDG_CONFIG_HOME/locule/plugins` or `~/.config/locule/plugins`. It need not exist.
+pub fn default_folder() -> Option<PathBuf> {
+    if nix::unistd::geteuid().is_root() {
+        return Some("/etc/locule/plugins".into());
+    }
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let config = set("XDG_CONFIG_HOME").map(PathBuf::from);
+    let config = config.or_else(|| Some(PathBuf::from(set("HOME")?).join(".config")))?;
+    Some(config.join("locule/plugins"))
+}
 
 /// Loads a folder: a `NAME.json` for each plugin, with or without its `name`, and perhaps
 /// `rules.json`, for which see [`rules`]. Other files are ignored. Whoever can write there decides

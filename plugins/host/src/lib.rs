@@ -40,7 +40,9 @@ mod source;
 mod stack;
 mod ticker;
 
-pub use configuration::{Configuration, Engine, Folder, Limits, load_folder, read_configuration};
+pub use configuration::{
+    Configuration, Engine, Folder, Limits, default_folder, load_folder, read_configuration,
+};
 pub use inspect::inspect;
 pub use locule::plugin::rules;
 pub use plugin::WasmPlugin;

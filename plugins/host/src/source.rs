@@ -32,6 +32,13 @@ impl Source {
             Some(layout) => from_layout(layout, base)?,
             None => read_file(&base.join(reference), LARGEST)?,
         };
+        if digest.is_none() {
+            let file =
+                reference.strip_prefix("oci:").map_or(reference, |layout| layout_of(layout).0);
+            check_trusted(&base.join(file)).map_err(|error| {
+                error.hint("with a `digest` it may be anybody's: nothing else is loaded then")
+            })?;
+        }
         if !bytes.starts_with(b"\0asm") {
             return Err(failed(format!("{reference:?} is no WebAssembly")));
         }
@@ -94,7 +101,10 @@ pub(crate) fn check_trusted(path: &Path) -> Result<()> {
     let metadata: Metadata = std::fs::metadata(path)
         .map_err(|error| Error::io(Stage::Plugin, &error, format!("look at {path:?}")))?;
     let foreign = ![0, nix::unistd::geteuid().as_raw()].contains(&metadata.uid());
-    if !foreign && metadata.mode() & 0o002 == 0 {
+    // The group of this user's own is this user, by the way Debian gives out groups.
+    let own_group = [0, nix::unistd::getegid().as_raw()].contains(&metadata.gid());
+    let others = if own_group { 0o002 } else { 0o022 };
+    if !foreign && metadata.mode() & others == 0 {
         return Ok(());
     }
     let what = if foreign { "belongs to another user" } else { "can be written to by others" };
@@ -123,13 +133,18 @@ struct Manifest {
     layers: Vec<Descriptor>,
 }
 
-/// The layer `application/wasm` of an image (CNCF Wasm OCI artifact layout).
-fn from_layout(reference: &str, base: &Path) -> Result<Vec<u8>> {
-    // A tag has no slash, and the last colon before one is the path's own.
-    let (path, tag) = match reference.rsplit_once(':') {
+/// The path of a layout and the tag. A tag has no slash, and the last colon before one is the path's
+/// own.
+fn layout_of(reference: &str) -> (&str, Option<&str>) {
+    match reference.rsplit_once(':') {
         Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
         _ => (reference, None),
-    };
+    }
+}
+
+/// The layer `application/wasm` of an image (CNCF Wasm OCI artifact layout).
+fn from_layout(reference: &str, base: &Path) -> Result<Vec<u8>> {
+    let (path, tag) = layout_of(reference);
     let layout = base.join(path);
     let index: Index = parse(
         &layout.join("index.json"),
@@ -142,7 +157,10 @@ fn from_layout(reference: &str, base: &Path) -> Result<Vec<u8>> {
     let mut found = index.manifests.iter().filter(is_it);
     let manifest = match (found.next(), found.next()) {
         (Some(one), None) => one,
-        (None, _) => return Err(failed(format!("{layout:?} has no image {tag:?}"))),
+        (None, _) => {
+            let tagged = tag.map(|tag| format!(" {tag:?}")).unwrap_or_default();
+            return Err(failed(format!("{layout:?} has no image{tagged}")));
+        }
         (Some(_), Some(_)) => {
             let message = format!("{layout:?} has several images: a tag has to say which");
             return Err(invalid(message));

@@ -44,9 +44,10 @@ pub fn run(program: &str, verb: &str, global: &Global, own: &ArgMatches) -> Done
         "events" => events::events(global, own),
         "spec" => spec::spec(own),
         "doctor" => doctor::doctor(global, own),
-        "plugin" => Err(plugins::become_tool(
-            &arguments::texts(own, "rest").map(str::to_owned).collect::<Vec<_>>(),
-        )),
+        "plugin" => {
+            let words: Vec<_> = arguments::texts(own, "rest").map(str::to_owned).collect();
+            Err(plugins::become_tool(global, &words))
+        }
         "explain" => explain::explain(global, own),
         "start" => create::start(global, own),
         "pause" => on(global, own, |container| Ok(container.pause()?)),

@@ -34,7 +34,9 @@ macro_rules! stages {
 }
 
 stages! {
-    /// It is about to be created; adjustments change its configuration.
+    /// It is about to be created, or somebody asks what that would do; adjustments change its
+    /// configuration. It is not sure that the container comes to be: take hold of things for it at
+    /// [`Created`](Stage::Created).
     Create = "create",
     /// It is created, and its program does not run yet.
     Created = "created",
