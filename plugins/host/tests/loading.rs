@@ -53,6 +53,20 @@ fn a_digest_lets_nothing_else_be_loaded() {
     }
 }
 
+#[test]
+fn a_component_that_others_may_write_needs_a_digest() {
+    let folder = Folder::new();
+    let bytes = setter();
+    let path = folder.put("theirs.wasm", &bytes);
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o666)).unwrap();
+    let mut changes = json!({ "powers": ["adjust-env"], "path": "theirs.wasm" });
+    let error = folder.load(b"", changes.clone()).unwrap_err();
+    assert_eq!(error.category(), Category::Permission);
+    assert!(error.advice().unwrap().contains("with a `digest`"), "{error}");
+    changes["digest"] = json!(sha256(&bytes));
+    folder.load(b"", changes).unwrap();
+}
+
 /// Files in the cache beside the key.
 fn compiled(folder: &Folder) -> Vec<std::path::PathBuf> {
     let entries = std::fs::read_dir(folder.path().join("cache")).unwrap().flatten();
