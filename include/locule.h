@@ -372,10 +372,31 @@ void locule_cancel_unref(locule_cancel *cancel);
  */
 #define LOCULE_CGROUPS_SYSTEMD 1
 
+/** For who looks for a fault. */
+#define LOCULE_LOG_DEBUG 0
+/** What goes on. */
+#define LOCULE_LOG_INFO 1
+/** What is not as it should be. */
+#define LOCULE_LOG_WARN 2
+/** What has failed. */
+#define LOCULE_LOG_ERROR 3
+
 /** The plan as text for people, a line a step. */
 #define LOCULE_EXPLAIN_TEXT 0
 /** The plan as JSON. */
 #define LOCULE_EXPLAIN_JSON 1
+
+/**
+ * Hears a line that a Wasm plugin says, or that is said of a plugin: how much it matters, one of
+ * LOCULE_LOG_*, the plugin's name, the container's id, and the line, without a line end. All of it
+ * lives until the callback returns. It is called on the thread on which the plugin is, and must
+ * return: no longjmp, no exception.
+ */
+typedef void (*locule_plugin_log_fn)(uint32_t level,
+                                     const char *plugin,
+                                     const char *container_id,
+                                     const char *message,
+                                     void *user);
 
 /** How a runtime is opened. */
 struct locule_runtime_opts {
@@ -419,6 +440,19 @@ struct locule_runtime_opts {
     const void *plugin_rules_json;
     /** Its length in bytes. */
     size_t plugin_rules_json_len;
+    /**
+     * Hears what Wasm plugins say, and warnings about plugins: one that was skipped, a fault at a
+     * stage that cannot be refused. NULL: nobody does.
+     */
+    locule_plugin_log_fn plugin_log;
+    /** What `plugin_log` gets. */
+    void *plugin_log_user;
+    /**
+     * Called with `plugin_log_user` once nothing will use it any more, on the thread that gave back
+     * the last reference to the runtime and what belongs to it; also when this call fails, unless
+     * the struct itself is refused. May be NULL.
+     */
+    void (*plugin_log_release)(void *user);
 };
 
 /**

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -247,6 +248,19 @@ func WithPlugins(plugins ...Plugin) Option {
 // this directory, and perhaps rules.json.
 func WithPluginDir(dir string) Option {
 	return func(c *openConfig) { c.pluginDir = dir }
+}
+
+// WithPluginLog has this logger hear what Wasm plugins say, and warnings about plugins: one that was
+// skipped, a fault at a stage that cannot be refused. Without it nobody does.
+func WithPluginLog(logger *slog.Logger) Option {
+	return func(c *openConfig) { c.pluginLog = logger }
+}
+
+var levels = map[uint32]slog.Level{
+	liblocule.LogDebug: slog.LevelDebug,
+	liblocule.LogInfo:  slog.LevelInfo,
+	liblocule.LogWarn:  slog.LevelWarn,
+	liblocule.LogError: slog.LevelError,
 }
 
 // RequirePlugins has no container created without the plugins of these names, which have to be

@@ -3,10 +3,12 @@ package locule
 // Plugins in Go, with real containers.
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -140,10 +142,10 @@ func TestEveryAdjustmentIsOneOfTheLibrary(t *testing.T) {
 
 func TestAPluginRefusesFailsAndPanics(t *testing.T) {
 	var says func(*Call) error
-	opened := func(change func(*HostPlugin)) *Runtime {
+	opened := func(change func(*HostPlugin), more ...Option) *Runtime {
 		p := on("policy", StageCreate, func(c *Call) error { return says(c) })
 		change(&p)
-		return openRuntime(t, WithPlugins(&p))
+		return openRuntime(t, append(more, WithPlugins(&p))...)
 	}
 	rt := opened(func(*HostPlugin) {})
 	says = func(*Call) error { return fmt.Errorf("today: %w", &Refused{Message: "not on a Friday", Code: 13}) }
@@ -162,9 +164,17 @@ func TestAPluginRefusesFailsAndPanics(t *testing.T) {
 		var nobody *Call
 		return nobody.SetEnv("A", "b")
 	}
-	rt = opened(func(p *HostPlugin) { p.OnFailure = OnFailureSkip })
+	var heard bytes.Buffer
+	hear := WithPluginLog(slog.New(slog.NewTextHandler(&heard, nil)))
+	rt = opened(func(p *HostPlugin) { p.OnFailure = OnFailureSkip }, hear)
 	if got := output(t, rt, "echo ${HALF-none}"); got != "none\n" {
 		t.Errorf("%q", got)
+	}
+	line := heard.String()
+	for _, text := range []string{"level=WARN", "plugin=policy", "skipped", "failed at create: panic"} {
+		if !strings.Contains(line, text) {
+			t.Errorf("%q lacks %q", line, text)
+		}
 	}
 	rt = opened(func(p *HostPlugin) { p.OnFailure, p.Required = OnFailureDisable, true })
 	refused(t, rt, `plugin "policy" failed at create: panic`)

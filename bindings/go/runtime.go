@@ -5,6 +5,7 @@ package locule
 import (
 	"context"
 	"encoding/json"
+	"log/slog"
 	"math"
 	"os"
 	"path/filepath"
@@ -34,6 +35,7 @@ type openConfig struct {
 	plugins          []Plugin
 	pluginDir        string
 	rules            rules
+	pluginLog        *slog.Logger
 }
 
 // WithStateDir keeps containers in this directory, which is made if missing. The default is
@@ -86,6 +88,12 @@ func Open(opts ...Option) (*Runtime, error) {
 		return nil, wrap(context.Background(), "open", "", err)
 	}
 	defer release()
+	var hear func(level uint32, plugin, id, message string)
+	if logger := config.pluginLog; logger != nil {
+		hear = func(level uint32, plugin, id, message string) {
+			logger.Log(context.Background(), levels[level], message, "plugin", plugin, "container", id)
+		}
+	}
 	lib, err := liblocule.NewRuntime(&liblocule.RuntimeOptions{
 		StateDir:    config.stateDir,
 		Keeper:      config.keeper,
@@ -94,6 +102,7 @@ func Open(opts ...Option) (*Runtime, error) {
 		Plugins:     plugins,
 		PluginDir:   config.pluginDir,
 		PluginRules: config.rules.json(),
+		PluginLog:   hear,
 	})
 	if err != nil {
 		return nil, wrap(context.Background(), "open", "", err)

@@ -1,11 +1,13 @@
 //! Plugins: what sees, changes or refuses a container at stages of its life.
 
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{CString, c_char, c_int, c_void};
 use std::path::Path;
 use std::ptr;
 use std::sync::Arc;
 
-use locule::plugin::{Call, Change, Fault, Guard, OnFailure, Plugin, Plugins, Registration, Stage};
+use locule::plugin::{
+    Call, Change, Fault, Guard, Level, OnFailure, Plugin, Plugins, Registration, Said, Stage,
+};
 use locule::{Result, Runtime};
 use serde_json::{Value, json};
 
@@ -18,7 +20,10 @@ use crate::error::locule_error;
 use crate::handle;
 use crate::options::{self, Versioned, check_flags};
 use crate::plugin_call::locule_plugin_call;
-use crate::runtime::json_buf;
+use crate::runtime::{
+    LOCULE_LOG_DEBUG, LOCULE_LOG_ERROR, LOCULE_LOG_INFO, LOCULE_LOG_WARN, json_buf,
+    locule_plugin_log_fn,
+};
 use crate::wasm;
 
 /// The plugin may change what plugins before it have changed. Otherwise that is refused.
@@ -45,6 +50,31 @@ pub const LOCULE_ON_FAILURE_DISABLE: u32 = 2;
 /// exception. What it waits for, the caller waits for.
 pub type locule_plugin_fn =
     Option<unsafe extern "C" fn(call: *mut locule_plugin_call, user: *mut c_void) -> c_int>;
+
+/// Who hears what plugins say.
+pub(crate) fn listener(
+    callback: locule_plugin_log_fn,
+    user: *mut c_void,
+    release: Option<unsafe extern "C" fn(user: *mut c_void)>,
+) -> Option<impl Fn(&Said<'_>) + Send + Sync + 'static> {
+    let user = User { pointer: user, release };
+    let callback = callback?;
+    Some(move |said: &Said<'_>| {
+        // The whole of it, which may go to other threads, not the pointer in it.
+        let user = &user;
+        let level = match said.level {
+            Level::Debug => LOCULE_LOG_DEBUG,
+            Level::Info => LOCULE_LOG_INFO,
+            Level::Warn => LOCULE_LOG_WARN,
+            Level::Error => LOCULE_LOG_ERROR,
+        };
+        // Of what a component says, a NUL is a character like any other.
+        let text = |text: &str| CString::new(text.replace('\0', "\u{fffd}")).unwrap_or_default();
+        let [plugin, id, message] = [said.plugin, said.id, said.message].map(text);
+        // SAFETY: the host's function, with what the host gave with it; the texts live on.
+        unsafe { callback(level, plugin.as_ptr(), id.as_ptr(), message.as_ptr(), user.pointer) };
+    })
+}
 
 /// A plugin that is a callback of the host. `handle` or `judge` has to be set, or both.
 #[repr(C)]

@@ -36,6 +36,29 @@ pub const LOCULE_CGROUPS_CGROUPFS: u32 = 0;
 /// own for an ordinary user. Needs cgroup v2 alone.
 pub const LOCULE_CGROUPS_SYSTEMD: u32 = 1;
 
+/// For who looks for a fault.
+pub const LOCULE_LOG_DEBUG: u32 = 0;
+/// What goes on.
+pub const LOCULE_LOG_INFO: u32 = 1;
+/// What is not as it should be.
+pub const LOCULE_LOG_WARN: u32 = 2;
+/// What has failed.
+pub const LOCULE_LOG_ERROR: u32 = 3;
+
+/// Hears a line that a Wasm plugin says, or that is said of a plugin: how much it matters, one of
+/// LOCULE_LOG_*, the plugin's name, the container's id, and the line, without a line end. All of it
+/// lives until the callback returns. It is called on the thread on which the plugin is, and must
+/// return: no longjmp, no exception.
+pub type locule_plugin_log_fn = Option<
+    unsafe extern "C" fn(
+        level: u32,
+        plugin: *const c_char,
+        container_id: *const c_char,
+        message: *const c_char,
+        user: *mut c_void,
+    ),
+>;
+
 /// How a runtime is opened.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -70,6 +93,15 @@ pub struct locule_runtime_opts {
     pub plugin_rules_json: *const c_void,
     /// Its length in bytes.
     pub plugin_rules_json_len: usize,
+    /// Hears what Wasm plugins say, and warnings about plugins: one that was skipped, a fault at a
+    /// stage that cannot be refused. NULL: nobody does.
+    pub plugin_log: locule_plugin_log_fn,
+    /// What `plugin_log` gets.
+    pub plugin_log_user: *mut c_void,
+    /// Called with `plugin_log_user` once nothing will use it any more, on the thread that gave back
+    /// the last reference to the runtime and what belongs to it; also when this call fails, unless
+    /// the struct itself is refused. May be NULL.
+    pub plugin_log_release: Option<unsafe extern "C" fn(user: *mut c_void)>,
 }
 
 // SAFETY: `repr(C)`, the size comes first, integers and pointers only, without padding
@@ -168,6 +200,12 @@ pub unsafe extern "C" fn locule_runtime_new(
                 true => RuntimeOptions::default(),
                 false => {
                     let opts = options::read(opts, "opts")?;
+                    // Before anything else can fail: what it was given is given back in any case.
+                    let listener = plugin::listener(
+                        opts.plugin_log,
+                        opts.plugin_log_user,
+                        opts.plugin_log_release,
+                    );
                     let known = LOCULE_RUNTIME_NO_CGROUPS | LOCULE_RUNTIME_IGNORE_ANNOTATIONS;
                     check_flags(opts.flags, known, "opts.flags")?;
                     check_reserved(opts.reserved, "opts.reserved")?;
@@ -176,7 +214,10 @@ pub unsafe extern "C" fn locule_runtime_new(
                         keeper: optional_path(opts.keeper_path).map(Path::to_owned),
                         cgroup_manager: opts.cgroup_manager()?,
                         ignore_annotations: opts.flags & LOCULE_RUNTIME_IGNORE_ANNOTATIONS != 0,
-                        plugins: opts.plugins()?,
+                        plugins: match listener {
+                            Some(listener) => opts.plugins()?.heard_by(listener),
+                            None => opts.plugins()?,
+                        },
                     }
                 }
             };

@@ -52,6 +52,9 @@ fn layouts() -> Vec<Layout> {
             plugin_dir,
             plugin_rules_json,
             plugin_rules_json_len,
+            plugin_log,
+            plugin_log_user,
+            plugin_log_release,
         }),
         layout!(locule_plugin_opts {
             size,

@@ -94,6 +94,11 @@ ON_FAILURE_FAIL = 0
 ON_FAILURE_SKIP = 1
 ON_FAILURE_DISABLE = 2
 
+LOG_DEBUG = 0
+LOG_INFO = 1
+LOG_WARN = 2
+LOG_ERROR = 3
+
 
 class Buf(Structure):
     """struct locule_buf"""
@@ -107,6 +112,10 @@ class Sized(Structure):
     def __init__(self, **fields: Any) -> None:
         super().__init__(**fields)
         self.size = ctypes.sizeof(self)
+
+
+ReleaseFn = CFUNCTYPE(None, c_void_p)
+PluginLogFn = CFUNCTYPE(None, c_uint32, c_char_p, c_char_p, c_char_p, c_void_p)
 
 
 class RuntimeOpts(Sized):
@@ -124,6 +133,9 @@ class RuntimeOpts(Sized):
         ("plugin_dir", c_char_p),
         ("plugin_rules_json", c_char_p),
         ("plugin_rules_json_len", c_size_t),
+        ("plugin_log", PluginLogFn),
+        ("plugin_log_user", c_void_p),
+        ("plugin_log_release", ReleaseFn),
     ]
 
 
@@ -219,7 +231,6 @@ class Exit(Sized):
 EventFn = CFUNCTYPE(c_int, c_void_p, c_void_p)
 # locule_plugin_fn
 PluginFn = CFUNCTYPE(c_int, c_void_p, c_void_p)
-ReleaseFn = CFUNCTYPE(None, c_void_p)
 
 
 class PluginOpts(Sized):

@@ -303,10 +303,28 @@ def _release(user: int) -> None:
     _known.pop(user, None)
 
 
+_LEVELS = {
+    _abi.LOG_DEBUG: logging.DEBUG,
+    _abi.LOG_INFO: logging.INFO,
+    _abi.LOG_WARN: logging.WARNING,
+    _abi.LOG_ERROR: logging.ERROR,
+}
+
+
+def _said(level: int, plugin: bytes, container_id: bytes, message: bytes, _user: int) -> None:
+    # ctypes would print an exception that leaves here.
+    try:
+        texts = [text.decode("utf-8", "replace") for text in (plugin, container_id, message)]
+        _log.log(_LEVELS.get(level, logging.ERROR), "plugin %s, container %s: %s", *texts)
+    except BaseException:
+        pass
+
+
 # For ever: the library may call them as long as it is loaded.
 _HANDLE = _abi.PluginFn(lambda pointer, user: _call(pointer, user, False))
 _JUDGE = _abi.PluginFn(lambda pointer, user: _call(pointer, user, True))
 _RELEASE = _abi.ReleaseFn(_release)
+LOG = _abi.PluginLogFn(_said)
 
 __all__: List[str] = ["Plugin", "Refused", "STAGES", "WasmPlugin"]
 PluginLike = Union[Plugin, WasmPlugin, Any]

@@ -19,7 +19,7 @@ from ._documents import State, decode
 from ._errors import Invalid, Timeout, TimeoutExpired, call, call_for_bytes
 from ._events import Events, Hub
 from ._handle import Handle, close_with, generation
-from ._plugin import PluginLike, WasmPlugin, handle_of, rules
+from ._plugin import LOG, PluginLike, WasmPlugin, handle_of, rules
 from ._process import deadline_of, left_until
 from ._stdio import Stdio, Streams
 
@@ -60,6 +60,8 @@ class Runtime:
     forbid      what no plugin may do: change "hooks", "namespaces", "seccomp", "capabilities",
                 "confinement", "sysctl" or "devices", or in the case of walls take them away
 
+    What Wasm plugins say, and warnings about plugins, go to the logger "locule.plugin".
+
     Closing it, or leaving it as a context manager, ends no container. A process forked from
     this one has to open its own.
     """
@@ -89,6 +91,7 @@ class Runtime:
             state_dir=None if state_dir is None else path_bytes(state_dir),
             keeper_path=None if keeper is None else path_bytes(keeper),
             plugin_dir=None if plugin_dir is None else path_bytes(plugin_dir),
+            plugin_log=LOG,
         )
         together = rules(required_plugins, forbid)
         if together is not None:

@@ -149,8 +149,15 @@ def test_an_exception_is_a_failure_and_is_logged(opened, caplog) -> None:
     (record,) = caplog.records
     assert record.name == "locule.plugin" and record.exc_info and record.exc_info[0] is KeyError
 
-    assert output(opened(Named("weak", create=Weak().create, on_failure="skip")),
-                  "echo ${HALF-none}") == "none\n"
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "locule"):
+        assert output(opened(Named("weak", create=Weak().create, on_failure="skip")),
+                      "echo ${HALF-none}") == "none\n"
+    # Of the exception, and of what the library makes of it.
+    warning = caplog.records[-1]
+    assert warning.levelno == logging.WARNING and warning.name == "locule.plugin"
+    assert "plugin weak, container " in warning.getMessage()
+    assert "skipped" in warning.getMessage() and "no such" in warning.getMessage()
     # What another says afterwards does not come of it.
     policy = Named("policy", priority=1, create=refuse)
     with pytest.raises(locule.PluginError, match="not so") as refused:

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::Stage;
 use super::adjustment::Adjustment;
 use super::ledger::{Change, Ledger, Refusal};
+use super::said::{Level, Listener, Said, say};
 
 /// The container that plugins are called for.
 #[derive(Debug, Clone, Default)]
@@ -35,6 +36,8 @@ pub struct Call {
     pub(super) may_override: bool,
     /// Whether it may change anything at all.
     pub(super) may_adjust: bool,
+    /// Who hears what it says.
+    pub(super) listener: Option<Listener>,
 }
 
 impl Default for Call {
@@ -48,6 +51,7 @@ impl Default for Call {
             plugin: Arc::from(""),
             may_override: false,
             may_adjust: false,
+            listener: None,
         }
     }
 }
@@ -106,6 +110,12 @@ impl Call {
     /// exist yet; `None` if there is none.
     pub fn storage(&self) -> Option<&Path> {
         self.subject.storage.as_deref()
+    }
+
+    /// Says something about the container, for the host's log.
+    pub fn say(&self, level: Level, message: &str) {
+        let said = Said { level, plugin: self.plugin(), id: self.id(), message };
+        say(self.listener.as_ref(), &said);
     }
 
     /// What has been changed so far in this stage.

@@ -18,6 +18,7 @@ use serde_json::Value;
 use super::call::{Call, Subject};
 use super::guard::Guard;
 use super::ledger::Change;
+use super::said::{Level, Listener, Said};
 use super::{Fault, Plugin, Stage};
 use crate::{Category, Error, Result};
 
@@ -91,7 +92,10 @@ impl fmt::Debug for Registration {
 
 /// The plugins of a runtime. Cloning gives another handle to the same; the default has none.
 #[derive(Debug, Clone, Default)]
-pub struct Plugins(Arc<Chain>);
+pub struct Plugins {
+    chain: Arc<Chain>,
+    listener: Option<Listener>,
+}
 
 #[derive(Debug, Default)]
 struct Chain {
@@ -186,26 +190,33 @@ impl Plugins {
             let key = |link: &Link| (link.registration.priority, link.registration.name.clone());
             key(one).cmp(&key(other))
         });
-        Ok(Plugins(Arc::new(Chain { links, required, guard })))
+        Ok(Plugins { chain: Arc::new(Chain { links, required, guard }), listener: None })
+    }
+
+    /// The same, with somebody who hears what they say and what there is to say about them: a
+    /// plugin that was skipped, a fault at a stage that cannot be refused. It is called on the
+    /// thread on which the plugin is, and must return. Both are events of `tracing` as well.
+    pub fn heard_by(self, listener: impl Fn(&Said<'_>) + Send + Sync + 'static) -> Plugins {
+        Plugins { listener: Some(Listener(Arc::new(listener))), ..self }
     }
 
     /// Whether there is nothing to do, now or ever.
     pub fn is_empty(&self) -> bool {
-        self.0.links.is_empty() && self.0.required.is_empty()
+        self.chain.links.is_empty() && self.chain.required.is_empty()
     }
 
     /// The plugins in the order in which they are called, and whether each is disabled.
     pub fn iter(&self) -> impl Iterator<Item = (&Registration, bool)> {
         let disabled = |link: &Link| link.disabled.load(Ordering::Relaxed);
-        self.0.links.iter().map(move |link| (&link.registration, disabled(link)))
+        self.chain.links.iter().map(move |link| (&link.registration, disabled(link)))
     }
 
     /// Whether anything is to be called at this stage.
     pub(crate) fn wants(&self, stage: Stage) -> bool {
         let creates = stage == Stage::Create;
-        let judged = || self.0.links.iter().any(Link::judges);
-        self.0.links.iter().any(|link| link.is_for(stage))
-            || creates && (!self.0.required.is_empty() || judged())
+        let judged = || self.chain.links.iter().any(Link::judges);
+        self.chain.links.iter().any(|link| link.is_for(stage))
+            || creates && (!self.chain.required.is_empty() || judged())
     }
 
     /// Asks all before something happens.
@@ -219,19 +230,19 @@ impl Plugins {
             self.check_required()?;
         }
         let before = document.clone();
-        let mut call = Call::new(stage, subject, document);
-        for link in self.0.links.iter().filter(|link| link.is_for(stage)) {
+        let mut call = self.call(stage, subject, document);
+        for link in self.chain.links.iter().filter(|link| link.is_for(stage)) {
             link.address(&mut call);
             link.ask(&mut call, |plugin, call| plugin.handle(call))?;
         }
         if stage == Stage::Create {
             let changes = call.ledger.changes().to_vec();
-            for link in self.0.links.iter().filter(|link| link.judges()) {
+            for link in self.chain.links.iter().filter(|link| link.judges()) {
                 link.address(&mut call);
                 link.ask(&mut call, |plugin, call| plugin.validate(call, &changes))?;
             }
         }
-        let verdict = self.0.guard.check(&before, &call.document, call.ledger.changes());
+        let verdict = self.chain.guard.check(&before, &call.document, call.ledger.changes());
         verdict.map_err(|fault| refusal("the guard", stage, &fault))?;
         Ok(Adjusted { document: call.document, changes: call.ledger.into_changes() })
     }
@@ -257,22 +268,26 @@ impl Plugins {
     /// Tells all what has happened, the last one first; or what is about to and cannot be refused,
     /// the first one first.
     pub(crate) fn tell(&self, stage: Stage, subject: Subject, document: Arc<Value>) {
-        let mut call = Call::new(stage, subject, document);
-        let mut links: Vec<_> = self.0.links.iter().filter(|link| link.is_for(stage)).collect();
+        let mut call = self.call(stage, subject, document);
+        let mut links: Vec<_> = self.chain.links.iter().filter(|link| link.is_for(stage)).collect();
         if stage != Stage::Kill {
             links.reverse();
         }
         for link in links {
             link.address(&mut call);
             if let Err(error) = link.ask(&mut call, |plugin, call| plugin.handle(call)) {
-                tracing::warn!(%error, id = call.id(), "it happens all the same");
+                call.say(Level::Warn, &format!("it happens all the same: {error}"));
             }
         }
     }
 
+    fn call(&self, stage: Stage, subject: Subject, document: Arc<Value>) -> Call {
+        Call { listener: self.listener.clone(), ..Call::new(stage, subject, document) }
+    }
+
     fn check_required(&self) -> Result<()> {
-        for name in &self.0.required {
-            let link = self.0.links.iter().find(|link| link.registration.name == *name);
+        for name in &self.chain.required {
+            let link = self.chain.links.iter().find(|link| link.registration.name == *name);
             let why = match link {
                 None => "is missing",
                 Some(link) if link.disabled.load(Ordering::Relaxed) => {
@@ -305,6 +320,7 @@ impl Link {
         let (document, ledger) = (call.document.clone(), call.ledger.clone());
         let plugin = &*self.registration.plugin;
         let (stage, subject) = (call.stage, call.subject.clone());
+        let listener = call.listener.clone();
         let answer = catch_unwind(AssertUnwindSafe(|| ask(plugin, call)));
         let fault = match answer {
             Ok(Ok(())) if Arc::ptr_eq(&call.subject, &subject) => return Ok(()),
@@ -314,6 +330,7 @@ impl Link {
         };
         // Whatever it has left of it.
         (call.stage, call.subject, call.document, call.ledger) = (stage, subject, document, ledger);
+        call.listener = listener;
         self.address(call);
         let error = refusal(&format!("plugin {:?}", self.registration.name), stage, &fault);
         let (policy, refused) = (self.policy(stage), matches!(fault, Fault::Refused { .. }));
@@ -323,7 +340,7 @@ impl Link {
         if refused || policy == OnFailure::Fail || (self.required && stage == Stage::Create) {
             return Err(error);
         }
-        tracing::warn!(%error, id = call.id(), "skipped, as it may be");
+        call.say(Level::Warn, &format!("skipped, as it may be: {error}"));
         Ok(())
     }
 }

@@ -17,6 +17,7 @@ mod ledger;
 pub(crate) mod log;
 mod place;
 mod rules;
+mod said;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +27,7 @@ pub use chain::{OnFailure, Plugins, Registration};
 pub use guard::Guard;
 pub use ledger::{Change, Refusal};
 pub use rules::rules;
+pub use said::{Level, Said};
 
 pub(crate) use call::Subject;
 pub(crate) use chain::Adjusted;

@@ -1143,3 +1143,28 @@ fn the_log_keeps_what_is_whole_and_does_not_grow_for_ever() {
     assert_eq!(log::read(&dir).unwrap(), [small]);
     std::fs::remove_dir_all(&dir).unwrap();
 }
+
+#[test]
+fn who_listens_hears_what_plugins_say_and_what_is_said_of_them() {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let weak = plugin("weak", |call| {
+        call.say(Level::Info, "so far so good");
+        Err(Fault::failed("no more"))
+    });
+    let weak = Registration { on_failure: OnFailure::Skip, ..weak };
+    let plugins = Plugins::new(vec![weak], Vec::new(), Guard::default()).unwrap();
+    let ear = heard.clone();
+    let plugins = plugins.heard_by(move |said| {
+        let line = (said.level, format!("{} {}: {}", said.plugin, said.id, said.message));
+        ear.lock().unwrap().push(line);
+    });
+    plugins.rehearse(Stage::Create, "web", "/bundle".as_ref(), json!({})).unwrap();
+    let failed = r#"plugin "weak" failed at create: no more"#;
+    assert_eq!(
+        *heard.lock().unwrap(),
+        [
+            (Level::Info, "weak web: so far so good".to_owned()),
+            (Level::Warn, format!("weak web: skipped, as it may be: {failed}")),
+        ]
+    );
+}

@@ -173,20 +173,23 @@ impl wit::log::Host for Guest {
         let most = self.limits.log_bytes;
         let before = self.log;
         self.log = before.saturating_add(message.len());
-        let (plugin, id) = (self.call.plugin(), self.call.id());
         if before > most {
             return Ok(());
         }
         if self.log > most {
-            tracing::warn!(plugin, id, "what it has to say is more than logBytes, {most}");
+            let left_out = format!("what it has to say is more than logBytes, {most}");
+            self.call.say(plugin::Level::Warn, &left_out);
             return Ok(());
         }
-        match level {
-            Level::Debug => tracing::debug!(plugin, id, "{message}"),
-            Level::Info => tracing::info!(plugin, id, "{message}"),
-            Level::Warn => tracing::warn!(plugin, id, "{message}"),
-            Level::Error => tracing::error!(plugin, id, "{message}"),
-        }
+        self.call.say(
+            match level {
+                Level::Debug => plugin::Level::Debug,
+                Level::Info => plugin::Level::Info,
+                Level::Warn => plugin::Level::Warn,
+                Level::Error => plugin::Level::Error,
+            },
+            &message,
+        );
         self.record("log.emit", json!([format!("{level:?}"), message]), Value::Null);
         Ok(())
     }

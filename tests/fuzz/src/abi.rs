@@ -359,6 +359,9 @@ impl Stage {
             plugin_dir: ptr::null(),
             plugin_rules_json: ptr::null(),
             plugin_rules_json_len: 0,
+            plugin_log: None,
+            plugin_log_user: ptr::null_mut(),
+            plugin_log_release: None,
         };
         let (mut out, mut err) = (ptr::null_mut(), ptr::null_mut());
         // SAFETY: all of it is there.
@@ -425,6 +428,9 @@ impl Stage {
                         plugin_dir: ptr::null(),
                         plugin_rules_json: ptr::null(),
                         plugin_rules_json_len: 0,
+                        plugin_log: None,
+                        plugin_log_user: ptr::null_mut(),
+                        plugin_log_release: None,
                     });
                     // NULL would open this machine's own directory.
                     if opts.is_null() || opts.size() < 24 {

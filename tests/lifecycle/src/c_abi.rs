@@ -237,6 +237,9 @@ impl CAbi {
             plugin_dir: ptr::null(),
             plugin_rules_json: ptr::null(),
             plugin_rules_json_len: 0,
+            plugin_log: None,
+            plugin_log_user: ptr::null_mut(),
+            plugin_log_release: None,
         };
         let mut runtime = ptr::null_mut();
         // SAFETY: everything lives through the call.

@@ -20,6 +20,14 @@ func loculeGoJudge(call *C.locule_plugin_call, user C.uintptr_t) C.int {
 	return run(call, options(user).Judge)
 }
 
+//export loculeGoLog
+func loculeGoLog(level C.uint32_t, plugin, id, message *C.char, user C.uintptr_t) {
+	// A panic must not go through the frames of C, and there is nobody to tell.
+	defer func() { _ = recover() }()
+	hear := cgo.Handle(user).Value().(func(level uint32, plugin, id, message string))
+	hear(uint32(level), C.GoString(plugin), C.GoString(id), C.GoString(message))
+}
+
 //export loculeGoRelease
 func loculeGoRelease(user C.uintptr_t) { cgo.Handle(user).Delete() }
 

@@ -1,9 +1,33 @@
 package liblocule
 
 // #include <locule.h>
+//
+// extern void loculeGoLog(uint32_t level, char *plugin, char *id, char *message, uintptr_t user);
+// extern void loculeGoRelease(uintptr_t user);
+//
+// static void hear(uint32_t level, const char *plugin, const char *id, const char *message, void *user)
+// {
+//     loculeGoLog(level, (char *)plugin, (char *)id, (char *)message, (uintptr_t)user);
+// }
+//
+// static void forget(void *user)
+// {
+//     loculeGoRelease((uintptr_t)user);
+// }
+//
+// // A cgo.Handle is a number, which Go must never see as a pointer.
+// static void log_to(struct locule_runtime_opts *opts, uintptr_t user)
+// {
+//     opts->plugin_log = hear;
+//     opts->plugin_log_user = (void *)user;
+//     opts->plugin_log_release = forget;
+// }
 import "C"
 
-import "unsafe"
+import (
+	"runtime/cgo"
+	"unsafe"
+)
 
 // Flags and kinds of locule.h.
 const (
@@ -11,6 +35,11 @@ const (
 	RuntimeIgnoreAnnotations = C.LOCULE_RUNTIME_IGNORE_ANNOTATIONS
 
 	CgroupsSystemd = C.LOCULE_CGROUPS_SYSTEMD
+
+	LogDebug = C.LOCULE_LOG_DEBUG
+	LogInfo  = C.LOCULE_LOG_INFO
+	LogWarn  = C.LOCULE_LOG_WARN
+	LogError = C.LOCULE_LOG_ERROR
 
 	ExplainText = C.LOCULE_EXPLAIN_TEXT
 	ExplainJSON = C.LOCULE_EXPLAIN_JSON
@@ -37,6 +66,8 @@ type RuntimeOptions struct {
 	Plugins          []*Plugin
 	PluginDir        string
 	PluginRules      []byte
+	// Hears what Wasm plugins say and what is said of plugins, on any goroutine.
+	PluginLog func(level uint32, plugin, id, message string)
 }
 
 // NewRuntime opens a runtime.
@@ -62,6 +93,9 @@ func NewRuntime(o *RuntimeOptions) (*Runtime, error) {
 	}
 	if err := memory.check(); err != nil {
 		return nil, err
+	}
+	if o.PluginLog != nil {
+		C.log_to(&opts, C.uintptr_t(cgo.NewHandle(o.PluginLog))) // loculeGoRelease deletes it
 	}
 	var ptr *C.locule_runtime
 	var e *C.locule_error
