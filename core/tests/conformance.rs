@@ -25,7 +25,7 @@ fn repository() -> PathBuf {
 #[test]
 fn the_tests_that_the_documents_name_exist() {
     let mut all = String::new();
-    for place in ["core", "ffi", "tests", "bindings", "hosts"] {
+    for place in ["core", "ffi", "plugins", "tests", "bindings", "hosts"] {
         sources(&repository().join(place), &mut all);
     }
     let mut missing = Vec::new();
