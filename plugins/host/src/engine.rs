@@ -10,6 +10,9 @@ use wasmtime::Config;
 
 use crate::configuration::{self, Limits};
 
+/// Bytes of address space behind a memory, so that it can grow a little without being copied.
+const GROWTH: u64 = 4 << 20;
+
 /// What makes one engine another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Kind {
@@ -54,7 +57,7 @@ impl Engine {
         // The host's signals are the host's: without handlers for them, code checks each access
         // itself, and needs no address space around its memories either.
         config.signals_based_traps(false);
-        config.memory_reservation(0).memory_guard_size(0).memory_reservation_for_growth(0);
+        config.memory_reservation(0).memory_guard_size(0).memory_reservation_for_growth(GROWTH);
         config.guard_before_linear_memory(false);
         // Fuel is charged for what is copied, too, so it bounds the time without a clock.
         config.consume_fuel(true);
