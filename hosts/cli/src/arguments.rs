@@ -7,6 +7,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use locule::cgroup::Manager;
 
 use crate::failure::Failure;
+use crate::grammar;
 
 /// What it calls itself: as it was called, because tools look for that name.
 pub fn name_of(program: &OsStr) -> String {
@@ -51,38 +52,43 @@ const VERBS: [Verb; 23] = [
 
 /// The whole command line of a program of this name.
 pub fn command(program: &str) -> Command {
-    with_verbs(program, &VERBS)
+    with_verbs(without_verbs(program), &VERBS)
 }
 
 /// The part of it that these words need: making all of it takes longer than most verbs do.
 pub fn command_for(program: &str, words: &[OsString]) -> Command {
+    let command = without_verbs(program);
     let mut rest = words.iter().map(|word| word.to_str().unwrap_or_default());
     while let Some(word) = rest.next() {
         let Some(option) = word.strip_prefix('-') else {
             let known = VERBS.iter().position(|verb| verb.0 == word);
-            return known
-                .map_or_else(|| command(program), |at| with_verbs(program, &VERBS[at..=at]));
+            return with_verbs(command, known.map_or(&VERBS, |at| &VERBS[at..=at]));
         };
-        match option.trim_start_matches('-') {
-            "root" | "log" | "log-format" | "cgroup-manager" | "rootless" | "plugins" => {
-                rest.next();
-            }
-            "help" | "h" => break,
-            _ => {}
+        let option = option.trim_start_matches('-');
+        if matches!(option, "help" | "h") {
+            break;
+        }
+        if grammar::find(&command, option).is_some_and(grammar::takes_value) {
+            rest.next();
         }
     }
-    command(program)
+    with_verbs(command, &VERBS)
 }
 
-fn with_verbs(program: &str, verbs: &[Verb]) -> Command {
-    let verbs = verbs.iter().map(|(_, verb)| {
+fn with_verbs(command: Command, verbs: &[Verb]) -> Command {
+    let program = command.get_name().to_owned();
+    command.subcommands(verbs.iter().map(|(_, verb)| {
         let verb = verb();
         let name = format!("{program} {}", verb.get_name());
         verb.display_name(name.clone())
             .bin_name(name)
             .help_template(HELP)
             .disable_version_flag(true)
-    });
+    }))
+}
+
+/// The options before the verb.
+fn without_verbs(program: &str) -> Command {
     Command::new(program.to_owned())
         .about("Open Container Initiative runtime")
         .help_template(HELP_OF_ALL)
@@ -100,7 +106,6 @@ fn with_verbs(program: &str, verbs: &[Verb]) -> Command {
             value("rootless", "BOOL", "has no effect: what this program may do is found out"),
             switch("version", "print the version").short('v'),
         ])
-        .subcommands(verbs)
 }
 
 fn value(name: &'static str, what: &'static str, help: &'static str) -> Arg {
@@ -439,4 +444,30 @@ pub fn path(matches: &ArgMatches, name: &str) -> Option<PathBuf> {
 /// The values of an option that may be given several times.
 pub fn texts<'a>(matches: &'a ArgMatches, name: &str) -> impl Iterator<Item = &'a str> {
     matches.get_many::<OsString>(name).into_iter().flatten().filter_map(|value| value.to_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verbs_for(words: &str) -> Vec<String> {
+        let words: Vec<OsString> = words.split_whitespace().map(OsString::from).collect();
+        let command = command_for("locule", &words);
+        command.get_subcommands().map(|verb| verb.get_name().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_value_that_is_a_verbs_name_is_not_taken_for_the_verb() {
+        for words in ["--root create state x", "-root create state x", "--debug state x"] {
+            assert_eq!(verbs_for(words), ["state"], "{words}");
+        }
+        assert_eq!(verbs_for("--root=create state x"), ["state"]);
+    }
+
+    #[test]
+    fn help_and_what_is_no_verb_see_all_of_them() {
+        for words in ["--help", "-h state", "nonsense", ""] {
+            assert_eq!(verbs_for(words).len(), VERBS.len(), "{words}");
+        }
+    }
 }

@@ -79,7 +79,8 @@ pub fn canonical(command: &mut Command, words: &[OsString]) -> Result<Vec<OsStri
     Ok(made)
 }
 
-fn find<'a>(command: &'a Command, name: &str) -> Option<&'a Arg> {
+/// An option by its name or its letter.
+pub fn find<'a>(command: &'a Command, name: &str) -> Option<&'a Arg> {
     let mut letters = name.chars();
     let letter = letters.next().filter(|_| letters.next().is_none());
     command.get_arguments().find(|argument| {
@@ -89,7 +90,8 @@ fn find<'a>(command: &'a Command, name: &str) -> Option<&'a Arg> {
     })
 }
 
-fn takes_value(argument: &Arg) -> bool {
+/// Whether what follows it is its value.
+pub fn takes_value(argument: &Arg) -> bool {
     matches!(argument.get_action(), ArgAction::Set | ArgAction::Append)
 }
 

@@ -17,8 +17,11 @@ use crate::streams::{self, Announce};
 
 pub fn create(program: &str, global: &Global, own: &ArgMatches) -> Done {
     let runtime = runtime(global)?;
+    let place = Place::of(&runtime, id(own));
     configured(own)
-        .and_then(|given| make(&runtime, own, &given, Parentage::Orphan, OnHostExit::Detach, true))
+        .and_then(|given| {
+            make(&runtime, own, &given, &place, Parentage::Orphan, OnHostExit::Detach)
+        })
         .map_err(|failure| failure.context(format!("{program} create failed")))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -33,7 +36,7 @@ pub fn run(program: &str, global: &Global, own: &ArgMatches) -> Done {
     let runtime = runtime(global)?;
     let place = Place::of(&runtime, id(own));
     if detach {
-        let container = make(&runtime, own, &given, Parentage::Orphan, OnHostExit::Detach, true);
+        let container = make(&runtime, own, &given, &place, Parentage::Orphan, OnHostExit::Detach);
         let container = container.map_err(failed)?;
         start_and_tell(&container, &place).map_err(|failure| {
             let _ = container.delete(true);
@@ -44,7 +47,7 @@ pub fn run(program: &str, global: &Global, own: &ArgMatches) -> Done {
     }
     let signals = Signals::hold()?;
     let end = if keep { OnHostExit::Detach } else { OnHostExit::Kill };
-    let container = make(&runtime, own, &given, Parentage::Keeper, end, false).map_err(failed)?;
+    let container = make(&runtime, own, &given, &place, Parentage::Keeper, end).map_err(failed)?;
     let notify = place.listen()?;
     let ended = match container.start(None) {
         Ok(()) => {
@@ -100,10 +103,12 @@ fn make(
     runtime: &Runtime,
     own: &ArgMatches,
     given: &Given,
+    place: &Place,
     parentage: Parentage,
     on_host_exit: OnHostExit,
-    detached: bool,
 ) -> Result<Container, Failure> {
+    // Who attends to a container has a keeper for it.
+    let detached = parentage == Parentage::Orphan;
     for refused in ["no-pivot", "no-new-keyring"] {
         if own.get_flag(refused) {
             tracing::warn!("--{refused} has no effect");
@@ -113,8 +118,7 @@ fn make(
     announce.check(wants_terminal(&given.json), detached)?;
     let activated = activated();
     let passed = streams::preserved(own, activated)?;
-    let place = Place::of(runtime, id(own));
-    let changed = changed_by_manager(&given.json, &place, activated)?;
+    let changed = changed_by_manager(&given.json, place, activated)?;
     let json = changed.as_deref().unwrap_or(&given.json);
     let source = Source::Spec { json, base: given.base.clone() };
     let mut options = CreateOptions::new(source);
