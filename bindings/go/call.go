@@ -165,7 +165,7 @@ func (c *Call) SetCwd(path string) error {
 
 // SetUser sets as whom it is run.
 func (c *Call) SetUser(uid, gid uint32, additional ...uint32) error {
-	return c.Adjust("set-user", members{"uid": uid, "gid": gid, "additional_gids": list(additional)})
+	return c.Adjust("set-user", members{"uid": uid, "gid": gid, "additional-gids": list(additional)})
 }
 
 // SetOOMScoreAdj sets how early the kernel kills it when memory is short, -1000 to 1000.

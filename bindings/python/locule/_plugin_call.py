@@ -80,9 +80,11 @@ class Call:
         return [Change.of(change) for change in json.loads(text)]
 
     def adjust(self, adjustment: str, /, **members: Any) -> None:
-        """Changes the configuration by the name of an adjustment, such as "set-env". The other
-        methods are this one, with types."""
-        document = json.dumps({"adjust": adjustment, **members}).encode()
+        """Changes the configuration by the name of an adjustment, such as "set-env". A member such
+        as `additional-gids` is given as `additional_gids`. The other methods are this one, with
+        types."""
+        named = {name.replace("_", "-"): value for name, value in members.items()}
+        document = json.dumps({"adjust": adjustment, **named}).encode()
         call("locule_plugin_call_adjust_json", self._use(), document, len(document))
 
     def set_annotation(self, key: str, value: str) -> None:

@@ -9,7 +9,12 @@ use crate::spec::oci;
 /// A change that a plugin asks for. As JSON its name is in `adjust`:
 /// `{"adjust": "set-env", "name": "HOME", "value": "/root"}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "adjust", rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(
+    tag = "adjust",
+    rename_all = "kebab-case",
+    rename_all_fields = "kebab-case",
+    deny_unknown_fields
+)]
 #[non_exhaustive]
 pub enum Adjustment {
     /// Sets an annotation.

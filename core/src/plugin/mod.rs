@@ -153,8 +153,8 @@ impl Fault {
 ///
 /// Calls come on the thread that creates, starts or ends the container or notices that it has ended,
 /// for several containers at a time if the host does that on several threads. They must return:
-/// what they wait for, the caller waits for. A plugin must not create, start or delete a container whose stage it is
-/// handling.
+/// what they wait for, the caller waits for. A plugin must not create, start or delete a container
+/// whose stage it is handling.
 pub trait Plugin: Send + Sync {
     /// Where it wants to be called.
     fn stages(&self) -> &[Stage];

@@ -341,7 +341,7 @@ fn what_is_run_and_as_whom_is_set() {
     let score = process(json!({ "adjust": "set-oom-score-adj", "value": -1000 }));
     assert_eq!(score["oomScoreAdj"], -1000);
     // What else is known of the user stays.
-    let set = |groups: Value| json!({ "adjust": "set-user", "uid": 1, "gid": 2, "additional_gids": groups });
+    let set = |groups: Value| json!({ "adjust": "set-user", "uid": 1, "gid": 2, "additional-gids": groups });
     let user = &process(set(json!([3, 4])))["user"];
     assert_eq!(*user, json!({ "uid": 1, "gid": 2, "umask": 18, "additionalGids": [3, 4] }));
     let mut grouped = configuration();
@@ -520,7 +520,7 @@ fn adjustments_are_json_with_no_member_that_is_not_known() {
         json!({ "adjust": "remove-rlimit", "kind": "RLIMIT_CPU" }),
         json!({ "adjust": "set-args", "args": ["a"] }),
         json!({ "adjust": "set-cwd", "path": "/" }),
-        json!({ "adjust": "set-user", "uid": 0, "gid": 0, "additional_gids": [] }),
+        json!({ "adjust": "set-user", "uid": 0, "gid": 0, "additional-gids": [] }),
         json!({ "adjust": "set-oom-score-adj", "value": 0 }),
         json!({ "adjust": "set-namespace", "kind": "pid", "path": null }),
         json!({ "adjust": "remove-namespace", "kind": "pid" }),
