@@ -11,16 +11,6 @@
 #include "check.h"
 #include "locule.h"
 
-/* Fails the program: nothing after it would make sense. */
-#define NEEDS(call)                                                                     \
-    do {                                                                                \
-        locule_error *err;                                                              \
-        if ((call) < 0) {                                                               \
-            printf("%s:%d: %s: %s\n", __FILE__, __LINE__, #call, locule_error_message(err)); \
-            exit(1);                                                                    \
-        }                                                                               \
-    } while (0)
-
 static const char *const every_stage[] = {
     "create", "created", "start", "started", "exec", "update",
     "pause",  "resume",  "kill",  "stopped", "delete", NULL,
