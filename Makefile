@@ -247,14 +247,14 @@ test-engines: deps
 	@cd tests && go build -o $(abspath $(OUT))/cri ./engines/cri
 	@RUNTIME="$(RUNTIME)" ONLY="$(ONLY)" tests/engines/run.py $(ENGINES)
 
-# On other kernels and below systemd, in virtual machines: two at a time, each told in one piece.
+# On other kernels and below systemd, in virtual machines: two at a time, all of them in any case.
 VM_PACKAGES := $(if $(filter x86_64,$(shell uname -m)),qemu-system-x86 debootstrap cpio kmod xz-utils e2fsprogs)
 test test-vm: PACKAGES += $(VM_PACKAGES)
 test-vm: deps
 	@tests/vm/run.sh prepare
-	@$(MAKE) -s -j2 -O $(addprefix test-vm-,A B C)
+	@$(MAKE) -s -j2 -k $(addprefix test-vm-,A B C); code=$$?; tests/vm/report.sh; exit $$code
 test-vm-%:
-	@tests/vm/run.sh $*
+	@tests/vm/run.sh $* >target/vm/suites-$*.log 2>&1
 
 # --- Working on Locule ---------------------------------------------------------------------
 

@@ -25,7 +25,9 @@ pub enum Event {
         /// How it ended.
         exit: Exit,
     },
-    /// A container for which [`Watch::OutOfMemory`] is set ran out of memory.
+    /// A container for which [`Watch::OutOfMemory`] is set ran out of memory. Given before the end
+    /// of a process that comes of it. A unit of systemd goes with its last process, and what was
+    /// not given by then is not given.
     OutOfMemory {
         /// The container's id.
         container_id: String,
@@ -65,6 +67,14 @@ enum Subject {
 }
 
 impl Subject {
+    /// What is watched of a container of this id.
+    fn watcher(&self, id: &str) -> Option<Arc<Watcher>> {
+        match self {
+            Subject::Container(of, watcher) if of == id => watcher.upgrade(),
+            _ => None,
+        }
+    }
+
     fn is_there(&self) -> bool {
         match self {
             Subject::Process(process) => process.strong_count() > 0,
@@ -181,9 +191,27 @@ impl Events {
             self.watch_on(process.exit_fd(), EpollFlags::EPOLLIN, token)?;
             return Ok(None);
         };
+        // Cause before effect: of a kill the kernel may tell a moment later than of the end.
+        if let Some(event) = self.memory_ran_out(process.container_id()) {
+            self.watch_on(process.exit_fd(), EpollFlags::EPOLLIN, token)?;
+            return Ok(Some(event));
+        }
         self.watched().all.remove(&token);
         let container_id = process.container_id().to_owned();
         Ok(Some(Event::Exited { container_id, process, exit }))
+    }
+
+    /// Whether a container has run out of memory and nobody has been told. An error is for who
+    /// polls the watch.
+    fn memory_ran_out(&self, id: &str) -> Option<Event> {
+        let watchers: Vec<_> =
+            self.watched().all.values().filter_map(|it| it.watcher(id)).collect();
+        watchers.iter().filter(|watcher| watcher.watch() == Watch::OutOfMemory).find_map(
+            |watcher| {
+                let Ok(Happening::Fired(kills)) = watcher.look(false) else { return None };
+                Some(Event::OutOfMemory { container_id: id.to_owned(), kills })
+            },
+        )
     }
 
     fn happening(

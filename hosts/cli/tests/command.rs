@@ -354,10 +354,22 @@ fn a_service_manager_hears_when_the_program_is_ready() {
         std::thread::sleep(Duration::from_millis(5));
     }
     assert!(start.try_wait().expect("look").is_none(), "it waits");
+    // What asks for its name in vain leaves it its socket.
+    assert!(!apart(&["create", "two"]).wait().expect("wait").success());
     UnixDatagram::unbound().unwrap().send_to(b"STATUS=soon\nREADY=1", &inside).expect("send");
     assert!(start.wait().expect("wait").success());
     scene.fine(&["delete", "--force", "two"]);
     assert!(!scene.directory.join("state.notify").exists());
+
+    // A place that is too long for a socket.
+    let long = scene.directory.join("l".repeat(100));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_locule"));
+    command.arg("--root").arg(long.join("state")).args(["run", "three", "--bundle"]);
+    command.arg(scene.bundle()).env("NOTIFY_SOCKET", &manager);
+    let output = command.output().expect("run it");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("notify.sock"), "{output:?}");
+    assert!(!long.join("state.notify").exists());
+    assert!(!long.join("state/three").exists());
 }
 
 #[test]

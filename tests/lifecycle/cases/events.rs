@@ -5,6 +5,7 @@ use std::time::Instant;
 use locule::cgroup::{Resource, Trigger, Watch};
 use locule_lifecycle::engine::Happened;
 use locule_lifecycle::prelude::*;
+use locule_lifecycle::with_systemd;
 
 pub const CASES: &[Case] = cases![
     a_container_that_runs_out_of_memory_is_reported,
@@ -83,9 +84,11 @@ fn an_end_is_told_beside_what_is_watched_for(t: &Test) {
     container.watch(Watch::OutOfMemory).expect("watch");
     started(&*container);
     let all = dispatch_until(t, |all| all.iter().any(|h| matches!(h, Happened::Ended(_))));
-    let ends = all.iter().filter(|happened| matches!(happened, Happened::Ended(_)));
-    assert_eq!(ends.count(), 1, "{all:?}");
-    assert!(all.contains(&Happened::OutOfMemory(container.id())));
+    let (cause, end) = all.split_at(all.len() - 1);
+    assert!(matches!(end, [Happened::Ended(_)]), "{all:?}");
+    // With systemd the unit goes with its last process, perhaps before anybody can look.
+    assert!(!cause.is_empty() || with_systemd(), "{all:?}");
+    assert!(cause.iter().all(|it| *it == Happened::OutOfMemory(container.id())), "{all:?}");
     container.delete(false).expect("delete");
 }
 

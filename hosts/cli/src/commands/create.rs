@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::ArgMatches;
-use locule::{Container, CreateOptions, OnHostExit, Parentage, Rootfs, Runtime, Source, Stdio};
+use locule::{
+    Category, Container, CreateOptions, OnHostExit, Parentage, Rootfs, Runtime, Source, Stdio,
+};
 use serde::Deserialize;
 
 use super::{Done, id, remove, runtime, template};
@@ -48,23 +50,24 @@ pub fn run(program: &str, global: &Global, own: &ArgMatches) -> Done {
     let signals = Signals::hold()?;
     let end = if keep { OnHostExit::Detach } else { OnHostExit::Kill };
     let container = make(&runtime, own, &given, &place, Parentage::Keeper, end).map_err(failed)?;
-    let notify = place.listen()?;
-    let ended = match container.start(None) {
-        Ok(()) => {
-            if let Some(notify) = notify {
-                let pid = container.init().pid();
-                // It ends with this program, which ends with the container.
-                std::thread::spawn(move || notify.forever(pid));
-            }
-            foreground::attend(container.init(), &signals)
-        }
-        Err(error) => Err(of_program(error).plain()),
-    };
+    let ended = start_and_attend(&container, &place, &signals);
     if !keep {
         remove(&container)?;
         place.remove();
     }
     ended
+}
+
+/// Starts a container; returns when its program has ended.
+fn start_and_attend(container: &Container, place: &Place, signals: &Signals) -> Done {
+    let notify = place.listen()?;
+    container.start(None).map_err(|error| of_program(error).plain())?;
+    if let Some(notify) = notify {
+        let pid = container.init().pid();
+        // It ends with this program, which ends with the container.
+        std::thread::spawn(move || notify.forever(pid));
+    }
+    foreground::attend(container.init(), signals)
 }
 
 pub fn start(global: &Global, own: &ArgMatches) -> Done {
@@ -132,7 +135,8 @@ fn make(
     options.pass_fds = &passed;
     log::setting_up();
     let container = runtime.create(options).map_err(|error| {
-        if changed.is_some() {
+        // That of a container which is there already is not this one's to remove.
+        if error.category() != Category::Exists {
             place.remove();
         }
         Failure::from(error).context("unable to start container process")
