@@ -20,10 +20,15 @@ pub fn load(global: &Global) -> Result<Plugins, Failure> {
     let folder = match &global.plugins {
         Some(folder) if folder.as_os_str().is_empty() => return Ok(Plugins::default()),
         Some(folder) => folder.clone(),
-        None => match default_folder().filter(|folder| folder.exists()) {
-            Some(folder) => folder,
-            None => return Ok(Plugins::default()),
-        },
+        None => {
+            let Some(folder) = default_folder() else { return Ok(Plugins::default()) };
+            // One that can't be looked at may well have rules in it.
+            match folder.try_exists() {
+                Ok(true) => folder,
+                Ok(false) => return Ok(Plugins::default()),
+                Err(error) => return Err(Failure::of(format!("{}: {error}", folder.display()))),
+            }
+        }
     };
     let Folder { registrations, required, guard } = match load_folder(&folder) {
         // Not in the cache: the tool puts them there.

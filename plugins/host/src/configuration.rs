@@ -249,7 +249,7 @@ pub fn load_folder(path: &Path) -> Result<Folder> {
     let mut folder = Folder::default();
     for file in files(path)? {
         let mut load = || -> Result<()> {
-            let json = crate::source::read_trusted(&file)?;
+            let json = crate::source::read_configuration(&file)?;
             if file.file_name().is_some_and(|name| name == RULES) {
                 (folder.required, folder.guard) = rules(&json)?;
                 return Ok(());
@@ -267,7 +267,7 @@ pub fn load_folder(path: &Path) -> Result<Folder> {
 /// # Errors
 /// As [`Configuration::parse`], with the file's name.
 pub fn read_configuration(file: &Path) -> Result<Configuration> {
-    let read = || configuration_in(file, &crate::source::read_trusted(file)?);
+    let read = || configuration_in(file, &crate::source::read_configuration(file)?);
     read().map_err(|error| error.context(format!("{file:?}")))
 }
 
@@ -282,7 +282,7 @@ fn configuration_in(file: &Path, json: &[u8]) -> Result<Configuration> {
 }
 
 fn files(folder: &Path) -> Result<Vec<PathBuf>> {
-    crate::source::check_trusted(folder)?;
+    crate::source::check_folder(folder)?;
     let failed = |error: std::io::Error| {
         Error::io(locule::Stage::Plugin, &error, format!("read the folder {folder:?}"))
     };

@@ -2,7 +2,6 @@
 //! by the plugins of this process.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, PoisonError};
 
 use locule::{Category, Error, Result, Stage};
@@ -12,6 +11,9 @@ use crate::configuration::{self, Limits};
 
 /// Bytes of address space behind a memory, so that it can grow a little without being copied.
 const GROWTH: u64 = 4 << 20;
+
+/// Pinned in `Cargo.toml` to its line; the patch does not change compiled code's form.
+const WASMTIME: &str = "wasmtime-48";
 
 /// What makes one engine another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -67,26 +69,21 @@ impl Engine {
         config.wasm_relaxed_simd(false);
         #[cfg(feature = "compile")]
         config.cranelift_nan_canonicalization(true);
-        let target = kind.interpreted.then_some("pulley64");
-        if let Some(target) = target {
-            config.target(target).map_err(unusable)?;
+        if kind.interpreted {
+            config.target("pulley64").map_err(unusable)?;
         }
         let engine = wasmtime::Engine::new(&config).map_err(unusable)?;
-        Ok(Engine { fingerprint: fingerprint(&engine, kind), engine })
+        Ok(Engine { fingerprint: kind.fingerprint(), engine })
     }
 }
 
-/// Known without a compiler, too. That code fits the engine is checked again when it is loaded.
-fn fingerprint(engine: &wasmtime::Engine, kind: Kind) -> String {
-    let mut hasher = DefaultHasher::new();
-    kind.hash(&mut hasher);
-    let _ = engine;
-    format!("{}-{}-{:016x}", wasmtime_version(), std::env::consts::ARCH, hasher.finish())
-}
-
-/// Pinned in `Cargo.toml` to its line; the patch does not change compiled code's form.
-fn wasmtime_version() -> &'static str {
-    "wasmtime-48"
+impl Kind {
+    /// Known without a compiler, too. That code fits the engine is checked again when it is loaded.
+    fn fingerprint(self) -> String {
+        let code = if self.interpreted { "pulley64" } else { std::env::consts::ARCH };
+        let ticks = if self.ticks { "-ticks" } else { "" };
+        format!("{WASMTIME}-{code}-{}{ticks}", self.stack_bytes)
+    }
 }
 
 fn unusable(error: wasmtime::Error) -> Error {

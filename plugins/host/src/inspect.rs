@@ -11,13 +11,13 @@ use crate::{failed, linker};
 
 /// Describes a component: a file, or `oci:` and an image layout. The document has `digest`, `bytes`,
 /// `powers` (what it has to be granted), `imports` and `exports` (all of them, by their full names),
-/// and `judges`, whether it is a validator. None of its code is run, or compiled.
+/// and `judges`, whether it is a validator. None of its code is run, or compiled, so it may be anybody's.
 ///
 /// # Errors
 /// As [`load`](crate::load()) where it is no component at all.
 pub fn inspect(reference: &Path) -> Result<Value> {
     let reference = reference.to_string_lossy();
-    let source = Source::read(&reference, Path::new(""), None)?;
+    let source = Source::look(&reference)?;
     let (imports, exports) = names(&source.bytes)
         .map_err(|error| failed(format!("{reference:?} is no component: {error}")))?;
     let interfaces = |names: &[String]| -> Vec<String> {

@@ -26,32 +26,41 @@ pub(crate) struct Source {
 
 impl Source {
     /// Reads what `reference` names; relative paths begin at `base`. With a digest nothing else is
-    /// taken.
+    /// taken; without, only what root and this user alone can write to.
     pub(crate) fn read(reference: &str, base: &Path, digest: Option<&str>) -> Result<Source> {
-        let bytes = match reference.strip_prefix("oci:") {
-            Some(layout) => from_layout(layout, base)?,
-            None => read_file(&base.join(reference), LARGEST)?,
+        let files = match digest {
+            Some(_) => Files::ANYBODYS,
+            None => {
+                Files::of_trusted("with a `digest` it may be anybody's: no other is loaded then")
+            }
         };
-        if digest.is_none() {
-            let file =
-                reference.strip_prefix("oci:").map_or(reference, |layout| layout_of(layout).0);
-            check_trusted(&base.join(file)).map_err(|error| {
-                error.hint("with a `digest` it may be anybody's: nothing else is loaded then")
-            })?;
-        }
-        if !bytes.starts_with(b"\0asm") {
-            return Err(failed(format!("{reference:?} is no WebAssembly")));
-        }
-        let found = sha256(&bytes);
+        let source = Source::of(reference, base, files)?;
         if let Some(wanted) = digest {
             let wanted = hexadecimal(wanted).map_err(|error| error.at("/digest"))?;
-            if *wanted != *found {
+            if *wanted != *source.digest {
+                let digest = &source.digest;
                 let message =
-                    format!("{reference:?} has the digest sha256:{found}, not the given one");
+                    format!("{reference:?} has the digest sha256:{digest}, not the given one");
                 return Err(failed(message).at("/digest"));
             }
         }
-        Ok(Source { bytes, digest: found })
+        Ok(source)
+    }
+
+    /// Reads what is only to be looked at.
+    pub(crate) fn look(reference: &str) -> Result<Source> {
+        Source::of(reference, Path::new(""), Files::ANYBODYS)
+    }
+
+    fn of(reference: &str, base: &Path, files: Files) -> Result<Source> {
+        let bytes = match reference.strip_prefix("oci:") {
+            Some(layout) => from_layout(layout, base, files)?,
+            None => files.read(&base.join(reference), LARGEST)?,
+        };
+        if !bytes.starts_with(b"\0asm") {
+            return Err(failed(format!("{reference:?} is no WebAssembly")));
+        }
+        Ok(Source { digest: sha256(&bytes), bytes })
     }
 }
 
@@ -72,45 +81,68 @@ fn hexadecimal(digest: &str) -> Result<&str> {
         })
 }
 
-/// Reads a file without waiting for what is none.
-fn read_file(path: &Path, largest: u64) -> Result<Vec<u8>> {
-    let error = |error: std::io::Error| Error::io(Stage::Plugin, &error, format!("read {path:?}"));
-    let mut options = File::options();
-    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-    let file = options.read(true).custom_flags(flags).open(path).map_err(error)?;
-    let metadata = file.metadata().map_err(error)?;
-    if !metadata.is_file() {
-        return Err(invalid(format!("{path:?} is not a regular file")));
-    }
-    if metadata.len() > largest {
-        return Err(invalid(format!("{path:?} is larger than {} MiB", largest >> 20)));
-    }
-    let mut bytes = Vec::with_capacity(metadata.len() as usize + 1);
-    file.take(largest).read_to_end(&mut bytes).map_err(error)?;
-    Ok(bytes)
+/// How files are read: without waiting for what is none, and with a look at who can write to them.
+#[derive(Clone, Copy)]
+struct Files {
+    /// A hint for who reads one that others can write to; `None` if they may.
+    trusted: Option<&'static str>,
 }
 
-/// Reads a file that nobody else may have written.
-pub(crate) fn read_trusted(path: &Path) -> Result<Vec<u8>> {
-    check_trusted(path)?;
-    read_file(path, LARGEST_DOCUMENT)
+impl Files {
+    const ANYBODYS: Files = Files { trusted: None };
+
+    fn of_trusted(hint: &'static str) -> Files {
+        Files { trusted: Some(hint) }
+    }
+
+    fn read(self, path: &Path, largest: u64) -> Result<Vec<u8>> {
+        let error =
+            |error: std::io::Error| Error::io(Stage::Plugin, &error, format!("read {path:?}"));
+        let mut options = File::options();
+        let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+        let file = options.read(true).custom_flags(flags).open(path).map_err(error)?;
+        let metadata = file.metadata().map_err(error)?;
+        if !metadata.is_file() {
+            return Err(invalid(format!("{path:?} is not a regular file")));
+        }
+        if metadata.len() > largest {
+            return Err(invalid(format!("{path:?} is larger than {} MiB", largest >> 20)));
+        }
+        if let Some(hint) = self.trusted {
+            check_trusted(path, &metadata).map_err(|error| error.hint(hint))?;
+        }
+        let mut bytes = Vec::with_capacity(metadata.len() as usize + 1);
+        file.take(largest).read_to_end(&mut bytes).map_err(error)?;
+        Ok(bytes)
+    }
+}
+
+/// What there is to say of what says how plugins are called.
+const WHY: &str = "whoever can write there decides what becomes of containers";
+
+/// Reads a configuration, which nobody else may have written.
+pub(crate) fn read_configuration(path: &Path) -> Result<Vec<u8>> {
+    Files::of_trusted(WHY).read(path, LARGEST_DOCUMENT)
+}
+
+/// Looks whether a folder of configurations is nobody else's.
+pub(crate) fn check_folder(path: &Path) -> Result<()> {
+    let metadata = std::fs::metadata(path)
+        .map_err(|error| Error::io(Stage::Plugin, &error, format!("look at {path:?}")))?;
+    check_trusted(path, &metadata).map_err(|error| error.hint(WHY))
 }
 
 /// Whether only root and this user can write there.
-pub(crate) fn check_trusted(path: &Path) -> Result<()> {
-    let metadata: Metadata = std::fs::metadata(path)
-        .map_err(|error| Error::io(Stage::Plugin, &error, format!("look at {path:?}")))?;
-    let foreign = ![0, nix::unistd::geteuid().as_raw()].contains(&metadata.uid());
-    // The group of this user's own is this user, by the way Debian gives out groups.
-    let own_group = [0, nix::unistd::getegid().as_raw()].contains(&metadata.gid());
-    let others = if own_group { 0o002 } else { 0o022 };
+fn check_trusted(path: &Path, metadata: &Metadata) -> Result<()> {
+    let trusted = [0, nix::unistd::geteuid().as_raw()];
+    let foreign = !trusted.contains(&metadata.uid());
+    // A group of a user's number is that user's alone, by the way distributions give them out.
+    let others = if trusted.contains(&metadata.gid()) { 0o002 } else { 0o022 };
     if !foreign && metadata.mode() & others == 0 {
         return Ok(());
     }
     let what = if foreign { "belongs to another user" } else { "can be written to by others" };
-    let message = format!("{path:?} {what}");
-    Err(Error::new(Category::Permission, Stage::Plugin, message)
-        .hint("whoever can write there decides what becomes of containers"))
+    Err(Error::new(Category::Permission, Stage::Plugin, format!("{path:?} {what}")))
 }
 
 #[derive(Deserialize)]
@@ -143,13 +175,11 @@ fn layout_of(reference: &str) -> (&str, Option<&str>) {
 }
 
 /// The layer `application/wasm` of an image (CNCF Wasm OCI artifact layout).
-fn from_layout(reference: &str, base: &Path) -> Result<Vec<u8>> {
+fn from_layout(reference: &str, base: &Path, files: Files) -> Result<Vec<u8>> {
     let (path, tag) = layout_of(reference);
     let layout = base.join(path);
-    let index: Index = parse(
-        &layout.join("index.json"),
-        &read_file(&layout.join("index.json"), LARGEST_DOCUMENT)?,
-    )?;
+    let path = layout.join("index.json");
+    let index: Index = parse(&path, &files.read(&path, LARGEST_DOCUMENT)?)?;
     let is_it = |entry: &&Descriptor| {
         let name = entry.annotations.get("org.opencontainers.image.ref.name");
         tag.is_none() || name.map(String::as_str) == tag
@@ -181,11 +211,11 @@ fn parse<T: for<'a> Deserialize<'a>>(path: &Path, bytes: &[u8]) -> Result<T> {
     serde_json::from_slice(bytes).map_err(|error| failed(format!("{path:?}: {error}")))
 }
 
-/// A blob, which is what its descriptor says.
+/// A blob, which is what its descriptor says, whoever has written it.
 fn blob(layout: &Path, descriptor: &Descriptor, largest: u64) -> Result<(PathBuf, Vec<u8>)> {
     let hex = hexadecimal(&descriptor.digest)?;
     let path = layout.join("blobs/sha256").join(hex);
-    let bytes = read_file(&path, largest)?;
+    let bytes = Files::ANYBODYS.read(&path, largest)?;
     if bytes.len() as u64 != descriptor.size || sha256(&bytes) != hex {
         return Err(failed(format!("{path:?} is not what its digest says")));
     }

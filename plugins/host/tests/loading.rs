@@ -163,6 +163,14 @@ fn a_component_can_come_from_an_image_layout() {
     let said = folder.load(b"", json!({ "path": "oci:layout" })).unwrap_err();
     assert!(said.to_string().contains("was not granted adjust-env"), "{said}");
 
+    // All else follows from the index. Whoever wrote it, it can be looked at.
+    let index = folder.path().join("layout/index.json");
+    std::fs::set_permissions(index, PermissionsExt::from_mode(0o666)).unwrap();
+    let said = folder.load(b"", json!({ "path": "oci:layout" })).unwrap_err();
+    assert!(said.to_string().contains("index.json\" can be written to by others"), "{said}");
+    load("oci:layout").unwrap();
+    locule_plugins::inspect(absolute.as_str().as_ref()).unwrap();
+
     layout(&folder, b"changed", "application/octet-stream");
     assert!(load("oci:layout").unwrap_err().to_string().contains("no layer of the type"));
     layout(&folder, &setter(), "application/wasm");
