@@ -217,7 +217,9 @@ fn a_terminal_is_interactive(t: &Test) {
     assert_eq!(out.next(), "word", "the echo");
     assert_eq!(out.next(), "word", "what cat says");
     keyboard.write_all(b"\x03").unwrap();
-    assert_eq!(out.next(), "^Cint");
+    // The kernel sends the signal before it echoes: the program may be faster.
+    let last = out.next();
+    assert!(["^Cint", "int"].contains(&last.as_str()), "{last}");
     assert_eq!(ended(&*container.init()), Exit::Code(5));
     container.delete(false).expect("delete");
 }
