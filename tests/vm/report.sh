@@ -7,6 +7,6 @@ for log in suites-?.log; do
     grep -E '^(=== |test result: |skipped: )' "$log"
 done
 for log in suites-?.log; do
-    sed -n -e '/^failures:$/,/^test result: /p' -e '/^failed: /p' -e '/^error/p' \
-        -e '/^machine . /,$p' "$log" | sed "s/^/${log%.log}: /"
+    sed -n -e '/^failures:$/,/^test result: /p' -e '/^FAILED /p' -e '/^  *| /p' \
+        -e '/^failed: /p' -e '/^error/p' -e '/^machine . /,$p' "$log" | sed "s/^/${log%.log}: /"
 done
