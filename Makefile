@@ -15,8 +15,8 @@ RUST    := target/release/liblocule_ffi.a
 SYMBOLS := ffi/symbols.txt
 LIBS    := $(OUT)/lib/$(SONAME) $(OUT)/lib/liblocule.so $(OUT)/lib/liblocule.a
 KEEPER  := $(OUT)/libexec/locule-keeper
-BINARY  := target/release/locule
-TOOL    := target/release/locule-plugin
+BINARY  := $(OUT)/bin/locule
+TOOL    := $(OUT)/bin/locule-plugin
 
 .PHONY: help build lib stage plugins demo test test-rust test-python test-go test-fuzz fuzz test-refusals test-invariants test-differential test-soak test-runc test-engines test-vm soak bench deps header test-abi install uninstall fmt lint clean FORCE
 .DELETE_ON_ERROR:
@@ -46,10 +46,11 @@ build: lib $(BINARY) $(TOOL)
 
 # Each by itself: the command does without the compiler that the tool for plugins brings along.
 $(BINARY): FORCE
-	$(CARGO) build --release -p locule-cli
+	CARGO="$(CARGO)" CC="$(CC)" hosts/cli/build.sh $@
 
 $(TOOL): FORCE
 	$(CARGO) build --release -p locule-plugin-tool
+	install -D -m 755 target/release/locule-plugin $@
 
 lib: $(LIBS) $(KEEPER)
 
@@ -242,8 +243,7 @@ test-refusals: stage
 # ENGINES="NAME..." and ONLY="WORD..." choose.
 ENGINE_PACKAGES := containerd docker.io podman conmon containernetworking-plugins iptables runc
 test test-engines: PACKAGES += $(ENGINE_PACKAGES)
-test-engines: deps
-	$(CARGO) build --release -p locule-cli
+test-engines: deps $(BINARY)
 	@cd tests && go build -o $(abspath $(OUT))/cri ./engines/cri
 	@RUNTIME="$(RUNTIME)" ONLY="$(ONLY)" tests/engines/run.py $(ENGINES)
 

@@ -21,15 +21,14 @@ if [ "${1-}" != --inside ]; then
     done
     [ "$(id -u)" = 0 ] || { echo "skipped: the benchmark needs root" >&2; exit 1; }
     mkdir -p "$work"
-    # One after the other: the command is built without what the bench takes of the library.
-    (cd "$here/.." && cargo build -q --release -p locule-bench && cargo build -q --release -p locule-cli)
+    (cd "$here/.." && cargo build -q --release -p locule-bench)
+    "$here/../hosts/cli/build.sh" "$work/locule"
     "$here/../plugins/build.sh" --install-toolchains policy
     # Static, so that no dynamic linker is measured; the container's program has no libc at all.
     ${CC:-cc} -O2 -Wall -Wextra -static -o "$work/floor" "$here/floor/floor.c"
     ${CC:-cc} -O2 -Wall -Wextra -static -nostdlib -ffreestanding -fno-stack-protector \
         -o "$work/true" "$here/bundle/true.c"
     cp "$build/release/locule-bench" "$work/locule-bench"
-    cp "$build/release/locule" "$work/locule"
     cp "$here/../target/plugins/policy.wasm" "$work/policy.wasm"
     exec unshare --mount --propagation private "$0" --inside "$@"
 fi

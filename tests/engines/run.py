@@ -28,7 +28,7 @@ TARGET = Path(__file__).resolve().parents[2] / "target"
 
 def runtime():
     """The program that the engines are to call."""
-    wanted = os.environ.get("RUNTIME") or str(TARGET / "release" / "locule")
+    wanted = os.environ.get("RUNTIME") or str(TARGET / "locule" / "bin" / "locule")
     found = shutil.which(wanted)
     if not found:
         sys.exit(f"no runtime {wanted}")

@@ -13,6 +13,7 @@ mod notify;
 mod output;
 mod plugins;
 mod streams;
+mod users;
 
 use std::process::ExitCode;
 

@@ -16,6 +16,7 @@ use super::{Done, looking};
 use crate::arguments::{Global, text};
 use crate::failure::Failure;
 use crate::output::{self, Style};
+use crate::users;
 
 /// How a check came out.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -277,8 +278,7 @@ fn id_mappers(facts: &HostFacts) -> Check {
         return missing(about, "newuidmap and newgidmap are not installed", advice);
     }
     let uid = facts.euid.to_string();
-    let name = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(facts.euid));
-    let name = name.ok().flatten().map(|user| user.name).unwrap_or_default();
+    let name = users::name_of(facts.euid).unwrap_or_default();
     let granted = |file: &str| {
         let text = fs::read_to_string(file).unwrap_or_default();
         text.lines().any(|line| line.split(':').next().is_some_and(|who| who == uid || who == name))

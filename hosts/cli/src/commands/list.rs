@@ -4,13 +4,13 @@ use std::process::ExitCode;
 
 use clap::ArgMatches;
 use locule::State;
-use nix::unistd::{Uid, User};
 use serde_json::Value;
 
 use super::{Done, looking};
 use crate::arguments::{Global, text};
 use crate::failure::Failure;
 use crate::output;
+use crate::users;
 
 pub fn list(global: &Global, own: &ArgMatches) -> Done {
     if let Some(root) = global.root.as_ref().filter(|root| !root.exists()) {
@@ -42,10 +42,7 @@ pub fn list(global: &Global, own: &ArgMatches) -> Done {
 fn row(state: &State) -> Vec<String> {
     let member = |name: &str| state.document[name].as_str().unwrap_or_default().to_owned();
     let owner: u32 = member("owner").parse().unwrap_or_default();
-    let owner = match User::from_uid(Uid::from_raw(owner)) {
-        Ok(Some(user)) => user.name,
-        _ => format!("#{owner}"),
-    };
+    let owner = users::name_of(owner).unwrap_or_else(|| format!("#{owner}"));
     vec![
         state.id.clone(),
         state.pid.to_string(),
