@@ -1,6 +1,7 @@
 //! The plugins of this program's containers, from a folder of configurations; and the tool for
 //! those who write them, which is a program of its own.
 
+use std::io::ErrorKind;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -22,11 +23,14 @@ pub fn load(global: &Global) -> Result<Plugins, Failure> {
         Some(folder) => folder.clone(),
         None => {
             let Some(folder) = default_folder() else { return Ok(Plugins::default()) };
-            // One that can't be looked at may well have rules in it.
             match folder.try_exists() {
                 Ok(true) => folder,
-                Ok(false) => return Ok(Plugins::default()),
-                Err(error) => return Err(Failure::of(format!("{}: {error}", folder.display()))),
+                // One that can't be looked at may well have rules in it; but not if this user may
+                // not: then `HOME` is another's.
+                Err(error) if error.kind() != ErrorKind::PermissionDenied => {
+                    return Err(Failure::of(format!("{}: {error}", folder.display())));
+                }
+                _ => return Ok(Plugins::default()),
             }
         }
     };
