@@ -162,6 +162,10 @@ impl Life<'_> {
             self.plain(&["kill", self.id, "9"])?;
         } else if self.plain(&["start", self.id])? {
             let text = until_its_end(&mut output)?;
+            if !is_whole(text.as_bytes()) {
+                // Its filter has killed it, and its output ends a moment before it does.
+                until_dead(pid);
+            }
             self.seen.lines.extend(inside::normalise(&text));
             let words = self.bundle.config["process"]["args"].as_array();
             if words.is_some_and(|words| words.iter().any(|word| word == "--wait")) {
@@ -311,12 +315,31 @@ fn until_its_end(output: &mut File) -> Result<String, String> {
             Ok(0) | Err(_) => break,
             Ok(length) => text.extend_from_slice(&buffer[..length]),
         }
-        let last = text.trim_ascii_end().rsplit(|&byte| byte == b'\n').next().unwrap_or_default();
-        if text.ends_with(b"\n") && last.starts_with(b"end ") {
+        if is_whole(&text) {
             break;
         }
     }
     Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// Whether the probe has said all that it has to say.
+fn is_whole(text: &[u8]) -> bool {
+    let last = text.trim_ascii_end().rsplit(|&byte| byte == b'\n').next().unwrap_or_default();
+    text.ends_with(b"\n") && last.starts_with(b"end ")
+}
+
+/// Waits for the end of a process that is about to end.
+fn until_dead(pid: i32) {
+    // SAFETY: integers; the descriptor is nobody else's.
+    let pidfd = unsafe {
+        match libc::syscall(libc::SYS_pidfd_open, pid, 0) {
+            -1 => return,
+            fd => OwnedFd::from_raw_fd(fd as i32),
+        }
+    };
+    let mut poll = libc::pollfd { fd: pidfd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: the structure lives through the call.
+    unsafe { libc::poll(&raw mut poll, 1, PATIENCE.as_millis() as i32) };
 }
 
 /// Digits do not matter, but that they are some.
