@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds the command for use: with nothing for a dynamic linker to do, where the system has static
-# libraries. That takes a third of the time of `locule --version`, and engines start it for
+# libraries. That is a quarter of the time of `locule --version`, and engines start it for
 # everything they do.
 #
 # usage: build.sh OUTPUT
