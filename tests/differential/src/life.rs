@@ -305,10 +305,7 @@ fn until_its_end(output: &mut File) -> Result<String, String> {
     let mut text = Vec::new();
     let mut buffer = vec![0; 1 << 16];
     loop {
-        let left = until.saturating_duration_since(Instant::now()).as_millis() as i32;
-        let mut poll = libc::pollfd { fd: output.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: the structure lives through the call.
-        if unsafe { libc::poll(&raw mut poll, 1, left) } <= 0 {
+        if !is_readable(output, until.saturating_duration_since(Instant::now())) {
             return Err(format!("the probe says no more after {} bytes", text.len()));
         }
         match output.read(&mut buffer) {
@@ -337,9 +334,14 @@ fn until_dead(pid: i32) {
             fd => OwnedFd::from_raw_fd(fd as i32),
         }
     };
-    let mut poll = libc::pollfd { fd: pidfd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    is_readable(&pidfd, PATIENCE);
+}
+
+/// Whether there is something to read, or the end, within this time.
+fn is_readable(fd: &impl AsRawFd, within: Duration) -> bool {
+    let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     // SAFETY: the structure lives through the call.
-    unsafe { libc::poll(&raw mut poll, 1, PATIENCE.as_millis() as i32) };
+    unsafe { libc::poll(&raw mut poll, 1, within.as_millis() as i32) > 0 }
 }
 
 /// Digits do not matter, but that they are some.
