@@ -163,6 +163,8 @@ pub enum Stage {
     Checkpoint = 20,
     /// Plugins: loading them, and what they say.
     Plugin = 21,
+    /// Images: reading, unpacking, keeping, writing and moving them.
+    Image = 22,
 }
 
 impl Stage {
@@ -190,6 +192,7 @@ impl Stage {
             Stage::Delete => "delete",
             Stage::Checkpoint => "checkpoint",
             Stage::Plugin => "plugin",
+            Stage::Image => "image",
         }
     }
 }

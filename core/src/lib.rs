@@ -20,6 +20,8 @@ pub mod cgroup;
 mod compile;
 mod container;
 mod error;
+#[cfg(feature = "images")]
+pub mod image;
 mod launch;
 pub mod plugin;
 mod resctrl;

@@ -1,0 +1,28 @@
+//! Images: from a registry, a layout or an archive into a store, and from there into containers.
+//!
+//! What follows the image-spec 1.1 is named as there. Nothing of an image is used before its digest
+//! and size were found right, and nothing of a layer leaves the directory it is unpacked into.
+
+mod compress;
+mod convert;
+mod digest;
+mod handle;
+mod pack;
+mod platform;
+#[cfg(feature = "registry")]
+mod registry;
+mod transfer;
+mod trees;
+mod unpack;
+
+pub use compress::Compression;
+pub use convert::{ImageMount, Overrides};
+pub use handle::{
+    Image, ImageStore, NewOptions, PruneOptions, Pruned, SaveOptions, StoreOptions, TakeOptions,
+};
+#[cfg(feature = "registry")]
+pub use registry::RegistryOptions;
+pub use transfer::{Progress, Report, Step, Transfer};
+pub use unpack::{IdRange, Ids, Limits};
+
+pub(crate) use transfer::Guide;
