@@ -9,6 +9,7 @@ mod digest;
 mod handle;
 mod pack;
 mod platform;
+mod reference;
 #[cfg(feature = "registry")]
 mod registry;
 mod transfer;
