@@ -47,7 +47,11 @@ impl Tool {
     }
 
     /// Runs it in a directory.
-    pub fn attempt<A: AsRef<OsStr>>(&self, dir: &Path, args: impl IntoIterator<Item = A>) -> Output {
+    pub fn attempt<A: AsRef<OsStr>>(
+        &self,
+        dir: &Path,
+        args: impl IntoIterator<Item = A>,
+    ) -> Output {
         let mut command = Command::new(&self.0);
         command.args(args).current_dir(dir).env("TMPDIR", dir);
         command.output().expect("a program in PATH")

@@ -4,7 +4,6 @@
 
 mod annotations;
 mod overrides;
-mod patch;
 mod program;
 mod signal;
 #[cfg(test)]
@@ -19,9 +18,9 @@ use serde_json::Value;
 
 pub(super) use annotations::BASE as BASE_ANNOTATION;
 pub use overrides::{ImageMount, Overrides};
-pub(super) use patch::merge;
 pub(super) use signal::number as signal_number;
 
+use super::patch::merge;
 use super::unpack::{IdRange, Ids};
 use crate::spec::oci::{BoxBuilder, LinuxIdMapping, LinuxIdMappingBuilder};
 use crate::spec::{Network, Template, to_json};

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::invalid;
 use crate::Result;
+use crate::image::unpack::{IdRange, Ids};
 
 /// A bind into the container.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -62,11 +63,26 @@ pub struct Overrides {
     pub annotations: BTreeMap<String, String>,
     /// A name or number of a signal, for the annotation that says how to stop it.
     pub stop_signal: Option<String>,
+    /// The user namespace that the container is to have, as in config.json: users. The image is unpacked
+    /// for it. Both or none.
+    pub uid_mappings: Vec<IdRange>,
+    /// Groups.
+    pub gid_mappings: Vec<IdRange>,
     /// JSON merge patch (RFC 7396) for the resulting config.json, after all else.
     pub patch: Option<Value>,
 }
 
 impl Overrides {
+    /// Whose the files are to be, if the caller says so.
+    pub(in crate::image) fn ids(&self) -> Result<Option<Ids>> {
+        let (uids, gids) = (self.uid_mappings.clone(), self.gid_mappings.clone());
+        match (uids.is_empty(), gids.is_empty()) {
+            (true, true) => Ok(None),
+            (false, false) => Ok(Some(Ids::Mapped { uids, gids })),
+            _ => Err(invalid("`uidMappings` and `gidMappings` go together".to_owned())),
+        }
+    }
+
     /// Reads them from JSON: an object, of which every member may be missing.
     ///
     /// # Errors
