@@ -21,7 +21,7 @@ const VERSION: &CStr =
     };
 
 /// What locule_has answers yes to, beside "wasm-plugins". A name is never removed.
-const FEATURES: [&str; 15] = [
+const FEATURES: [&str; 16] = [
     "cancel",
     "container",
     "detach",
@@ -31,6 +31,7 @@ const FEATURES: [&str; 15] = [
     "parentage",
     "pass-fds",
     "plugins",
+    "rootfs-layers",
     "rootfs-overlay",
     "seccomp-listener",
     "spec",
@@ -50,7 +51,7 @@ pub extern "C" fn locule_version() -> *const c_char {
 
 /// Returns 1 if the library that runs has this feature, else 0, also for NULL. In 0.1:
 /// "cancel", "container", "detach", "events", "exec", "explain", "parentage", "pass-fds",
-/// "plugins", "rootfs-overlay", "seccomp-listener", "spec", "systemd", "terminal",
+/// "plugins", "rootfs-layers", "rootfs-overlay", "seccomp-listener", "spec", "systemd", "terminal",
 /// "wasm-plugins" (if the library was built with it), "watch". What this machine can do says
 /// locule_runtime_features_json.
 ///
