@@ -67,6 +67,10 @@ impl Configurations {
                 let base = absolute(base.as_deref().unwrap_or(Path::new(".")))?;
                 Ok((self.of_text(json.to_vec())?, base))
             }
+            #[cfg(feature = "images")]
+            Source::Image { .. } => {
+                Err(Error::new(Category::Bug, Stage::Validate, "an image that was not prepared"))
+            }
         }
     }
 

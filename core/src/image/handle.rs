@@ -6,6 +6,7 @@ use std::sync::Arc;
 use oci_spec::image::Digest;
 use serde_json::{Value, json};
 
+use super::convert::BASE_ANNOTATION;
 use super::fetch;
 use super::layout::Layout;
 use super::manifest::{self, Document, Parts};
@@ -19,9 +20,6 @@ use super::unpack::{IdRange, Ids, Limits};
 use super::{Compression, Overrides, Transfer, digest, layers, new, prune, reference};
 use crate::spec::oci;
 use crate::{Category, Container, Error, Result, Stage, Status};
-
-/// The annotation in which a container's configuration names the image that it was made from.
-pub(super) const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
 
 /// How a store is opened.
 #[derive(Debug, Clone, Default)]
@@ -292,9 +290,10 @@ impl ImageStore {
         }
         let spec = container.spec();
         let annotations = spec.annotations().as_ref();
-        let Some(base) = annotations.and_then(|all| all.get(BASE_DIGEST)) else {
-            let message =
-                format!("the container was made from no image: it has no annotation {BASE_DIGEST}");
+        let Some(base) = annotations.and_then(|all| all.get(BASE_ANNOTATION)) else {
+            let message = format!(
+                "the container was made from no image: it has no annotation {BASE_ANNOTATION}"
+            );
             return Err(state(message));
         };
         let _making = self.0.making(guide)?;

@@ -38,4 +38,5 @@ pub use registry::RegistryOptions;
 pub use transfer::{Progress, Report, Step, Transfer};
 pub use unpack::{IdRange, Ids, Limits};
 
+pub(crate) use prepare::Prepared;
 pub(crate) use transfer::Guide;

@@ -71,6 +71,8 @@ pub(super) struct Options<'a> {
     pub(super) form: Form,
     pub(super) ids: &'a Ids,
     pub(super) limits: &'a Limits,
+    /// The layers below, the topmost first: where hard links of a layer may lead.
+    pub(super) lower: &'a [File],
 }
 
 /// Applies a layer, an uncompressed tar stream, to the directory `dir`, which nobody else changes
