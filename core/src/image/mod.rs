@@ -14,6 +14,7 @@ mod registry;
 mod transfer;
 mod trees;
 mod unpack;
+mod xattr;
 
 pub use compress::Compression;
 pub use convert::{ImageMount, Overrides};
