@@ -6,7 +6,6 @@ use std::sync::Arc;
 use oci_spec::image::Digest;
 use serde_json::{Value, json};
 
-use super::convert::BASE_ANNOTATION;
 use super::fetch;
 use super::layout::Layout;
 use super::manifest::{self, Document, Parts};
@@ -20,6 +19,9 @@ use super::unpack::{IdRange, Ids, Limits};
 use super::{Compression, Overrides, Transfer, digest, layers, new, prune, reference};
 use crate::spec::oci;
 use crate::{Category, Container, Error, Result, Stage, Status};
+
+/// The annotation in which a container's configuration names the image that it was made from.
+pub(super) const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
 
 /// How a store is opened.
 #[derive(Debug, Clone, Default)]
@@ -290,9 +292,9 @@ impl ImageStore {
         }
         let spec = container.spec();
         let annotations = spec.annotations().as_ref();
-        let Some(base) = annotations.and_then(|all| all.get(BASE_ANNOTATION)) else {
+        let Some(base) = annotations.and_then(|all| all.get(BASE_DIGEST)) else {
             let message = format!(
-                "the container was made from no image: it has no annotation {BASE_ANNOTATION}"
+                "the container was made from no image: it has no annotation {BASE_DIGEST}"
             );
             return Err(state(message));
         };

@@ -27,6 +27,7 @@ mod store;
 mod transfer;
 mod trees;
 mod unpack;
+mod xattr;
 
 pub use compress::Compression;
 pub use convert::{ImageMount, Overrides};
