@@ -134,7 +134,7 @@ type Id = (u64, u64);
 /// A file with several names, of which some are still to come.
 struct Link {
     first: Vec<u8>,
-    left: u64,
+    left: libc::nlink_t,
 }
 
 struct Packer<'a, 'b> {
@@ -393,7 +393,7 @@ impl Packer<'_, '_> {
                 _ => Some(link.first.clone()),
             };
         }
-        let link = Link { first: self.path.clone(), left: stat.st_nlink as u64 - 1 };
+        let link = Link { first: self.path.clone(), left: stat.st_nlink - 1 };
         self.links.insert(id(stat), link);
         None
     }
