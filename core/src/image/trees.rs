@@ -229,3 +229,129 @@ fn child(layers: &[(usize, OwnedFd)], name: &[u8]) -> Result<Option<Child>, Errn
     }
     Ok((!found.is_empty()).then_some(Child::Directory(found)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::path::PathBuf;
+
+    use nix::sys::stat::{SFlag, mknodat};
+
+    use super::*;
+
+    struct Layers {
+        path: PathBuf,
+        dirs: Vec<File>,
+    }
+
+    impl Layers {
+        fn new(name: &str, count: usize) -> Layers {
+            let name = format!("locule-trees-{}-{name}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            fs::create_dir(&path).unwrap();
+            fs::write(path.join("outside"), "outside").unwrap();
+            let dirs = (0..count).map(|number| {
+                let dir = path.join(number.to_string());
+                fs::create_dir(&dir).unwrap();
+                File::open(dir).unwrap()
+            });
+            Layers { dirs: dirs.collect(), path }
+        }
+
+        /// A file of layer 0, the topmost, or another.
+        fn put(&self, layer: usize, path: &str, data: &str) {
+            let path = self.path.join(layer.to_string()).join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, data).unwrap();
+        }
+
+        fn link(&self, layer: usize, path: &str, target: &str) {
+            symlink(target, self.path.join(layer.to_string()).join(path)).unwrap();
+        }
+
+        fn read(&self, path: &str) -> Result<Option<String>> {
+            let bytes = read_file(&self.dirs, path, 100)?;
+            Ok(bytes.map(|bytes| String::from_utf8(bytes).unwrap()))
+        }
+    }
+
+    impl Drop for Layers {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.path).unwrap();
+        }
+    }
+
+    #[test]
+    fn upper_layers_cover_lower_ones() {
+        let layers = Layers::new("cover", 3);
+        layers.put(2, "etc/passwd", "old");
+        layers.put(0, "etc/passwd", "new");
+        layers.put(2, "etc/group", "group");
+        layers.put(1, "etc/none", "");
+        layers.put(2, "gone/x", "x");
+        layers.put(2, "hidden/x", "x");
+        layers.put(1, "hidden/y", "y");
+        layers.put(0, "hidden/z", "z");
+        layers.put(2, "file/x", "x");
+        layers.put(1, "file", "file");
+        mknodat(&layers.dirs[1], "gone", SFlag::S_IFCHR, Mode::empty(), 0).unwrap();
+        let hidden = openat(&layers.dirs[1], "hidden", DIRECTORY, Mode::empty()).unwrap();
+        xattr::set(xattr::Of::File(hidden.as_fd()), OPAQUE[1], b"y").unwrap();
+        let read = |path: &str| layers.read(path).unwrap();
+        assert_eq!(read("/etc/passwd").as_deref(), Some("new"));
+        assert_eq!(read("etc/./group").as_deref(), Some("group"));
+        assert_eq!(read("etc//none").as_deref(), Some(""));
+        assert_eq!(read("etc/other"), None);
+        assert_eq!(read("gone/x"), None);
+        assert_eq!(read("gone"), None);
+        assert_eq!(read("hidden/x"), None);
+        assert_eq!(read("hidden/y").as_deref(), Some("y"));
+        assert_eq!(read("hidden/z").as_deref(), Some("z"));
+        assert_eq!(read("file").as_deref(), Some("file"));
+        assert_eq!(read("file/x"), None);
+        assert_eq!(read(&"a".repeat(300)), None);
+        assert_eq!(read_file(&[], "x", 1).unwrap(), None);
+    }
+
+    #[test]
+    fn links_lead_through_the_tree_and_never_out() {
+        let layers = Layers::new("links", 2);
+        layers.put(1, "usr/etc/passwd", "right");
+        layers.put(0, "usr/bin/x", "x");
+        layers.link(0, "etc", "/usr/etc");
+        layers.link(1, "usr/etc/again", "../../etc/passwd");
+        layers.link(1, "out", "../outside");
+        layers.link(1, "far", "../../../../../outside");
+        layers.link(1, "away", layers.path.join("outside").to_str().unwrap());
+        layers.link(1, "up", "..");
+        layers.link(1, "a", "b");
+        layers.link(1, "b", "a");
+        let read = |path: &str| layers.read(path).unwrap();
+        assert_eq!(read("etc/passwd").as_deref(), Some("right"));
+        assert_eq!(read("etc/again").as_deref(), Some("right"));
+        assert_eq!(read("usr/bin/../etc/again").as_deref(), Some("right"));
+        assert_eq!(read("up/../../up/usr/bin/x").as_deref(), Some("x"));
+        for path in ["out", "far", "away", "../outside", "/../outside", "up/outside"] {
+            assert_eq!(read(path), None, "{path}");
+        }
+        let error = layers.read("a").unwrap_err();
+        assert_eq!(error.category(), Category::Spec);
+        assert!(error.to_string().contains("more than 40 links"), "{error}");
+    }
+
+    #[test]
+    fn only_small_regular_files_are_read() {
+        let layers = Layers::new("regular", 1);
+        layers.put(0, "d/f", &"x".repeat(100));
+        layers.put(0, "d/g", &"x".repeat(101));
+        mknodat(&layers.dirs[0], "p", SFlag::S_IFIFO, Mode::S_IRWXU, 0).unwrap();
+        assert_eq!(layers.read("d/f").unwrap().map(|text| text.len()), Some(100));
+        assert_eq!(layers.read("d/g").unwrap_err().category(), Category::Resource);
+        for path in ["d", "p", "/", ""] {
+            let error = layers.read(path).unwrap_err();
+            assert_eq!(error.category(), Category::Spec, "{path}");
+            assert!(error.to_string().contains("is no regular file"), "{error}");
+        }
+    }
+}

@@ -157,7 +157,7 @@ impl Place {
 
     /// Unpacks to `root` with the ordinary limits.
     pub(super) fn unpack(&self, form: Form, tar: &[u8]) -> Result<()> {
-        self.unpack_with(form, &Ids::Same, &Limits::default(), tar)
+        self.unpack_with(form, &ids(), &Limits::default(), tar)
     }
 
     pub(super) fn unpack_with(
@@ -222,7 +222,7 @@ impl Drop for Place {
     }
 }
 
-/// All there is to know about a tree, for comparison. Times of directories are left out.
+/// All there is to know about a tree, for comparison.
 pub(super) fn snapshot(root: &Path) -> BTreeMap<PathBuf, String> {
     let mut found = BTreeMap::new();
     let mut rest = vec![root.to_owned()];
@@ -273,6 +273,11 @@ pub(super) fn get_xattr(path: &Path, name: &str) -> Option<Vec<u8>> {
     let dir = File::open(path.parent().unwrap()).unwrap();
     let file = path.file_name().unwrap().as_bytes();
     xattr::get(Of::Name(dir.as_fd(), file), &CString::new(name).unwrap()).unwrap()
+}
+
+/// What the one who runs the tests can do.
+pub(super) fn ids() -> Ids {
+    if nix::unistd::geteuid().is_root() { Ids::Same } else { Ids::Caller }
 }
 
 /// Whether the tests run as root; says so if they do not.

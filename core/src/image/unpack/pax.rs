@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn records_hold_any_bytes() {
-        let pax = Pax::parse(b"26 SCHILY.xattr.user.a=\n=\0\n12 path=a/b\n10 foo=\n\n\n").unwrap();
+        let pax = Pax::parse(b"27 SCHILY.xattr.user.a=\n=\0\n12 path=a/b\n10 foo=\n\n\n").unwrap();
         assert_eq!(pax.xattrs, [(b"user.a".to_vec(), b"\n=\0".to_vec())]);
         assert_eq!(pax.path.as_deref(), Some(&b"a/b"[..]));
         // A later empty value takes it back.
@@ -131,7 +131,7 @@ mod tests {
             b"11 size=-1\n",
             b"28 size=9223372036854775808\n",
             b"9 uid=+1\n",
-            b"12 mtime=1.x\n",
+            b"13 mtime=1.x\n",
             b"18 SCHILY.xattr.=\n",
             b"\0\0\0\0",
         ] {
