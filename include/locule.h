@@ -102,7 +102,7 @@ const char *locule_version(void);
 /**
  * Returns 1 if the library that runs has this feature, else 0, also for NULL. In 0.1:
  * "cancel", "container", "detach", "events", "exec", "explain", "parentage", "pass-fds",
- * "plugins", "rootfs-overlay", "seccomp-listener", "spec", "systemd", "terminal",
+ * "plugins", "rootfs-layers", "rootfs-overlay", "seccomp-listener", "spec", "systemd", "terminal",
  * "wasm-plugins" (if the library was built with it), "watch". What this machine can do says
  * locule_runtime_features_json.
  *
@@ -658,7 +658,7 @@ struct locule_stdio {
 
 /**
  * Take `root.path` as the read-only lower layer of a private overlay: what the container
- * changes there vanishes with it. With "/" it sees the host's own files.
+ * changes there vanishes with it, unless `changes` keeps it. With "/" it sees the host's own files.
  */
 #define LOCULE_CREATE_ROOTFS_OVERLAY 1
 
@@ -743,6 +743,22 @@ struct locule_create_opts {
      * what they wait for may be the answer to a notification. Feature "seccomp-listener".
      */
     const int *seccomp_listener;
+    /**
+     * With LOCULE_CREATE_ROOTFS_OVERLAY: further read-only layers beneath `root.path`, the topmost
+     * first; at most 499. They are layers as overlayfs has them, where a character device 0, 0
+     * hides what has its name further down. Feature "rootfs-layers".
+     */
+    const char *const *lower;
+    /** How many there are. */
+    size_t lower_count;
+    /**
+     * With LOCULE_CREATE_ROOTFS_OVERLAY: NULL, or a directory that takes the container's changes,
+     * in its `upper`, and keeps them when the container is deleted; a container that is created
+     * with it again finds them. Made if missing, as the container's root's own. It has to be on a
+     * filesystem that can take an overlay's changes, which an overlay cannot, and is for one
+     * container at a time: what two see that share it is undefined. Feature "rootfs-layers".
+     */
+    const char *changes;
 };
 
 /** How another process is run in a container. */

@@ -80,8 +80,8 @@ pub struct locule_create_opts {
     /// How many there are.
     pub lower_count: usize,
     /// With LOCULE_CREATE_ROOTFS_OVERLAY: NULL, or a directory that takes the container's changes,
-    /// in its `upper`, and keeps them when the container is deleted; a container that is created with
-    /// it again finds them. Made if missing, as the container's root's own. It has to be on a
+    /// in its `upper`, and keeps them when the container is deleted; a container that is created
+    /// with it again finds them. Made if missing, as the container's root's own. It has to be on a
     /// filesystem that can take an overlay's changes, which an overlay cannot, and is for one
     /// container at a time: what two see that share it is undefined. Feature "rootfs-layers".
     pub changes: *const c_char,

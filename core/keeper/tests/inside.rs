@@ -7,8 +7,10 @@ use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use harness::*;
-use locule_plan::protocol::Reply;
-use locule_plan::{List, Operation, OwnedNumbers, Stream, join, mount, terminal};
+use locule_plan::protocol::{Reply, detail};
+use locule_plan::{
+    List, MAX_LAYERS, Operation, OwnedList, OwnedNumbers, Stream, join, mount, terminal,
+};
 
 /// Creates and starts the plan, with its output in slot 0, and returns what it wrote.
 fn run(who: As, bundle: &Bundle, plan: Plan) -> String {
@@ -253,6 +255,101 @@ fn an_overlaid_root_takes_changes_and_leaves_the_original_alone() {
     assert_eq!(run(As::Root, &bundle, plan), "changed\n");
     assert!(!bundle.root().join("new").exists());
     assert_eq!(std::fs::read_dir(bundle.path("scratch")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_root_can_have_as_many_layers_as_the_kernel_takes() {
+    many_layers(As::Root);
+}
+
+#[test]
+fn older_kernels_take_as_many_layers() {
+    many_layers(As::OnOlderOverlays);
+}
+
+fn many_layers(who: As) {
+    let Some(bundle) = Bundle::new() else { return };
+    std::fs::create_dir(bundle.path("scratch")).unwrap();
+    std::fs::create_dir(bundle.path("changes")).unwrap();
+    // As long as the digests by which layers go, and with characters that options give a meaning.
+    let below: Vec<CString> = (1..MAX_LAYERS)
+        .map(|number| {
+            let path = bundle.path(&format!("{number}:,\\ {}", "x".repeat(64)));
+            std::fs::create_dir_all(path.join("layers")).unwrap();
+            std::fs::write(path.join(format!("layers/{number}")), "").unwrap();
+            std::fs::write(path.join("which"), format!("{number}\n")).unwrap();
+            c(path)
+        })
+        .collect();
+    let below: OwnedList = below.into_iter().collect();
+    let plan = |script: &str| {
+        let mut plan = Plan::default();
+        plan.namespaces(0);
+        plan.child(&Operation::Propagation { flags: libc::MS_REC | libc::MS_SLAVE });
+        plan.child(&Operation::OverlayRoot {
+            lower: &c(bundle.root()),
+            below: below.as_list(),
+            changes: &c(bundle.path("changes")),
+            scratch: &c(bundle.path("scratch")),
+        });
+        plan.usual().child(&Operation::Pivot {}).output();
+        plan.program(&["sh", "-c", script], true);
+        plan
+    };
+    let script =
+        "cat /which; ls /layers | wc -l; echo new > /new; echo other > /which; stat -c %a /";
+    assert_eq!(run(who, &bundle, plan(script)), format!("1\n{}\n755\n", MAX_LAYERS - 1));
+    std::fs::remove_file(bundle.state().join("control")).unwrap();
+    let script =
+        "cat /new /which; ls /proc/self/fd; grep -o lowerdir+= /proc/self/mountinfo | wc -l";
+    let text = run(who, &bundle, plan(script));
+    let each = text.strip_prefix("new\nother\n0\n1\n2\n3\n").expect(&text);
+    // Else this has not tried what it is to try.
+    assert!(who != As::OnOlderOverlays || each == "0\n", "{each}");
+    let kept = bundle.path("changes/upper");
+    assert_eq!(std::fs::read_to_string(kept.join("new")).unwrap(), "new\n");
+    assert!(!bundle.root().join("new").exists());
+    assert_eq!(std::fs::read_dir(bundle.path("scratch")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_layer_that_is_missing_and_changes_that_cannot_be_kept_are_named() {
+    let Some(bundle) = Bundle::new() else { return };
+    std::fs::create_dir(bundle.path("scratch")).unwrap();
+    std::fs::create_dir(bundle.path("layer")).unwrap();
+    std::fs::create_dir(bundle.path("changes")).unwrap();
+    std::os::unix::fs::symlink("/tmp", bundle.path("changes/upper")).unwrap();
+    std::fs::write(bundle.path("file"), "").unwrap();
+    for who in [As::Root, As::OnOlderOverlays] {
+        for (below, changes, named, detail, errno) in [
+            ("missing", "", "missing", detail::SOURCE, libc::ENOENT),
+            ("file", "", "file", detail::SOURCE, libc::ENOTDIR),
+            ("layer", "none", "none", detail::CHANGES, libc::ENOENT),
+            ("layer", "changes", "changes", detail::CHANGES, libc::ENOTDIR),
+        ] {
+            let mut plan = Plan::default();
+            plan.namespaces(0);
+            plan.child(&Operation::Propagation { flags: libc::MS_REC | libc::MS_SLAVE });
+            let changes = match changes {
+                "" => CString::default(),
+                name => c(bundle.path(name)),
+            };
+            let below: OwnedList =
+                [c(bundle.path("layer")), c(bundle.path(below))].into_iter().collect();
+            plan.child(&Operation::OverlayRoot {
+                lower: &c(bundle.root()),
+                below: below.as_list(),
+                changes: &changes,
+                scratch: &c(bundle.path("scratch")),
+            });
+            plan.program(&["true"], true);
+            let keeper = Keeper::new(who);
+            let failure = keeper.create(&bundle, &plan.finish(), 0, &[]).failure();
+            assert_eq!((failure.detail, failure.errno), (detail, errno), "{named}");
+            assert_eq!(failure.subject.as_bytes(), c(bundle.path(named)).to_bytes());
+            let _ = std::fs::remove_file(bundle.state().join("control"));
+        }
+    }
 }
 
 #[test]

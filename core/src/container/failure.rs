@@ -37,6 +37,10 @@ pub(super) fn error_of(failure: &Failure) -> Error {
         Error::new(Category::System, stage, message)
     };
     let category = match failure.detail {
+        // Which directory that is the caller says, and no configuration.
+        detail::CHANGES if matches!(failure.errno, libc::ENOTDIR | libc::ELOOP) => {
+            Some(Category::Invalid)
+        }
         detail::TIMEOUT => Some(Category::Timeout),
         detail::TOO_MANY => Some(Category::Resource),
         detail::WRONG_STATE => Some(Category::State),

@@ -71,6 +71,7 @@ fn main() -> ExitCode {
             hooks::HELPERS,
             parentage::HELPERS,
             rootless::HELPERS,
+            layers::HELPERS,
             network::HELPERS,
             systemd::HELPERS,
             insiders::HELPERS,

@@ -49,7 +49,7 @@ pub fn as_user(t: &Test, helper: &str, through: &[&str]) {
     std::fs::remove_dir(&t.state_dir).expect("an empty state directory");
 }
 
-fn user_spec(t: &Test, script: &str) -> Value {
+pub fn user_spec(t: &Test, script: &str) -> Value {
     let mut spec = t.shell(script);
     bundle::make_rootless(&mut spec, USER, USER);
     spec
@@ -76,7 +76,7 @@ fn an_ordinary_user_runs_containers(t: &Test) {
 }
 
 /// From here on this process has mounts of its own.
-fn own_mounts() {
+pub fn own_mounts() {
     // SAFETY: C strings and integers; this process has one thread.
     unsafe {
         assert_eq!(libc::unshare(libc::CLONE_NEWNS), 0);

@@ -108,6 +108,8 @@ pub enum As {
     User(u32),
     /// Root in a sandbox that hides newer system calls, as a container engine's may.
     Sandboxed,
+    /// Root of a kernel before 6.5, as far as overlays of many layers go.
+    OnOlderOverlays,
 }
 
 pub struct Keeper {
@@ -160,6 +162,9 @@ impl Keeper {
                 }
                 if who == As::Sandboxed {
                     hide_newer_calls()?;
+                }
+                if who == As::OnOlderOverlays {
+                    accept_any_flag()?;
                 }
                 // A strange host: everything blocked, SIGPIPE ignored.
                 let mut all = std::mem::zeroed();
@@ -241,17 +246,40 @@ pub fn request(socket: &OwnedFd, kind: RequestKind, flags: u32, fds: &[RawFd]) -
 
 /// Makes clone3, close_range and mount_setattr answer ENOSYS from now on.
 fn hide_newer_calls() -> std::io::Result<()> {
-    let op = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
     let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
     let answer = libc::BPF_RET | libc::BPF_K;
-    let mut filter = [
+    install([
         op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
         op(equal, 3, 0, libc::SYS_clone3 as u32),
         op(equal, 2, 0, libc::SYS_close_range as u32),
         op(equal, 1, 0, libc::SYS_mount_setattr as u32),
         op(answer, 0, 0, libc::SECCOMP_RET_ALLOW),
         op(answer, 0, 0, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32),
-    ];
+    ])
+}
+
+/// Makes `fsconfig` do nothing and answer 0 for every flag, as a filesystem that has not been ported
+/// to it takes any.
+fn accept_any_flag() -> std::io::Result<()> {
+    const FSCONFIG_SET_FLAG: u32 = 0;
+    let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+    let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    let answer = libc::BPF_RET | libc::BPF_K;
+    install([
+        op(load, 0, 0, 0),
+        op(equal, 0, 3, libc::SYS_fsconfig as u32),
+        op(load, 0, 0, 24), // The low half of the second argument.
+        op(equal, 0, 1, FSCONFIG_SET_FLAG),
+        op(answer, 0, 0, libc::SECCOMP_RET_ERRNO),
+        op(answer, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ])
+}
+
+fn op(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
+    libc::sock_filter { code: code as u16, jt, jf, k }
+}
+
+fn install<const N: usize>(mut filter: [libc::sock_filter; N]) -> std::io::Result<()> {
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
     // SAFETY: the program lives as long as the call.
     let result =
