@@ -299,7 +299,7 @@ impl locule_container {
 ///
 /// # Safety
 /// `container` is NULL or a live handle for the length of the call.
-unsafe fn target<'a>(container: *const locule_container) -> Result<&'a Container> {
+pub(crate) unsafe fn target<'a>(container: *const locule_container) -> Result<&'a Container> {
     // SAFETY: passed on to the caller.
     unsafe { object(container, "container") }.map(|container| &container.container)
 }
