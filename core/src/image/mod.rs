@@ -6,11 +6,23 @@
 mod compress;
 mod convert;
 mod digest;
+mod fetch;
 mod handle;
+mod layers;
+mod layout;
+mod manifest;
+mod new;
 mod pack;
+mod patch;
 mod platform;
+mod prepare;
+mod prune;
 #[cfg(feature = "registry")]
 mod registry;
+#[cfg(feature = "registry")]
+mod repository;
+mod save;
+mod store;
 mod transfer;
 mod trees;
 mod unpack;

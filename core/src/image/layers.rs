@@ -1,0 +1,290 @@
+//! Unpacked layers: each once in a store, for any number of images and containers.
+
+use std::fs::{self, DirBuilder, File};
+use std::hash::{Hash, Hasher as _};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use oci_spec::image::{Descriptor, Digest};
+
+use super::compress;
+use super::digest::{Verified, sha256, unwrap, wrap};
+use super::manifest::Parts;
+use super::store::{Making, Store};
+use super::transfer::{Guide, Step};
+use super::unpack::{self, Form, Ids, Limits, Options};
+use crate::{Category, Error, Result, Stage};
+
+/// The chain ids of an image's layers (image-spec, config.md), the lowest first, in hexadecimal.
+pub(super) fn chain_ids(parts: &Parts) -> Vec<String> {
+    let mut chain_id: Option<Digest> = None;
+    let chained = parts.diff_ids.iter().map(|diff_id| {
+        let next = match &chain_id {
+            None => diff_id.clone(),
+            Some(below) => sha256(format!("{below} {diff_id}").as_bytes()),
+        };
+        chain_id.insert(next).digest().to_owned()
+    });
+    chained.collect()
+}
+
+/// The folder of a layer: by its chain id, because it may have links to files of layers below it, and
+/// by whose its files are.
+fn key(chain_id: &str, ids: &Ids) -> String {
+    let name = chain_id;
+    match ids {
+        Ids::Same => name.to_owned(),
+        Ids::Caller => format!("{name}-caller"),
+        Ids::Mapped { .. } => {
+            let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
+            ids.hash(&mut hasher);
+            format!("{name}-{:016x}", hasher.finish())
+        }
+    }
+}
+
+/// A hash that stays the same from build to build.
+struct Fnv(u64);
+
+impl std::hash::Hasher for Fnv {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}
+
+/// The unpacked layers of an image, the topmost first; those that are missing are made.
+pub(super) fn unpacked(
+    store: &Store,
+    parts: &Parts,
+    ids: &Ids,
+    limits: &Limits,
+    guide: &mut Guide<'_>,
+) -> Result<Vec<Unpacked>> {
+    let mut made: Vec<Unpacked> = Vec::new();
+    let layers = parts.manifest.layers().iter().zip(&parts.diff_ids);
+    for ((layer, diff_id), chain_id) in layers.zip(chain_ids(parts)) {
+        let key = key(&chain_id, ids);
+        let path = store.path.join("layers").join(&key);
+        if !path.is_dir() {
+            make(store, &key, layer, diff_id, &made, ids, limits, guide)?;
+        }
+        made.insert(0, Unpacked { root: path.join("root"), key });
+    }
+    Ok(made)
+}
+
+/// An unpacked layer.
+#[derive(Debug, Clone)]
+pub(super) struct Unpacked {
+    pub(super) key: String,
+    pub(super) root: PathBuf,
+}
+
+impl Unpacked {
+    pub(super) fn open(&self) -> Result<File> {
+        open_dir(&self.root)
+    }
+}
+
+pub(super) fn open_dir(path: &Path) -> Result<File> {
+    let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    let opened = File::options().read(true).custom_flags(flags).open(path);
+    opened.map_err(|error| Error::io(Stage::Image, &error, format!("open {path:?}")))
+}
+
+#[allow(clippy::too_many_arguments, reason = "all that a layer is made from")]
+fn make(
+    store: &Store,
+    key: &str,
+    layer: &Descriptor,
+    diff_id: &Digest,
+    below: &[Unpacked],
+    ids: &Ids,
+    limits: &Limits,
+    guide: &mut Guide<'_>,
+) -> Result<()> {
+    if store.read_only {
+        let message = format!(
+            "layer {} is not unpacked in the image store {:?}, which was opened read-only",
+            layer.digest(),
+            store.path
+        );
+        return Err(Error::new(Category::NotFound, Stage::Image, message));
+    }
+    let _only: Making = store.only_maker(key, guide)?;
+    let target = store.path.join("layers").join(key);
+    if target.is_dir() {
+        return Ok(());
+    }
+    let draft = Draft(store.draft("layer"));
+    let failed = |error| Error::io(Stage::Image, &error, format!("make {:?}", draft.0));
+    let root = draft.0.join("root");
+    for (path, mode) in [(&draft.0, 0o700), (&root, 0o755)] {
+        DirBuilder::new().mode(mode).create(path).map_err(failed)?;
+        fs::set_permissions(path, PermissionsExt::from_mode(mode)).map_err(failed)?;
+    }
+    own(&draft.0, ids).and_then(|()| own(&root, ids)).map_err(failed)?;
+    let below = below.iter().map(Unpacked::open).collect::<Result<Vec<_>>>()?;
+    let options = Options { form: Form::Layer, ids, limits, lower: &below };
+    apply(store, layer, diff_id, &open_dir(&root)?, &options, guide)?;
+    match fs::rename(&draft.0, &target) {
+        Ok(()) => Ok(()),
+        Err(_) if target.is_dir() => Ok(()),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// The folders around a layer of mapped ids are for the container's own root to pass.
+fn own(path: &Path, ids: &Ids) -> io::Result<()> {
+    let Ids::Mapped { uids, gids } = ids else { return Ok(()) };
+    let root = |ranges: &[unpack::IdRange]| {
+        let range = ranges.iter().find(|range| range.inside == 0);
+        range.map(|range| range.outside)
+    };
+    std::os::unix::fs::lchown(path, root(uids), root(gids))
+}
+
+/// Something in `drafts`, which goes unless it gets its final name.
+struct Draft(PathBuf);
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Unpacks one layer of the store, verified.
+pub(super) fn apply(
+    store: &Store,
+    layer: &Descriptor,
+    diff_id: &Digest,
+    dir: &File,
+    options: &Options<'_>,
+    guide: &mut Guide<'_>,
+) -> Result<()> {
+    let named = |error: Error| error.context(format!("layer {}", layer.digest()));
+    let name = layer.digest().to_string();
+    guide.report(Step::Unpack, &name, 0, layer.size())?;
+    let done = std::cell::Cell::new(0);
+    let counted = Counted { source: store.blob(layer.digest())?, done: &done };
+    let (_, plain) = compress::decoder(Box::new(io::BufReader::with_capacity(128 << 10, counted)))?;
+    let plain = Verified::new(plain, diff_id.clone(), None)?;
+    let mut source = Bounded { source: plain, limits: options.limits, packed: &done, plain: 0 };
+    let mut watched = Watched {
+        source: &mut source,
+        packed: &done,
+        told: 0,
+        total: layer.size(),
+        name: &name,
+        guide,
+    };
+    unpack_all(&mut watched, dir, options).map_err(named)?;
+    guide.finished(Step::Unpack, &name, layer.size())
+}
+
+fn unpack_all(source: &mut Watched<'_, '_, '_>, dir: &File, options: &Options<'_>) -> Result<()> {
+    // The unpacker has no progress to tell but through what it reads.
+    let silent = &mut Guide::new(super::Transfer::default());
+    unpack::apply(source, dir, options, silent)?;
+    io::copy(source, &mut io::sink())
+        .map_err(|error| unwrap(error, || "read the layer to its end".to_owned()))
+        .map(drop)
+}
+
+/// Counts the compressed bytes.
+struct Counted<'a, R> {
+    source: R,
+    done: &'a std::cell::Cell<u64>,
+}
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.source.read(buffer)?;
+        self.done.set(self.done.get() + count as u64);
+        Ok(count)
+    }
+}
+
+/// Keeps a small file from becoming a huge one.
+struct Bounded<'a, R> {
+    source: R,
+    limits: &'a Limits,
+    packed: &'a std::cell::Cell<u64>,
+    plain: u64,
+}
+
+impl<R: Read> Read for Bounded<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        const FREE: u64 = 64 << 20;
+        let count = self.source.read(buffer)?;
+        self.plain += count as u64;
+        let most = self.packed.get().saturating_mul(self.limits.ratio).saturating_add(FREE);
+        let (limit, what) = match self.plain {
+            plain if plain > self.limits.bytes => (self.limits.bytes, "bytes"),
+            plain if plain > most => (self.limits.ratio, "times what it is compressed"),
+            _ => return Ok(count),
+        };
+        let message = format!("it unpacks to more than {limit} {what}");
+        let error = Error::new(Category::Resource, Stage::Image, message);
+        Err(wrap(error.hint("raise the limits if the image is to be trusted")))
+    }
+}
+
+/// Reports, and lets the caller stop.
+struct Watched<'a, 'b, 'g> {
+    source: &'a mut dyn Read,
+    packed: &'a std::cell::Cell<u64>,
+    told: u64,
+    total: u64,
+    name: &'a str,
+    guide: &'b mut Guide<'g>,
+}
+
+impl Read for Watched<'_, '_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.source.read(buffer)?;
+        let done = self.packed.get();
+        if done != self.told {
+            self.told = done;
+            self.guide.report(Step::Unpack, self.name, done, self.total).map_err(wrap)?;
+        }
+        Ok(count)
+    }
+}
+
+/// Unpacks an image to an empty directory, as one tree.
+pub(super) fn to_tree(
+    store: &Store,
+    parts: &Parts,
+    dir: &Path,
+    ids: &Ids,
+    limits: &Limits,
+    guide: &mut Guide<'_>,
+) -> Result<()> {
+    let failed = |error| Error::io(Stage::Image, &error, format!("unpack to {dir:?}"));
+    match DirBuilder::new().mode(0o755).create(dir) {
+        Ok(()) => fs::set_permissions(dir, PermissionsExt::from_mode(0o755)).map_err(failed)?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            if fs::read_dir(dir).map_err(failed)?.next().is_some() {
+                let message = format!("{dir:?} is not empty");
+                return Err(Error::new(Category::Exists, Stage::Image, message));
+            }
+        }
+        Err(error) => return Err(failed(error)),
+    }
+    own(dir, ids).map_err(failed)?;
+    let opened = File::options().read(true).custom_flags(libc::O_DIRECTORY).open(dir);
+    let opened = opened.map_err(failed)?;
+    let options = Options { form: Form::Tree, ids, limits, lower: &[] };
+    for (layer, diff_id) in parts.manifest.layers().iter().zip(&parts.diff_ids) {
+        apply(store, layer, diff_id, &opened, &options, guide)?;
+    }
+    Ok(())
+}

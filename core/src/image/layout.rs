@@ -1,0 +1,467 @@
+//! OCI layouts in a directory or a tar file, and docker-archives: what `docker save` writes.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+use oci_spec::image::{Descriptor, Digest};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::digest::{Hasher, sha256, unwrap};
+use super::fetch::{Found, Source};
+use super::manifest::{self, CONFIG, MANIFEST};
+use super::store::{LARGEST_DOCUMENT, REF_NAME, Store};
+use super::transfer::Guide;
+use super::{compress, reference};
+use crate::{Category, Error, Result, Stage};
+
+/// The annotation in which newer versions of Docker have the whole name.
+const CONTAINERD_NAME: &str = "io.containerd.image.name";
+/// No archive has so many files, but for a hostile one.
+const MOST_FILES: usize = 100_000;
+/// What a compressed archive may become.
+const LARGEST_ARCHIVE: u64 = 1 << 40;
+
+/// A layout or archive that has been opened.
+pub(super) struct Layout {
+    files: Files,
+    /// What a docker-archive has in place of blobs.
+    made: HashMap<Digest, Made>,
+    images: Vec<Listed>,
+}
+
+/// One image of it.
+#[derive(Debug, Clone)]
+struct Listed {
+    name: Option<String>,
+    descriptor: Descriptor,
+}
+
+/// A blob without a digest of its own.
+enum Made {
+    Bytes(Vec<u8>),
+    File(String),
+}
+
+enum Files {
+    Dir(File),
+    Tar { file: File, members: HashMap<String, Member> },
+}
+
+#[derive(Clone)]
+enum Member {
+    Bytes { offset: u64, size: u64 },
+    Link(String),
+}
+
+fn wrong(message: impl Into<String>) -> Error {
+    Error::new(Category::Spec, Stage::Image, message)
+}
+
+impl Layout {
+    /// Opens what is at `path`. A compressed archive, or one that cannot be sought in, is unpacked to a
+    /// draft of the store first.
+    pub(super) fn open(path: &Path, store: &Store, guide: &mut Guide<'_>) -> Result<Layout> {
+        let context = |error: Error| error.context(format!("{path:?}"));
+        let failed = |error| Error::io(Stage::Image, &error, format!("open {path:?}"));
+        let file = File::options().read(true).custom_flags(libc::O_NOCTTY).open(path);
+        let file = file.map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        let files = match metadata.is_dir() {
+            true => Files::Dir(file),
+            false => {
+                let file = plain(file, metadata.is_file(), store, guide).map_err(context)?;
+                let members = members(&file, guide).map_err(context)?;
+                Files::Tar { file, members }
+            }
+        };
+        let mut layout = Layout { files, made: HashMap::new(), images: Vec::new() };
+        layout.list(guide).map_err(context)?;
+        Ok(layout)
+    }
+
+    fn list(&mut self, guide: &mut Guide<'_>) -> Result<()> {
+        // Newer archives of Docker are both, and the layout has the digests.
+        if let Some(header) = self.files.text("oci-layout")? {
+            let header: Value = manifest::parse(&header, "oci-layout")?;
+            if header["imageLayoutVersion"] != "1.0.0" {
+                let version = &header["imageLayoutVersion"];
+                let message = format!("oci-layout: imageLayoutVersion {version} is unknown");
+                return Err(Error::new(Category::Unsupported, Stage::Image, message));
+            }
+            let index = self.files.text("index.json")?;
+            let index = index.ok_or_else(|| wrong("an image layout without index.json"))?;
+            let index: oci_spec::image::ImageIndex = manifest::parse(&index, "index.json")?;
+            self.images = index.manifests().iter().map(listed).collect();
+            return Ok(());
+        }
+        match self.files.text("manifest.json")? {
+            Some(list) => self.list_docker(&list, guide),
+            None => Err(wrong(
+                "neither an image layout, which has a file oci-layout, nor a \
+                               docker-archive, which has a manifest.json",
+            )
+            .hint("a tar file of a root filesystem is taken by import")),
+        }
+    }
+
+    /// Makes manifests for a docker-archive. Its layers are read for their digests.
+    fn list_docker(&mut self, list: &[u8], guide: &mut Guide<'_>) -> Result<()> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Image {
+            config: String,
+            #[serde(default)]
+            repo_tags: Option<Vec<String>>,
+            layers: Vec<String>,
+        }
+        let list: Vec<Image> = manifest::parse(list, "manifest.json")?;
+        let mut digests: HashMap<String, (Digest, u64, &'static str)> = HashMap::new();
+        for (number, image) in list.into_iter().enumerate() {
+            let at = |what: &str| format!("manifest.json: [{number}].{what}");
+            let config = self.files.text(&image.config)?;
+            let config = config.ok_or_else(|| {
+                wrong(format!("{}: there is no {:?}", at("Config"), image.config))
+            })?;
+            let config_digest = sha256(&config);
+            // Its name is its digest, in both ways of writing an archive.
+            let stem = image.config.rsplit('/').next().unwrap_or_default();
+            let stem = stem.strip_suffix(".json").unwrap_or(stem);
+            if stem.len() == 64 && stem != config_digest.digest() {
+                let message =
+                    format!("{}: {:?} has the digest {config_digest}", at("Config"), image.config);
+                return Err(wrong(message));
+            }
+            let mut layers = Vec::new();
+            for (index, layer) in image.layers.iter().enumerate() {
+                let known = match digests.get(layer) {
+                    Some(known) => known.clone(),
+                    None => {
+                        let missing = || {
+                            wrong(format!(
+                                "{}: there is no {layer:?}",
+                                at(&format!("Layers[{index}]"))
+                            ))
+                        };
+                        let reader = self.files.open(layer, 0)?.ok_or_else(missing)?;
+                        let known = measure(reader, guide)?;
+                        digests.insert(layer.clone(), known.clone());
+                        known
+                    }
+                };
+                let (digest, size, media_type) = known;
+                layers.push(
+                    json!({ "mediaType": media_type, "digest": digest.to_string(), "size": size }),
+                );
+                self.made.insert(digest, Made::File(layer.clone()));
+            }
+            let manifest = json!({
+                "schemaVersion": 2,
+                "mediaType": MANIFEST,
+                "config": {
+                    "mediaType": CONFIG,
+                    "digest": config_digest.to_string(),
+                    "size": config.len(),
+                },
+                "layers": layers,
+            });
+            let manifest = manifest.to_string().into_bytes();
+            let digest = sha256(&manifest);
+            let descriptor =
+                Descriptor::new(MANIFEST.into(), manifest.len() as u64, digest.clone());
+            self.made.insert(config_digest, Made::Bytes(config));
+            self.made.insert(digest, Made::Bytes(manifest));
+            let mut names =
+                image.repo_tags.unwrap_or_default().into_iter().map(Some).collect::<Vec<_>>();
+            if names.is_empty() {
+                names.push(None);
+            }
+            let with_name = |name| Listed { name, descriptor: descriptor.clone() };
+            self.images.extend(names.into_iter().map(with_name));
+        }
+        Ok(())
+    }
+
+    /// The image that is wanted, the only one if none is named, and its names here.
+    pub(super) fn choose(
+        &mut self,
+        from: Option<&str>,
+        guide: &mut Guide<'_>,
+    ) -> Result<(Found, Vec<String>)> {
+        let whole = |name: &str| reference::parse(name).map(|name| reference::whole(&name)).ok();
+        let fits = |image: &&Listed| match from {
+            None => true,
+            Some(from) => {
+                let name = image.name.as_deref();
+                name == Some(from)
+                    || image.descriptor.digest().as_ref() == from
+                    || name.and_then(whole).is_some_and(|name| whole(from) == Some(name))
+            }
+        };
+        let fitting: Vec<Listed> = self.images.iter().filter(fits).cloned().collect();
+        let Some(first) = fitting.first() else {
+            let message = match from {
+                Some(from) => format!("there is no image {from:?}{}", self.what_there_is()),
+                None => "there is no image in it".to_owned(),
+            };
+            return Err(Error::new(Category::NotFound, Stage::Image, message));
+        };
+        let same = |image: &Listed| image.descriptor.digest() == first.descriptor.digest();
+        if !fitting.iter().all(same) {
+            let message = format!("there are several images in it{}", self.what_there_is());
+            return Err(Error::new(Category::Invalid, Stage::Image, message)
+                .hint("say which by its name or digest there"));
+        }
+        let bytes = self.document(&first.descriptor, guide)?;
+        let names = fitting.iter().filter_map(|image| image.name.clone()).collect();
+        Ok((Found { bytes, media_type: first.descriptor.media_type().to_string() }, names))
+    }
+
+    fn what_there_is(&self) -> String {
+        let names = self.images.iter().take(20).map(|image| match &image.name {
+            Some(name) => name.clone(),
+            None => image.descriptor.digest().to_string(),
+        });
+        let names: Vec<_> = names.collect();
+        if names.is_empty() { String::new() } else { format!("; there are: {}", names.join(", ")) }
+    }
+}
+
+impl Source for Layout {
+    fn blob<'s>(
+        &'s mut self,
+        descriptor: &Descriptor,
+        from: u64,
+        _guide: &mut Guide<'_>,
+    ) -> Result<Option<Box<dyn Read + 's>>> {
+        let digest = descriptor.digest();
+        match self.made.get(digest) {
+            Some(Made::Bytes(bytes)) => {
+                let from = usize::try_from(from).unwrap_or(usize::MAX).min(bytes.len());
+                Ok(Some(Box::new(&bytes[from..])))
+            }
+            Some(Made::File(name)) => self.files.open(name, from),
+            None => {
+                let name = format!("blobs/{}/{}", digest.algorithm(), digest.digest());
+                self.files.open(&name, from)
+            }
+        }
+    }
+}
+
+fn listed(descriptor: &Descriptor) -> Listed {
+    let annotations = descriptor.annotations().as_ref();
+    let of = |key: &str| annotations.and_then(|all| all.get(key)).cloned();
+    let name = of(CONTAINERD_NAME).or_else(|| of(REF_NAME));
+    Listed { name, descriptor: descriptor.clone() }
+}
+
+/// Digest, size and media type of a layer.
+fn measure(
+    mut reader: Box<dyn Read + '_>,
+    guide: &Guide<'_>,
+) -> Result<(Digest, u64, &'static str)> {
+    let mut hasher = Hasher::sha256();
+    let mut buffer = vec![0; 128 << 10];
+    let mut size = 0;
+    let mut media_type = "application/vnd.oci.image.layer.v1.tar";
+    loop {
+        let count = reader
+            .read(&mut buffer)
+            .map_err(|error| unwrap(error, || "read a layer of the archive".to_owned()))?;
+        if count == 0 {
+            return Ok((hasher.finish(), size, media_type));
+        }
+        if size == 0 && buffer[..count].starts_with(&[0x1f, 0x8b]) {
+            media_type = "application/vnd.oci.image.layer.v1.tar+gzip";
+        }
+        if size == 0 && buffer[..count].starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+            media_type = "application/vnd.oci.image.layer.v1.tar+zstd";
+        }
+        hasher.update(&buffer[..count]);
+        size += count as u64;
+        guide.check()?;
+    }
+}
+
+impl Files {
+    fn open<'s>(&'s self, name: &str, from: u64) -> Result<Option<Box<dyn Read + 's>>> {
+        match self {
+            Files::Dir(dir) => {
+                let Some(mut file) = open_below(dir, name)? else { return Ok(None) };
+                let failed = |error| Error::io(Stage::Image, &error, format!("read {name:?}"));
+                if !file.metadata().map_err(failed)?.is_file() {
+                    return Err(wrong(format!("{name:?} is not a regular file")));
+                }
+                file.seek(SeekFrom::Start(from)).map_err(failed)?;
+                Ok(Some(Box::new(file)))
+            }
+            Files::Tar { file, members } => {
+                let Some((offset, size)) = follow(members, name)? else { return Ok(None) };
+                let from = from.min(size);
+                Ok(Some(Box::new(Part { file, at: offset + from, end: offset + size })))
+            }
+        }
+    }
+
+    /// A document, whole.
+    fn text(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let Some(reader) = self.open(name, 0)? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        reader
+            .take(LARGEST_DOCUMENT + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|error| unwrap(error, || format!("read {name:?}")))?;
+        if bytes.len() as u64 > LARGEST_DOCUMENT {
+            return Err(wrong(format!("{name:?} is larger than {} MiB", LARGEST_DOCUMENT >> 20)));
+        }
+        Ok(Some(bytes))
+    }
+}
+
+/// Opens a file of a layout. Links in it lead to other files: layouts are made so that share their
+/// blobs. What is read through one counts for nothing but its digest.
+fn open_below(dir: &File, name: &str) -> Result<Option<File>> {
+    let path = Path::new(name);
+    if !path.components().all(|part| matches!(part, std::path::Component::Normal(_))) {
+        return Err(wrong(format!("the path {name:?} leads out of the layout")));
+    }
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    match openat(dir, path, flags, Mode::empty()) {
+        Ok(fd) => Ok(Some(File::from(fd))),
+        Err(nix::errno::Errno::ENOENT | nix::errno::Errno::ENOTDIR) => Ok(None),
+        Err(errno) => Err(Error::os(Stage::Image, errno as i32, format!("open {name:?}"))),
+    }
+}
+
+/// A part of the archive.
+struct Part<'a> {
+    file: &'a File,
+    at: u64,
+    end: u64,
+}
+
+impl Read for Part<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.end - self.at).unwrap_or(usize::MAX).min(buffer.len());
+        let count = self.file.read_at(&mut buffer[..most], self.at)?;
+        if count == 0 && most > 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+fn follow(members: &HashMap<String, Member>, name: &str) -> Result<Option<(u64, u64)>> {
+    let mut name = normal("", name)?;
+    for _ in 0..16 {
+        match members.get(&name) {
+            Some(Member::Bytes { offset, size }) => return Ok(Some((*offset, *size))),
+            Some(Member::Link(target)) => name = target.clone(),
+            None => return Ok(None),
+        }
+    }
+    Err(wrong(format!("{name:?}: links lead to links")))
+}
+
+/// A name in the archive without `.` and `..`, as seen from the directory `base`.
+fn normal(base: &str, name: &str) -> Result<String> {
+    let mut parts: Vec<&str> = base.split('/').filter(|part| !part.is_empty()).collect();
+    for part in name.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                let outside = || wrong(format!("the name {name:?} leads out of the archive"));
+                parts.pop().ok_or_else(outside)?;
+            }
+            part => parts.push(part),
+        }
+    }
+    Ok(parts.join("/"))
+}
+
+/// Where the files are in a tar file.
+fn members(file: &File, guide: &Guide<'_>) -> Result<HashMap<String, Member>> {
+    let failed = |error| unwrap(error, || "read the archive".to_owned());
+    let mut members = HashMap::new();
+    let mut reader = file;
+    reader.rewind().map_err(failed)?;
+    let mut archive = tar::Archive::new(file);
+    for entry in archive.entries_with_seek().map_err(failed)? {
+        guide.check()?;
+        let entry = entry.map_err(|error| {
+            let error = failed(error);
+            error.with_category(Category::Spec)
+        })?;
+        let Ok(name) = String::from_utf8(entry.path_bytes().into_owned()) else { continue };
+        let kind = entry.header().entry_type();
+        let member = if kind.is_file() || kind.is_contiguous() {
+            Member::Bytes { offset: entry.raw_file_position(), size: entry.size() }
+        } else if kind.is_symlink() || kind.is_hard_link() {
+            let target = entry.link_name_bytes().map(|target| target.into_owned());
+            let Some(Ok(target)) = target.map(String::from_utf8) else { continue };
+            let base = match kind.is_symlink() {
+                true => name.rsplit_once('/').map_or("", |(dir, _)| dir),
+                false => "",
+            };
+            let Ok(target) = normal(base, &target) else { continue };
+            Member::Link(target)
+        } else {
+            continue;
+        };
+        if members.len() >= MOST_FILES {
+            return Err(wrong(format!("the archive has more than {MOST_FILES} files")));
+        }
+        if let Ok(name) = normal("", &name) {
+            members.insert(name, member);
+        }
+    }
+    Ok(members)
+}
+
+/// The archive as a file that can be sought in, uncompressed.
+fn plain(file: File, seekable: bool, store: &Store, guide: &mut Guide<'_>) -> Result<File> {
+    let mut head = [0; 4];
+    if seekable {
+        let count = file.read_at(&mut head, 0);
+        let count = count.map_err(|error| unwrap(error, || "read the archive".to_owned()))?;
+        let compressed = [&[0x1f, 0x8b][..], &[0x28, 0xb5, 0x2f, 0xfd]];
+        if !compressed.iter().any(|magic| head[..count].starts_with(magic)) {
+            return Ok(file);
+        }
+    }
+    let (_, mut source) = compress::decoder(Box::new(file))?;
+    let mut draft = anonymous(store)?;
+    let mut buffer = vec![0; 128 << 10];
+    let mut size = 0;
+    loop {
+        guide.check()?;
+        let count = source.read(&mut buffer);
+        let count = count.map_err(|error| unwrap(error, || "read the archive".to_owned()))?;
+        if count == 0 {
+            return Ok(draft);
+        }
+        size += count as u64;
+        if size > LARGEST_ARCHIVE {
+            let message = "the archive is larger than a TiB";
+            return Err(Error::new(Category::Resource, Stage::Image, message));
+        }
+        let written = draft.write_all(&buffer[..count]);
+        written.map_err(|error| Error::io(Stage::Image, &error, "write a draft of the archive"))?;
+    }
+}
+
+/// A file without a name in the store.
+fn anonymous(store: &Store) -> Result<File> {
+    let path = store.draft("archive");
+    let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path);
+    let file = file.map_err(|error| Error::io(Stage::Image, &error, format!("make {path:?}")))?;
+    let _ = std::fs::remove_file(&path);
+    Ok(file)
+}

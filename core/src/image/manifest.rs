@@ -1,0 +1,167 @@
+//! What an image consists of: its manifest and configuration, read and checked.
+
+use oci_spec::image::{
+    Descriptor, Digest, ImageConfiguration, ImageIndex, ImageManifest, MediaType,
+};
+use serde::de::DeserializeOwned;
+
+use super::digest;
+use crate::{Category, Error, Result, Stage};
+
+pub(super) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(super) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+
+/// The most layers an image may have: more than overlayfs takes.
+const MOST_LAYERS: usize = 500;
+
+/// What a manifest or index may be.
+pub(super) enum Document {
+    Index(ImageIndex),
+    Manifest(Box<ImageManifest>),
+}
+
+/// Reads the document `bytes`, which is what `what` says, such as `manifest sha256:...`.
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| Error::new(Category::Spec, Stage::Image, format!("{what}: {error}")))
+}
+
+/// Manifest or index, by its own media type, that of its descriptor, or what is in it.
+pub(super) fn document(bytes: &[u8], media_type: &str, what: &str) -> Result<Document> {
+    let value: serde_json::Value = parse(bytes, what)?;
+    let wrong = |why: String| Error::new(Category::Spec, Stage::Image, format!("{what}: {why}"));
+    if value["schemaVersion"] == 1 {
+        let message = format!("{what}: it is of Docker's schema 1");
+        return Err(Error::new(Category::Unsupported, Stage::Image, message)
+            .hint("push it again with a Docker of this decade"));
+    }
+    if value["schemaVersion"] != 2 {
+        return Err(wrong(format!("schemaVersion is {}, not 2", value["schemaVersion"])));
+    }
+    let own = value["mediaType"].as_str().filter(|own| !own.is_empty());
+    let index = ImageIndex::is(own.unwrap_or(media_type));
+    let manifest = ImageManifest::is(own.unwrap_or(media_type));
+    // A document that could be read both ways means different things to different tools.
+    if value.get("layers").is_some() && value.get("manifests").is_some() {
+        return Err(wrong("it has both layers and manifests".to_owned()));
+    }
+    match (index, manifest) {
+        (true, _) => Ok(Document::Index(parse(bytes, what)?)),
+        (_, true) => Ok(Document::Manifest(parse(bytes, what)?)),
+        _ if value.get("manifests").is_some() => Ok(Document::Index(parse(bytes, what)?)),
+        _ if value.get("layers").is_some() => Ok(Document::Manifest(parse(bytes, what)?)),
+        _ => Err(wrong(format!("{:?} is no image", own.unwrap_or(media_type)))),
+    }
+}
+
+trait Is {
+    fn is(media_type: &str) -> bool;
+}
+
+impl Is for ImageIndex {
+    fn is(media_type: &str) -> bool {
+        media_type == MediaType::ImageIndex.as_ref() || media_type == DOCKER_INDEX
+    }
+}
+
+impl Is for ImageManifest {
+    fn is(media_type: &str) -> bool {
+        media_type == MANIFEST || media_type == DOCKER_MANIFEST
+    }
+}
+
+/// An image, whole.
+#[derive(Debug, Clone)]
+pub(super) struct Parts {
+    pub(super) manifest: ImageManifest,
+    pub(super) config: ImageConfiguration,
+    /// The digests of the uncompressed layers, the lowest first.
+    pub(super) diff_ids: Vec<Digest>,
+}
+
+/// Checks a manifest before its blobs are fetched.
+pub(super) fn check_manifest(manifest: &ImageManifest, what: &str) -> Result<()> {
+    let config = manifest.config().media_type().as_ref();
+    if config != CONFIG && config != DOCKER_CONFIG {
+        let kind = manifest.artifact_type().as_ref().map_or(config, AsRef::as_ref);
+        let message = format!("{what}: it is no container image, but {kind:?}");
+        return Err(Error::new(Category::Unsupported, Stage::Image, message));
+    }
+    if manifest.layers().len() > MOST_LAYERS {
+        let message = format!(
+            "{what}: {} layers, of which there may be {MOST_LAYERS}",
+            manifest.layers().len()
+        );
+        return Err(Error::new(Category::Unsupported, Stage::Image, message));
+    }
+    for (index, layer) in manifest.layers().iter().enumerate() {
+        check_layer(layer, index, what)?;
+    }
+    Ok(())
+}
+
+fn check_layer(layer: &Descriptor, index: usize, what: &str) -> Result<()> {
+    let kind = layer.media_type().as_ref();
+    let plain = kind.starts_with("application/vnd.oci.image.layer.")
+        || kind.starts_with("application/vnd.docker.image.rootfs.");
+    if plain && !kind.contains("encrypted") && kind.contains(".tar") {
+        return Ok(());
+    }
+    let message = format!("{what}: layers[{index}] is of the media type {kind:?}");
+    Err(Error::new(Category::Unsupported, Stage::Image, message))
+}
+
+/// Checks that configuration and manifest belong together.
+pub(super) fn parts(manifest: ImageManifest, config: &[u8]) -> Result<Parts> {
+    let what = format!("configuration {}", manifest.config().digest());
+    let config: ImageConfiguration = parse(config, &what)?;
+    let wrong = |why: String| Error::new(Category::Spec, Stage::Image, format!("{what}: {why}"));
+    if config.rootfs().typ() != "layers" {
+        return Err(wrong(format!("rootfs.type is {:?}, not \"layers\"", config.rootfs().typ())));
+    }
+    let ids = config.rootfs().diff_ids();
+    if ids.len() != manifest.layers().len() {
+        let layers = manifest.layers().len();
+        return Err(wrong(format!(
+            "rootfs.diff_ids has {} entries for {layers} layers",
+            ids.len()
+        )));
+    }
+    let diff_ids = ids.iter().enumerate();
+    let diff_ids = diff_ids
+        .map(|(index, id)| digest::parse(id, &format!("{what}: rootfs.diff_ids[{index}]")))
+        .collect::<Result<Vec<_>>>()?;
+    Ok(Parts { manifest, config, diff_ids })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(bytes: &str, media_type: &str) -> String {
+        match document(bytes.as_bytes(), media_type, "it") {
+            Ok(Document::Index(_)) => "index".to_owned(),
+            Ok(Document::Manifest(_)) => "manifest".to_owned(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_document_is_what_it_says_or_what_it_looks_like_and_never_both() {
+        let index = r#"{"schemaVersion":2,"manifests":[]}"#;
+        assert_eq!(said(index, MediaType::ImageIndex.as_ref()), "index");
+        assert_eq!(said(index, ""), "index");
+        assert!(said(index, MANIFEST).contains("missing field"));
+        let typed = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
+        assert_eq!(said(typed, "text/plain"), "index");
+        let both = r#"{"schemaVersion":2,"layers":[],"manifests":[]}"#;
+        assert!(said(both, MANIFEST).contains("both layers and manifests"));
+        assert!(said(r#"{"schemaVersion":1}"#, "").contains("schema 1"));
+        assert!(said(r#"{"schemaVersion":"2"}"#, "").contains("schemaVersion"));
+        assert!(said(r#"{"schemaVersion":2}"#, "text/html").contains("text/html"));
+        assert!(said("{", "").starts_with("it: "));
+    }
+}

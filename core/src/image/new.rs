@@ -1,0 +1,262 @@
+//! New images: of a tree or an archive of one, and of what a container has changed.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
+
+use oci_spec::image::Digest;
+use serde_json::{Value, json};
+
+use super::digest::{Hasher, unwrap};
+use super::handle::NewOptions;
+use super::manifest::{CONFIG, MANIFEST, Parts};
+use super::pack::{self, Kind};
+use super::store::Store;
+use super::transfer::{Guide, Step};
+use super::unpack::Ids;
+use super::{Compression, compress, fetch, layers, manifest, platform};
+use crate::{Category, Error, Result, Stage};
+
+/// A layer that has just been made.
+struct Layer {
+    digest: Digest,
+    size: u64,
+    diff_id: Digest,
+    /// The latest modification time in it.
+    latest: i64,
+}
+
+impl Layer {
+    fn descriptor(&self, compression: Compression) -> Value {
+        let suffix = match compression {
+            Compression::None => "",
+            Compression::Gzip => "+gzip",
+            Compression::Zstd => "+zstd",
+        };
+        json!({
+            "mediaType": format!("application/vnd.oci.image.layer.v1.tar{suffix}"),
+            "digest": self.digest.to_string(),
+            "size": self.size,
+        })
+    }
+}
+
+/// The descriptor of an image with one layer: the tree at `path`, a directory or a tar file.
+pub(super) fn import(
+    store: &Store,
+    path: &Path,
+    options: &NewOptions,
+    guide: &mut Guide<'_>,
+) -> Result<Value> {
+    let file = File::open(path)
+        .map_err(|error| Error::io(Stage::Image, &error, format!("open {path:?}")))?;
+    let is_dir = file.metadata().is_ok_and(|found| found.is_dir());
+    // SAFETY: reads no memory and cannot fail.
+    let ids = if unsafe { libc::geteuid() } == 0 { Ids::Same } else { Ids::Caller };
+    let layer = layer(store, options.compression, guide, &mut |out, guide| match is_dir {
+        true => Ok(pack::pack(&file, Kind::Tree, &ids, out, guide)?.latest),
+        false => copy(&file, out, guide),
+    });
+    let layer = layer.map_err(|error| error.context(format!("import {path:?}")))?;
+    let platform = platform::wanted(None)?;
+    let mut config = json!({
+        "architecture": platform.architecture().to_string(),
+        "os": platform.os().to_string(),
+    });
+    if let Some(variant) = platform.variant() {
+        config["variant"] = variant.as_str().into();
+    }
+    config["config"] = json!({});
+    config["rootfs"] = json!({ "type": "layers", "diff_ids": [] });
+    config["history"] = json!([]);
+    finish(store, config, Vec::new(), &layer, "locule image import", options)
+}
+
+/// The descriptor of the image `base` with the changes in an overlay's upper directory as its
+/// topmost layer.
+pub(super) fn commit(
+    store: &Store,
+    base: &Parts,
+    upper: &Path,
+    ids: &Ids,
+    options: &NewOptions,
+    guide: &mut Guide<'_>,
+) -> Result<Value> {
+    let upper = layers::open_dir(upper)?;
+    let layer = layer(store, options.compression, guide, &mut |out, guide| {
+        Ok(pack::pack(&upper, Kind::Upper, ids, out, guide)?.latest)
+    })?;
+    let config = store.document(base.manifest.config().digest(), None)?;
+    let config: Value = manifest::parse(&config, "the image's configuration")?;
+    let layers = base.manifest.layers().iter().map(serde_json::to_value);
+    let layers = layers.collect::<Result<Vec<_>, _>>();
+    let layers =
+        layers.map_err(|error| Error::new(Category::Bug, Stage::Image, error.to_string()))?;
+    finish(store, config, layers, &layer, "locule image commit", options)
+}
+
+/// Puts the new layer on top, and writes configuration and manifest.
+fn finish(
+    store: &Store,
+    mut config: Value,
+    mut layers: Vec<Value>,
+    layer: &Layer,
+    by: &str,
+    options: &NewOptions,
+) -> Result<Value> {
+    let created = match &options.created {
+        Some(created) => {
+            let time = humantime::parse_rfc3339(created).map_err(|error| {
+                let message = format!("created {created:?}: {error}");
+                Error::new(Category::Invalid, Stage::Arguments, message)
+                    .hint("expected a time such as 2026-01-31T12:00:00Z")
+            })?;
+            humantime::format_rfc3339_seconds(time).to_string()
+        }
+        None => {
+            let since = Duration::from_secs(u64::try_from(layer.latest).unwrap_or(0));
+            let time = UNIX_EPOCH.checked_add(since).filter(|time| {
+                // What has four digits for the year.
+                *time < UNIX_EPOCH + Duration::from_secs(253_402_300_800)
+            });
+            humantime::format_rfc3339_seconds(time.unwrap_or(UNIX_EPOCH)).to_string()
+        }
+    };
+    config["created"] = created.as_str().into();
+    if let Some(author) = &options.author {
+        config["author"] = author.as_str().into();
+    }
+    if let Some(patch) = &options.config {
+        if !patch.is_object() {
+            let message = format!("config: expected an object, not {patch}");
+            return Err(Error::new(Category::Invalid, Stage::Arguments, message));
+        }
+        let own = config.as_object_mut().map(|config| config.entry("config").or_insert(json!({})));
+        super::patch::merge(own.expect("parsed as a configuration"), patch);
+    }
+    let mut history = json!({ "created": created, "created_by": by });
+    if let Some(author) = &options.author {
+        history["author"] = author.as_str().into();
+    }
+    if let Some(comment) = &options.comment {
+        history["comment"] = comment.as_str().into();
+    }
+    push(&mut config, "/rootfs/diff_ids", layer.diff_id.to_string().into());
+    if config["history"].is_null() {
+        config["history"] = json!([]);
+    }
+    push(&mut config, "/history", history);
+    layers.push(layer.descriptor(options.compression));
+    let config = config.to_string().into_bytes();
+    // What the changes made of it has to be a configuration still.
+    let parsed: oci_spec::image::ImageConfiguration = manifest::parse(&config, "config")
+        .map_err(|error| error.with_category(Category::Invalid))?;
+    let config_digest = store.put(&config)?;
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": {
+            "mediaType": CONFIG,
+            "digest": config_digest.to_string(),
+            "size": config.len(),
+        },
+        "layers": layers,
+    });
+    let manifest = manifest.to_string().into_bytes();
+    let digest = store.put(&manifest)?;
+    Ok(fetch::descriptor(MANIFEST, &digest, manifest.len() as u64, &parsed))
+}
+
+fn push(config: &mut Value, pointer: &str, value: Value) {
+    if let Some(list) = config.pointer_mut(pointer).and_then(Value::as_array_mut) {
+        list.push(value);
+    }
+}
+
+/// Makes a blob of what `write` writes.
+fn layer(
+    store: &Store,
+    compression: Compression,
+    guide: &mut Guide<'_>,
+    write: &mut dyn FnMut(&mut dyn Write, &mut Guide<'_>) -> Result<i64>,
+) -> Result<Layer> {
+    let failed = |error| unwrap(error, || "write the layer".to_owned());
+    let mut draft = store.begin_blob()?;
+    guide.report(Step::Pack, "", 0, 0)?;
+    let (latest, diff_id) = {
+        let out = compress::encoder(Box::new(&mut draft), compression)?;
+        let mut plain = Hashed { out, hasher: Hasher::sha256(), size: 0 };
+        let latest = write(&mut plain, guide)?;
+        plain.out.finish().map_err(failed)?;
+        guide.finished(Step::Pack, "", plain.size)?;
+        (latest, plain.hasher.finish())
+    };
+    let size = draft.size();
+    Ok(Layer { digest: draft.keep(None)?, size, diff_id, latest })
+}
+
+/// Computes the digest of what goes through.
+struct Hashed<'a> {
+    out: Box<dyn compress::Encoder + 'a>,
+    hasher: Hasher,
+    size: u64,
+}
+
+impl Write for Hashed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.out.write(bytes)?;
+        self.hasher.update(&bytes[..count]);
+        self.size += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// Copies a tar file, compressed or not, and looks whether it is one.
+fn copy(file: &File, out: &mut dyn Write, guide: &mut Guide<'_>) -> Result<i64> {
+    let (_, plain) = compress::decoder(Box::new(file))?;
+    let mut copied = Copied { source: plain, out, done: 0, guide };
+    let mut latest = 0;
+    let wrong = |error: io::Error| {
+        let error = unwrap(error, || "it is no tar file".to_owned());
+        match error.errno() {
+            None if error.category() == Category::System => error.with_category(Category::Spec),
+            _ => error,
+        }
+    };
+    let mut archive = tar::Archive::new(&mut copied);
+    let mut count = 0u64;
+    for entry in archive.entries().map_err(wrong)?.raw(true) {
+        let entry = entry.map_err(wrong)?;
+        let time = entry.header().mtime().map_err(wrong)?;
+        latest = latest.max(i64::try_from(time).unwrap_or(0));
+        count += 1;
+    }
+    io::copy(&mut copied, &mut io::sink()).map_err(wrong)?;
+    if count == 0 {
+        let message = "it is no tar file, or an empty one";
+        return Err(Error::new(Category::Spec, Stage::Image, message));
+    }
+    Ok(latest)
+}
+
+struct Copied<'a, 'g> {
+    source: Box<dyn Read + 'a>,
+    out: &'a mut dyn Write,
+    done: u64,
+    guide: &'a mut Guide<'g>,
+}
+
+impl Read for Copied<'_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.source.read(buffer)?;
+        self.out.write_all(&buffer[..count])?;
+        self.done += count as u64;
+        self.guide.report(Step::Pack, "", self.done, 0).map_err(super::digest::wrap)?;
+        Ok(count)
+    }
+}

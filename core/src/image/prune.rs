@@ -1,0 +1,140 @@
+//! Takes out of a store what nothing needs any more.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
+
+use oci_spec::image::Digest;
+
+use super::handle::{PruneOptions, Pruned};
+use super::manifest::{self, Document};
+use super::prepare::Usage;
+use super::store::{Entry, Store, size_of};
+use crate::{Error, Result, Stage};
+
+pub(super) fn prune(store: &Store, options: &PruneOptions) -> Result<Pruned> {
+    let _alone = store.alone()?;
+    let mut pruned = Pruned::default();
+    let used = used(store)?;
+    store.change_index(|entries| {
+        let (kept, gone): (Vec<Entry>, Vec<Entry>) =
+            std::mem::take(entries).into_iter().partition(|entry| {
+                used.images.contains(&entry.digest) || !options.all && entry.name.is_some()
+            });
+        *entries = kept;
+        for entry in gone {
+            if !pruned.images.contains(&entry.digest) {
+                pruned.images.push(entry.digest);
+            }
+        }
+        Ok(())
+    })?;
+    let needed = needed(store, &used)?;
+    for algorithm in ["sha256", "sha512"] {
+        for (name, path) in listing(&store.path.join("blobs").join(algorithm))? {
+            if !needed.blobs.contains(&format!("{algorithm}:{name}")) {
+                let size = size_of(&path);
+                remove(&path)?;
+                pruned.blobs += 1;
+                pruned.bytes += size;
+            }
+        }
+    }
+    for (name, path) in listing(&store.path.join("layers"))? {
+        let chain_id = name.split('-').next().unwrap_or_default();
+        if !used.layers.contains(&name) && !needed.chain_ids.contains(chain_id) {
+            // Its name goes first, so that what is there stays whole whatever ends this process.
+            let draft = store.draft("layer");
+            let moved = fs::rename(&path, &draft);
+            moved.map_err(|error| Error::io(Stage::Image, &error, format!("remove {path:?}")))?;
+            pruned.layers += 1;
+        }
+    }
+    for (_, path) in listing(&store.path.join("drafts"))? {
+        remove(&path)?;
+    }
+    Ok(pruned)
+}
+
+struct Used {
+    images: HashSet<String>,
+    layers: HashSet<String>,
+}
+
+/// What containers have. Of one that is gone what it had is forgotten.
+fn used(store: &Store) -> Result<Used> {
+    let mut used = Used { images: HashSet::new(), layers: HashSet::new() };
+    for (_, path) in listing(&store.path.join("uses"))? {
+        let usage: Option<Usage> =
+            fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        match usage {
+            Some(usage) if usage.container.exists() => {
+                used.images.insert(usage.manifest);
+                used.layers.extend(usage.layers);
+            }
+            _ => remove(&path)?,
+        }
+    }
+    Ok(used)
+}
+
+struct Needed {
+    blobs: HashSet<String>,
+    chain_ids: HashSet<String>,
+}
+
+fn needed(store: &Store, used: &Used) -> Result<Needed> {
+    let mut needed = Needed { blobs: HashSet::new(), chain_ids: HashSet::new() };
+    // An image that a container was made from may be in no index any more.
+    let listed = store.entries()?.into_iter().map(|entry| entry.digest);
+    for digest in listed.chain(used.images.iter().cloned()) {
+        // An image that is damaged needs nothing but itself.
+        if let Err(error) = add(store, &digest, &mut needed) {
+            tracing::warn!(image = %digest, %error, "damaged");
+        }
+        needed.blobs.insert(digest);
+    }
+    Ok(needed)
+}
+
+fn add(store: &Store, digest: &str, needed: &mut Needed) -> Result<()> {
+    let parsed: Digest = super::digest::parse(digest, "index.json")?;
+    let bytes = store.document(&parsed, None)?;
+    match manifest::document(&bytes, "", digest)? {
+        Document::Index(index) => {
+            needed.blobs.extend(index.manifests().iter().map(|blob| blob.digest().to_string()));
+        }
+        Document::Manifest(manifest) => {
+            let blobs = manifest.layers().iter().chain([manifest.config()]);
+            needed.blobs.extend(blobs.map(|blob| blob.digest().to_string()));
+            let config = store.document(manifest.config().digest(), None)?;
+            let parts = manifest::parts(*manifest, &config)?;
+            needed.chain_ids.extend(super::layers::chain_ids(&parts));
+        }
+    }
+    Ok(())
+}
+
+fn listing(dir: &Path) -> Result<Vec<(String, std::path::PathBuf)>> {
+    let failed = |error| Error::io(Stage::Image, &error, format!("read {dir:?}"));
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        names.push((entry.file_name().to_string_lossy().into_owned(), entry.path()));
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn remove(path: &Path) -> Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        _ => fs::remove_file(path),
+    };
+    match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io(Stage::Image, &error, format!("remove {path:?}")))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,227 @@
+//! An image is written to an OCI layout: a directory, or a tar file that `docker load` reads, too.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use oci_spec::image::Digest;
+use serde_json::{Value, json};
+
+use super::digest::{Verified, unwrap};
+use super::manifest::Parts;
+use super::store::{REF_NAME, Store, index_document};
+use super::transfer::{Guide, Step};
+use crate::{Category, Error, Result, Stage};
+
+/// The image to write.
+pub(super) struct Saved<'a> {
+    pub(super) store: &'a Store,
+    pub(super) descriptor: &'a Value,
+    pub(super) manifest: (&'a Digest, u64),
+    pub(super) parts: &'a Parts,
+    pub(super) name: Option<&'a str>,
+}
+
+impl Saved<'_> {
+    /// Every blob once: layers, configuration, manifest.
+    fn blobs(&self) -> Vec<(&Digest, u64)> {
+        let manifest = &self.parts.manifest;
+        let layers = manifest.layers().iter().chain([manifest.config()]);
+        let mut blobs: Vec<_> = layers.map(|blob| (blob.digest(), blob.size())).collect();
+        blobs.push(self.manifest);
+        let mut seen = std::collections::HashSet::new();
+        blobs.retain(|(digest, _)| seen.insert(digest.to_string()));
+        blobs
+    }
+
+    fn entry(&self) -> Value {
+        let mut entry = self.descriptor.clone();
+        if let Some(entry) = entry.as_object_mut() {
+            entry.remove("annotations");
+        }
+        if let Some(name) = self.name {
+            entry["annotations"] = json!({ REF_NAME: name });
+        }
+        entry
+    }
+
+    fn open(&self, digest: &Digest, size: u64) -> Result<Verified<File>> {
+        Verified::new(self.store.blob(digest)?, digest.clone(), Some(size))
+    }
+}
+
+fn failed(path: &Path) -> impl Fn(io::Error) -> Error + '_ {
+    move |error| unwrap(error, || format!("write {path:?}"))
+}
+
+/// Adds the image to a layout directory, which is made if it is missing. In place of one of the same name.
+pub(super) fn to_directory(image: &Saved<'_>, dir: &Path, guide: &mut Guide<'_>) -> Result<()> {
+    let exists = dir.join("oci-layout").is_file();
+    let make = |path: &Path| match DirBuilder::new().mode(0o755).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed(path)(error)),
+        _ => Ok(()),
+    };
+    make(dir)?;
+    if !exists && fs::read_dir(dir).map_err(failed(dir))?.next().is_some() {
+        let message = format!("{dir:?} is neither an image layout nor empty");
+        return Err(Error::new(Category::Invalid, Stage::Image, message));
+    }
+    make(&dir.join("blobs"))?;
+    for (digest, size) in image.blobs() {
+        let folder = dir.join("blobs").join(digest.algorithm().as_ref());
+        make(&folder)?;
+        let path = folder.join(digest.digest());
+        if fs::metadata(&path).is_ok_and(|there| there.is_file() && there.len() == size) {
+            guide.finished(Step::Save, digest.as_ref(), size)?;
+            continue;
+        }
+        let mut source = image.open(digest, size)?;
+        whole(&path, &mut |file| copy(&mut source, file, digest, size, guide))?;
+    }
+    let path = dir.join("index.json");
+    let mut manifests = match fs::read(&path) {
+        Ok(bytes) => {
+            let index: Value = super::manifest::parse(&bytes, &format!("{path:?}"))?;
+            index["manifests"].as_array().cloned().unwrap_or_default()
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(failed(&path)(error)),
+    };
+    let new = image.entry();
+    manifests.retain(|old| {
+        old["annotations"][REF_NAME] != new["annotations"][REF_NAME]
+            || new["annotations"][REF_NAME].is_null() && old["digest"] != new["digest"]
+    });
+    manifests.push(new);
+    let text = index_document(manifests).to_string();
+    whole(&path, &mut |file| file.write_all(text.as_bytes()).map_err(failed(&path)))?;
+    let path = dir.join("oci-layout");
+    whole(&path, &mut |file| file.write_all(LAYOUT.as_bytes()).map_err(failed(&path)))
+}
+
+const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
+
+/// Writes an archive: the same bytes for the same image and name.
+pub(super) fn to_archive(image: &Saved<'_>, path: &Path, guide: &mut Guide<'_>) -> Result<()> {
+    whole(path, &mut |file| {
+        let mut archive = tar::Builder::new(io::BufWriter::with_capacity(256 << 10, file));
+        let mut folders = vec!["blobs".to_owned()];
+        for (digest, _) in image.blobs() {
+            folders.push(format!("blobs/{}", digest.algorithm()));
+        }
+        folders.dedup();
+        for folder in folders {
+            let mut header = header(0o755, 0);
+            header.set_entry_type(tar::EntryType::Directory);
+            archive
+                .append_data(&mut header, format!("{folder}/"), io::empty())
+                .map_err(failed(path))?;
+        }
+        let mut blobs = image.blobs();
+        blobs.sort_by_key(|(digest, _)| digest.to_string());
+        for (digest, size) in blobs {
+            let mut source =
+                Reported { source: image.open(digest, size)?, digest, size, done: 0, guide };
+            archive
+                .append_data(&mut header(0o644, size), blob_name(digest), &mut source)
+                .map_err(failed(path))?;
+            // To the end, where the digest is checked.
+            io::copy(&mut source, &mut io::sink()).map_err(failed(path))?;
+            guide.finished(Step::Save, digest.as_ref(), size)?;
+        }
+        let documents = [
+            ("index.json", index_document(vec![image.entry()]).to_string()),
+            ("manifest.json", docker(image).to_string()),
+            ("oci-layout", LAYOUT.to_owned()),
+        ];
+        for (name, text) in documents {
+            let mut header = header(0o644, text.len() as u64);
+            archive.append_data(&mut header, name, text.as_bytes()).map_err(failed(path))?;
+        }
+        let mut file = archive.into_inner().map_err(failed(path))?;
+        file.flush().map_err(failed(path))
+    })
+}
+
+fn blob_name(digest: &Digest) -> String {
+    format!("blobs/{}/{}", digest.algorithm(), digest.digest())
+}
+
+/// What `docker load` looks for.
+fn docker(image: &Saved<'_>) -> Value {
+    let manifest = &image.parts.manifest;
+    let layers: Vec<_> = manifest.layers().iter().map(|layer| blob_name(layer.digest())).collect();
+    // A name with a digest is none that Docker would give an image.
+    let names: Vec<_> = image.name.into_iter().filter(|name| !name.contains('@')).collect();
+    json!([{ "Config": blob_name(manifest.config().digest()), "RepoTags": names, "Layers": layers }])
+}
+
+fn header(mode: u32, size: u64) -> tar::Header {
+    let mut header = tar::Header::new_ustar();
+    header.set_mode(mode);
+    header.set_size(size);
+    header.set_mtime(0);
+    header.set_uid(0);
+    header.set_gid(0);
+    header
+}
+
+/// Makes a file under another name first: it is there whole, or not at all.
+fn whole(path: &Path, write: &mut dyn FnMut(&mut File) -> Result<()>) -> Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let draft: PathBuf = path.with_file_name(name);
+    let _ = fs::remove_file(&draft);
+    let mut options = File::options();
+    let file = options.write(true).create_new(true).mode(0o644).open(&draft);
+    let mut file = file.map_err(failed(path))?;
+    let written = write(&mut file)
+        .and_then(|()| file.sync_data().map_err(failed(path)))
+        .and_then(|()| fs::rename(&draft, path).map_err(failed(path)));
+    if written.is_err() {
+        let _ = fs::remove_file(&draft);
+    }
+    written
+}
+
+fn copy(
+    source: &mut dyn Read,
+    file: &mut File,
+    digest: &Digest,
+    size: u64,
+    guide: &mut Guide<'_>,
+) -> Result<()> {
+    let mut buffer = vec![0; 256 << 10];
+    let mut done = 0;
+    let failed = |error| unwrap(error, || format!("write blob {digest}"));
+    loop {
+        guide.report(Step::Save, digest.as_ref(), done, size)?;
+        let count = source.read(&mut buffer).map_err(failed)?;
+        if count == 0 {
+            return guide.finished(Step::Save, digest.as_ref(), size);
+        }
+        file.write_all(&buffer[..count]).map_err(failed)?;
+        done += count as u64;
+    }
+}
+
+/// Reports what is read through it.
+struct Reported<'a, 'g> {
+    source: Verified<File>,
+    digest: &'a Digest,
+    size: u64,
+    done: u64,
+    guide: &'a mut Guide<'g>,
+}
+
+impl Read for Reported<'_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.source.read(buffer)?;
+        self.done += count as u64;
+        self.guide
+            .report(Step::Save, self.digest.as_ref(), self.done, self.size)
+            .map_err(super::digest::wrap)?;
+        Ok(count)
+    }
+}
