@@ -139,7 +139,7 @@ pub unsafe extern "C" fn locule_image_store_path(
 /// size were found right. NULL for `opts` takes every default. Feature "images".
 ///
 /// Any thread. Blocks until it is in the store. Fails with LOCULE_E_INVALID, LOCULE_E_SPEC if it
-/// is wrong, LOCULE_E_NOT_FOUND, LOCULE_E_UNSUPPORTED, LOCULE_E_CALLBACK, LOCULE_E_CANCELLED,
+/// is wrong, naming the blob, LOCULE_E_NOT_FOUND, LOCULE_E_UNSUPPORTED, LOCULE_E_CALLBACK, LOCULE_E_CANCELLED,
 /// LOCULE_E_TIMEOUT, LOCULE_E_PERMISSION, LOCULE_E_RESOURCE, LOCULE_E_SYSTEM. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn locule_image_store_load(
@@ -215,11 +215,12 @@ pub unsafe extern "C" fn locule_image_store_import(
 }
 
 /// Makes an image of the one that a stopped container was made from and what it has changed, and
-/// stores it in *out; the caller owns that reference. NULL for `opts` takes every default. Feature
-/// "images".
+/// stores it in *out; the caller owns that reference. The container must have been created with
+/// `changes`. NULL for `opts` takes every default. Feature "images".
 ///
 /// Any thread. Blocks until it is in the store. Fails like locule_image_store_load, with
-/// LOCULE_E_STATE if the container is not stopped or its changes are not kept. Since 0.1.
+/// LOCULE_E_STATE if the container has not stopped, its changes were not kept or it was made from
+/// no image, and with LOCULE_E_NOT_FOUND if that is not in this store. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn locule_image_store_commit(
     store: *mut locule_image_store,
@@ -265,9 +266,10 @@ pub unsafe extern "C" fn locule_image_store_get(
     }
 }
 
-/// Stores in *out all images, in the order of their names: a JSON array of objects with `digest`,
-/// `names`, `size` in bytes, compressed as they are, `created` and `platform`; the last two are
-/// null for one that is damaged. The caller frees it with locule_buf_free. Feature "images".
+/// Stores in *out all images, in the order of their names, those without one last: a JSON array of
+/// objects with `digest`, `names`, `size` in bytes, compressed as they are, `mediaType`, `platform`,
+/// such as "linux/amd64", and `created`, which may be null. One that is damaged is left out. The
+/// caller frees it with locule_buf_free. Feature "images".
 ///
 /// Any thread. Does not block, but for the filesystem. Fails with LOCULE_E_INVALID,
 /// LOCULE_E_PERMISSION, LOCULE_E_SYSTEM. Since 0.1.
@@ -287,8 +289,8 @@ pub unsafe extern "C" fn locule_image_store_list_json(
     }
 }
 
-/// Takes a name away, or with a digest an image with all its names. What nothing else needs any
-/// more goes with locule_image_store_prune_json. Feature "images".
+/// Takes a name away, or with a digest an image with all its names. Its blobs and layers go with
+/// locule_image_store_prune_json, once no container needs them. Feature "images".
 ///
 /// Any thread. Does not block, but for the filesystem. Fails with LOCULE_E_INVALID,
 /// LOCULE_E_NOT_FOUND, LOCULE_E_PERMISSION, LOCULE_E_SYSTEM. Since 0.1.
@@ -307,8 +309,9 @@ pub unsafe extern "C" fn locule_image_store_remove(
 /// the numbers of `blobs` and of unpacked `layers`, and `bytes`, those of the blobs. The caller
 /// frees it with locule_buf_free. Feature "images".
 ///
-/// Any thread. Blocks until it is removed. Fails with LOCULE_E_INVALID, LOCULE_E_UNSUPPORTED,
-/// LOCULE_E_PERMISSION, LOCULE_E_SYSTEM. Since 0.1.
+/// Any thread. Blocks until it is removed, and before that up to half a minute for those who are
+/// making something. Fails with LOCULE_E_INVALID, LOCULE_E_UNSUPPORTED, LOCULE_E_BUSY if they take
+/// longer, LOCULE_E_PERMISSION, LOCULE_E_SYSTEM. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn locule_image_store_prune_json(
     store: *mut locule_image_store,
@@ -446,8 +449,8 @@ pub unsafe extern "C" fn locule_image_push(
 }
 
 /// Unpacks the image to a new or empty directory, as a plain tree. Nothing of it leaves that
-/// directory. NULL for `opts` takes every default. A container needs no such tree: see `image` of
-/// struct locule_create_opts.
+/// directory. What fails may leave a part of it there. NULL for `opts` takes every default. A
+/// container needs no such tree: see `image` of struct locule_create_opts.
 ///
 /// Any thread. Blocks until it is unpacked. Fails like locule_image_save, with LOCULE_E_RESOURCE
 /// also beyond a limit, which the message names. Since 0.1.

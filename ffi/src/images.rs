@@ -98,19 +98,8 @@ mod built {
         transferring(choices, |transfer| store.commit(container, &new(choices), transfer))
     }
 
-    /// All images. One that is damaged is listed, too, without what cannot be read.
     pub(crate) fn list(store: &Store) -> Result<Value> {
-        let summary = |image: &Image| {
-            let mut read = image.inspect().unwrap_or_default();
-            json!({
-                "digest": image.digest(),
-                "names": image.names(),
-                "size": image.size(),
-                "created": read["created"].take(),
-                "platform": read["platform"].take(),
-            })
-        };
-        Ok(store.list()?.iter().map(summary).collect())
+        Ok(store.list()?.iter().map(Image::summary).collect())
     }
 
     pub(crate) fn prune(store: &Store, all: bool) -> Result<Value> {

@@ -200,6 +200,7 @@ static void a_tree_becomes_an_image(void)
     CHECK(strstr(list_of(store), "\"localhost/other:1\"") == NULL);
     FAILS(LOCULE_E_NOT_FOUND, locule_image_store_remove(store, "localhost/other:1", &err), "other");
     FAILS(LOCULE_E_INVALID, locule_image_tag(image, "No Name", &err), "No Name");
+    FAILS(LOCULE_E_INVALID, locule_image_store_get(store, "No Name", &same, &err), "No Name");
 
     CHECK(locule_image_store_ref(store) == store);
     locule_image_store_unref(store);
@@ -251,6 +252,8 @@ static void an_image_is_saved_and_loaded(void)
           "localhost/third:1");
     CHECK(loaded == NULL);
     opts.from = NULL;
+    FAILS(LOCULE_E_INVALID, locule_image_store_load(other, at("layout"), &opts, &loaded, &err),
+          "localhost/greeter:1", "localhost/second:1");
     opts.platform = "plan9/vax";
     FAILS(LOCULE_E_NOT_FOUND, locule_image_store_load(other, at("saved.tar"), &opts, &loaded, &err),
           "plan9");
@@ -463,7 +466,8 @@ static void a_container_is_made_of_an_image(void)
 
     /* Nothing is kept of a container without a directory for it. */
     container = run(runtime, &opts, image, NULL, "hello\n");
-    CHECK(locule_image_store_commit(store, container, NULL, &committed, NULL) < 0);
+    FAILS(LOCULE_E_STATE, locule_image_store_commit(store, container, NULL, &committed, &err),
+          "not kept");
     CHECK(committed == NULL);
     finish(container);
 
