@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::os::fd::BorrowedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::ptr;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use locule::{
 
 use crate::argument::{
     self, bytes, descriptor, descriptors, invalid, object, option_timeout, optional_bytes,
-    optional_path, optional_text, unsupported,
+    optional_path, optional_text, paths, unsupported,
 };
 use crate::buf::{self, locule_buf};
 use crate::cancel::{self, locule_cancel};
@@ -25,7 +25,7 @@ use crate::process::locule_process;
 use crate::runtime::{self, json_buf, locule_runtime};
 
 /// Take `root.path` as the read-only lower layer of a private overlay: what the container
-/// changes there vanishes with it. With "/" it sees the host's own files.
+/// changes there vanishes with it, unless `changes` keeps it. With "/" it sees the host's own files.
 pub const LOCULE_CREATE_ROOTFS_OVERLAY: u64 = 1;
 /// Let the container live on when this process ends. Without the flag it is killed then and
 /// everything of it is removed.
@@ -73,6 +73,18 @@ pub struct locule_create_opts {
     /// container process state. Its other end has to be served while this call and the start block:
     /// what they wait for may be the answer to a notification. Feature "seccomp-listener".
     pub seccomp_listener: *const c_int,
+    /// With LOCULE_CREATE_ROOTFS_OVERLAY: further read-only layers beneath `root.path`, the topmost
+    /// first; at most 499. They are layers as overlayfs has them, where a character device 0, 0
+    /// hides what has its name further down. Feature "rootfs-layers".
+    pub lower: *const *const c_char,
+    /// How many there are.
+    pub lower_count: usize,
+    /// With LOCULE_CREATE_ROOTFS_OVERLAY: NULL, or a directory that takes the container's changes,
+    /// in its `upper`, and keeps them when the container is deleted; a container that is created with
+    /// it again finds them. Made if missing, as the container's root's own. It has to be on a
+    /// filesystem that can take an overlay's changes, which an overlay cannot, and is for one
+    /// container at a time: what two see that share it is undefined. Feature "rootfs-layers".
+    pub changes: *const c_char,
 }
 
 // SAFETY: `repr(C)`, the size comes first, integers and pointers only, without padding
@@ -91,10 +103,18 @@ impl locule_create_opts {
     }
 
     /// # Safety
+    /// The pointers in the struct are as the header asks.
+    pub(crate) unsafe fn lower(&self) -> Result<Vec<PathBuf>> {
+        // SAFETY: passed on to the caller.
+        unsafe { paths(self.lower, self.lower_count, "opts.lower") }
+    }
+
+    /// # Safety
     /// The pointers in the struct are as the header asks, for `'a`.
     pub(crate) unsafe fn convert<'a>(
         &self,
         pass_fds: &'a [BorrowedFd<'a>],
+        lower: &'a [PathBuf],
     ) -> Result<CreateOptions<'a>> {
         let known = LOCULE_CREATE_ROOTFS_OVERLAY | LOCULE_CREATE_DETACH;
         check_flags(self.flags, known, "opts.flags")?;
@@ -130,8 +150,11 @@ impl locule_create_opts {
             other => return Err(unsupported(format!("`opts.parentage` {other} is unknown"))),
         };
         options.pass_fds = pass_fds;
+        options.lower = lower;
         // SAFETY: passed on to the caller.
         options.seccomp_listener = unsafe { listener(self.seccomp_listener)? };
+        // SAFETY: passed on to the caller.
+        options.changes = unsafe { optional_path(self.changes) };
         options.timeout = option_timeout(self.timeout_ms);
         options.cancel = cancel;
         Ok(options)
@@ -328,7 +351,8 @@ pub unsafe extern "C" fn locule_container_create(
                 _ => error,
             };
             let pass_fds = opts.pass_fds().map_err(named)?;
-            let options = opts.convert(&pass_fds).map_err(named)?;
+            let lower = opts.lower().map_err(named)?;
+            let options = opts.convert(&pass_fds, &lower).map_err(named)?;
             *out = locule_container::new(runtime.create(options).map_err(named)?);
             Ok(0)
         })

@@ -127,6 +127,9 @@ fn layouts() -> Vec<Layout> {
             pass_fd_count,
             cancel,
             seccomp_listener,
+            lower,
+            lower_count,
+            changes,
         }),
         layout!(locule_exec_opts {
             size,

@@ -194,6 +194,9 @@ class CreateOpts(Sized):
         ("pass_fd_count", c_size_t),
         ("cancel", c_void_p),
         ("seccomp_listener", POINTER(c_int)),
+        ("lower", POINTER(c_char_p)),
+        ("lower_count", c_size_t),
+        ("changes", c_char_p),
     ]
 
 

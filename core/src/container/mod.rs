@@ -12,6 +12,7 @@ mod failure;
 pub(crate) mod fuzzing;
 mod handle;
 mod joined;
+mod layers;
 mod late_hooks;
 mod options;
 mod pidfd;
