@@ -130,6 +130,9 @@ fn layouts() -> Vec<Layout> {
             lower,
             lower_count,
             changes,
+            image,
+            image_overrides_json,
+            image_overrides_json_len,
         }),
         layout!(locule_exec_opts {
             size,

@@ -297,6 +297,13 @@ static void nonsense_in_options(locule_runtime *runtime)
     INVALID(locule_container_create(runtime, &opts, &container, &err));
     opts.spec_json_len = 2;
 
+    opts.image_overrides_json = "{}";
+    INVALID(locule_container_create(runtime, &opts, &container, &err)); /* of no image */
+    opts.image_overrides_json = NULL;
+    opts.image_overrides_json_len = 2;
+    INVALID(locule_container_create(runtime, &opts, &container, &err));
+    opts.image_overrides_json_len = 0;
+
     opts.flags = UINT64_C(1) << 60;
     UNSUPPORTED(locule_container_create(runtime, &opts, &container, &err));
     opts.flags = 0;

@@ -39,6 +39,14 @@ pub enum Source<'a> {
         /// The directory that stands for the bundle; the current directory if `None`.
         base: Option<PathBuf>,
     },
+    /// An image. Its layers, unpacked once, are the root, below a private overlay.
+    #[cfg(feature = "images")]
+    Image {
+        /// Which one.
+        image: &'a crate::image::Image,
+        /// What is to be other than it has it.
+        overrides: Box<crate::image::Overrides>,
+    },
 }
 
 impl Source<'_> {
