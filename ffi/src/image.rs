@@ -418,8 +418,8 @@ pub unsafe extern "C" fn locule_image_tag(
 ///
 /// Any thread. Blocks until it is written. Fails with LOCULE_E_INVALID, LOCULE_E_NOT_FOUND,
 /// LOCULE_E_SPEC if it or the layout is damaged, LOCULE_E_CALLBACK, LOCULE_E_CANCELLED,
-/// LOCULE_E_TIMEOUT, LOCULE_E_BUSY, LOCULE_E_PERMISSION, LOCULE_E_RESOURCE, LOCULE_E_SYSTEM. Since
-/// 0.1.
+/// LOCULE_E_TIMEOUT, LOCULE_E_BUSY, LOCULE_E_PERMISSION, LOCULE_E_RESOURCE, LOCULE_E_SYSTEM.
+/// Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn locule_image_save(
     image: *mut locule_image,
