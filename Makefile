@@ -58,9 +58,9 @@ lib: $(LIBS) $(KEEPER)
 # Cargo makes the objects, the linker the libraries: cargo's own cdylib has no soname and no
 # symbol versions, and exports more than the ABI.
 
-# With Wasm plugins, of which most is the compiler for them: `make lib FEATURES=plugins` runs those
-# that are in the cache, `make lib FEATURES=` none.
-FEATURES ?= plugins-compile
+# With Wasm plugins, of which most is the compiler for them, and images: `plugins` runs plugins that
+# are in the cache, `images` does without registries; `make lib FEATURES=` has neither.
+FEATURES ?= plugins-compile registry
 WITH_FEATURES = --no-default-features --features "$(FEATURES)"
 
 # `--crate-type` because cargo does no LTO for a crate that is made an rlib at the same time.

@@ -4,21 +4,21 @@
  *
  * Generated from ffi/src by `make header`; do not edit.
  *
- * THREADS. Every function may be called from any thread, at the same time as any other and on
- * the same handle: the library locks for itself, and a call that waits never blocks another.
- * Locule starts no thread and calls the host's code only inside calls of the host, on the thread
- * that made them: events inside locule_runtime_dispatch, plugins inside what leads to the stage
- * that they are for. After fork() the child must not use handles it inherited; after exec there
- * are none, for every descriptor is close-on-exec.
+ * THREADS. Every function may be called from any thread, at the same time as any other and on the
+ * same handle: the library locks for itself, and a call that waits never blocks another. Locule
+ * starts no thread and calls the host's code only inside calls of the host, on the thread that
+ * made them: events inside locule_runtime_dispatch, plugins inside what leads to the stage that
+ * they are for, progress inside the call for an image. After fork() the child must not use
+ * handles it inherited; after exec there are none, for every descriptor is close-on-exec.
  *
- * OWNERSHIP. Handles (locule_runtime, _container, _process, _plugin, _cancel, _error) are
- * counted. A function that stores one in *out gives the caller a reference; each reference is
- * given back once with _unref. Giving back the last one frees the handle and nothing else:
- * containers and processes go on. A `const char *` or a descriptor called "borrowed" belongs to
- * its handle and lives as long. Bytes in a locule_buf are freed with locule_buf_free. What the
- * host passes in (strings, bytes, structs, arrays, descriptors) stays the host's: Locule has
- * copied or duplicated what it keeps before the call returns. Only a plugin's callbacks, and what
- * they get, have to live until its `release` is called.
+ * OWNERSHIP. Handles (locule_runtime, _container, _process, _plugin, _image_store, _image,
+ * _cancel, _error) are counted. A function that stores one in *out gives the caller a reference;
+ * each reference is given back once with _unref. Giving back the last one frees the handle and
+ * nothing else: containers and processes go on. A `const char *` or a descriptor called
+ * "borrowed" belongs to its handle and lives as long. Bytes in a locule_buf are freed with
+ * locule_buf_free. What the host passes in (strings, bytes, structs, arrays, descriptors) stays
+ * the host's: Locule has copied or duplicated what it keeps before the call returns. Only a
+ * plugin's callbacks, and what they get, have to live until its `release` is called.
  *
  * ERRORS. Functions that can fail return 0 or more, or a category below -4096, one of
  * LOCULE_E_*, and take `locule_error **err`. `err` may be NULL. Otherwise *err is always
@@ -56,6 +56,8 @@ typedef struct locule_error locule_error;
 typedef struct locule_event locule_event;
 typedef struct locule_plugin locule_plugin;
 typedef struct locule_plugin_call locule_plugin_call;
+typedef struct locule_image_store locule_image_store;
+typedef struct locule_image locule_image;
 typedef struct locule_buf locule_buf;
 struct locule_create_opts;
 struct locule_exit;
@@ -103,8 +105,8 @@ const char *locule_version(void);
  * Returns 1 if the library that runs has this feature, else 0, also for NULL. In 0.1:
  * "cancel", "container", "detach", "events", "exec", "explain", "parentage", "pass-fds",
  * "plugins", "rootfs-layers", "rootfs-overlay", "seccomp-listener", "spec", "systemd", "terminal",
- * "wasm-plugins" (if the library was built with it), "watch". What this machine can do says
- * locule_runtime_features_json.
+ * "watch"; and if the library was built with it "images", "registry", "wasm-plugins". What this
+ * machine can do says locule_runtime_features_json.
  *
  * Any thread. Does not block. Since 0.1.
  */
@@ -193,6 +195,8 @@ int locule_has(const char *feature);
 #define LOCULE_STAGE_CHECKPOINT 20
 /** Plugins. */
 #define LOCULE_STAGE_PLUGIN 21
+/** Images: reading, unpacking, keeping, writing and moving them. */
+#define LOCULE_STAGE_IMAGE 22
 
 /**
  * Takes another reference and returns the error. NULL gives NULL.
@@ -707,7 +711,7 @@ struct locule_stdio {
 /** Kill the container first if it is not stopped. */
 #define LOCULE_DELETE_FORCE 1
 
-/** How a container is created. Either `bundle` or `spec_json` has to be set. */
+/** How a container is created. One of `bundle`, `spec_json` and `image` has to be set. */
 struct locule_create_opts {
     /** sizeof(struct locule_create_opts). */
     size_t size;
@@ -753,12 +757,25 @@ struct locule_create_opts {
     size_t lower_count;
     /**
      * With LOCULE_CREATE_ROOTFS_OVERLAY: NULL, or a directory that takes the container's changes,
-     * in its `upper`, and keeps them when the container is deleted; a container that is created
-     * with it again finds them. Made if missing, as the container's root's own. It has to be on a
+     * in its `upper`, and keeps them when the container is deleted; a container that is created with
+     * it again finds them. Made if missing, as the container's root's own. It has to be on a
      * filesystem that can take an overlay's changes, which an overlay cannot, and is for one
      * container at a time: what two see that share it is undefined. Feature "rootfs-layers".
      */
     const char *changes;
+    /**
+     * NULL, or an image in place of a bundle: its configuration becomes a config.json, its layers,
+     * unpacked once, the root, below a private overlay. `bundle` and `spec_json` are NULL then.
+     * The store keeps what the container needs. Feature "images".
+     */
+    const locule_image *image;
+    /**
+     * With `image`: what is to be other than the image has it, a JSON object; docs/images.md has
+     * its members, such as {"args": ["ls"], "env": ["A=1"]}. NULL: nothing.
+     */
+    const void *image_overrides_json;
+    /** Its length in bytes. */
+    size_t image_overrides_json_len;
 };
 
 /** How another process is run in a container. */
@@ -1168,6 +1185,387 @@ uint64_t locule_event_oom_kills(const locule_event *event);
 int locule_event_pressure(const locule_event *event,
                           struct locule_watch_opts *out,
                           locule_error **err);
+
+/* ==========================================================================================
+ * Image options: how images are fetched, made, written and unpacked
+ * ========================================================================================== */
+
+/** gzip, which everything can read. */
+#define LOCULE_COMPRESSION_GZIP 0
+/** zstd: smaller and faster. Docker 23, podman and containerd 1.5 read it. */
+#define LOCULE_COMPRESSION_ZSTD 1
+/** None. */
+#define LOCULE_COMPRESSION_NONE 2
+
+/**
+ * Unpacked files belong to whom the image says; for an ordinary user, who can have no others, to
+ * the caller.
+ */
+#define LOCULE_OWNER_AUTO 0
+/** They belong to whom the image says. */
+#define LOCULE_OWNER_IMAGE 1
+/** They belong to the caller. */
+#define LOCULE_OWNER_CALLER 2
+
+/** It comes into the store. */
+#define LOCULE_IMAGE_STEP_FETCH 1
+/** It is unpacked. The digest is the layer's, the numbers are of its compressed bytes. */
+#define LOCULE_IMAGE_STEP_UNPACK 2
+/** It is written to a layout or an archive. */
+#define LOCULE_IMAGE_STEP_SAVE 3
+/** It goes to a registry. */
+#define LOCULE_IMAGE_STEP_PUSH 4
+/** A layer is made of a container's changes or of a tree. */
+#define LOCULE_IMAGE_STEP_PACK 5
+
+/** How far a call is with one blob. What is there already is told once, as finished. */
+struct locule_image_progress {
+    /** What the library that runs has for this struct. */
+    size_t size;
+    /**
+     * What is being done, one of LOCULE_IMAGE_STEP_*. A later version of the library may know
+     * further ones.
+     */
+    uint32_t step;
+    /** 1 when this blob is finished, else 0. */
+    uint32_t finished;
+    /** Its digest; empty while a layer is being made. */
+    const char *digest;
+    /** Bytes done. */
+    uint64_t done;
+    /** Bytes in all; 0 where that is not known. */
+    uint64_t total;
+};
+
+/**
+ * Is told how far a call is: of each blob the beginning and the end, and between them at most
+ * ten times a second, on the thread that made the call. `progress` lives until the callback
+ * returns. Returns 0 to go on; anything else makes the call fail with LOCULE_E_CALLBACK. It may
+ * call Locule, but for images of the same store, and must return: no longjmp, no exception.
+ */
+typedef int (*locule_image_progress_fn)(const struct locule_image_progress *progress, void *user);
+
+/**
+ * What calls for images can be told. Each looks at the fields that name it and at those for all;
+ * with another one set it fails with LOCULE_E_INVALID.
+ */
+struct locule_image_opts {
+    /** sizeof(struct locule_image_opts). */
+    size_t size;
+    /** None yet: 0. */
+    uint64_t flags;
+    /**
+     * The name that the image gets. load, pull: NULL takes the one that it has there; import,
+     * commit: it has none; save: the name in the layout, NULL being the one by which it was
+     * found.
+     */
+    const char *name;
+    /** load: which image of several, by the name that it has there. NULL: the only one. */
+    const char *from;
+    /** load, pull: which of an index, as os/architecture[/variant]. NULL: this machine's. */
+    const char *platform;
+    /** All: is told how far it is. NULL: nobody is. */
+    locule_image_progress_fn progress;
+    /** What `progress` gets. */
+    void *progress_user;
+    /** All: stops the call. May be NULL. */
+    locule_cancel *cancel;
+    /** All: how long it may take, in milliseconds. 0: as long as it takes. */
+    uint32_t timeout_ms;
+    /** import, commit: of the new layer, one of LOCULE_COMPRESSION_*. */
+    uint32_t compression;
+    /** pull, push: the user. With a password alone that is a token. */
+    const char *username;
+    /** pull, push: the password. NULL: credentials are looked for in `auth_file`. */
+    const char *password;
+    /**
+     * pull, push: where credentials are. NULL: in $REGISTRY_AUTH_FILE, then in the usual places
+     * of podman and Docker.
+     */
+    const char *auth_file;
+    /** pull, push: a file in PEM with certificates to trust beside the system's. */
+    const char *ca_file;
+    /**
+     * pull, push: mirrors and policy, see docs/images.md. NULL: /etc/locule/registries.json, if
+     * it is there.
+     */
+    const char *registries_file;
+    /**
+     * import, commit: a JSON merge patch (RFC 7396) for `config` of the image configuration, such
+     * as {"Cmd": ["sh"]}.
+     */
+    const void *config_json;
+    /** Its length in bytes. */
+    size_t config_json_len;
+    /** import, commit: who made it. */
+    const char *author;
+    /** import, commit: a remark, for its history. */
+    const char *comment;
+    /**
+     * import, commit: when it was made, in RFC 3339. NULL: the latest modification time in its
+     * layer, so that the same input gives the same image.
+     */
+    const char *created;
+    /** unpack: the most bytes of a layer, uncompressed. 0: 128 GiB. */
+    uint64_t max_bytes;
+    /** unpack: the most entries of a layer. 0: 4,000,000. */
+    uint64_t max_entries;
+    /** unpack: whom the files belong to, one of LOCULE_OWNER_*. */
+    uint32_t owner;
+    /** 0. */
+    uint32_t reserved;
+};
+
+/* ==========================================================================================
+ * Images: a store of them, what comes into it and what goes out
+ * ========================================================================================== */
+
+/** Change nothing: use what is there. Such a store may be another user's. */
+#define LOCULE_IMAGE_STORE_READ_ONLY 1
+
+/** Also the images that no container uses, named or not. */
+#define LOCULE_PRUNE_ALL 1
+
+/** How a store is opened. */
+struct locule_image_store_opts {
+    /** sizeof(struct locule_image_store_opts). */
+    size_t size;
+    /** LOCULE_IMAGE_STORE_*. */
+    uint64_t flags;
+    /**
+     * Its directory; made if missing. NULL: /var/lib/locule/images for root, else
+     * $XDG_DATA_HOME/locule/images, else ~/.local/share/locule/images.
+     */
+    const char *path;
+};
+
+/**
+ * Opens a store and stores it in *out; the caller owns that reference. NULL for `opts` takes
+ * every default. Any number of processes may use one store at once. Feature "images".
+ *
+ * Any thread. Does not block, but for the filesystem. Fails with LOCULE_E_INVALID,
+ * LOCULE_E_NOT_FOUND, LOCULE_E_PERMISSION, LOCULE_E_RESOURCE, LOCULE_E_SYSTEM, and with
+ * LOCULE_E_UNSUPPORTED where the library was built without images. Since 0.1.
+ */
+int locule_image_store_open(const struct locule_image_store_opts *opts,
+                            locule_image_store **out,
+                            locule_error **err);
+
+/**
+ * The store's directory. Borrowed from the store. NULL for NULL.
+ *
+ * Any thread. Does not block. Since 0.1.
+ */
+const char *locule_image_store_path(const locule_image_store *store);
+
+/**
+ * Takes an image from an OCI layout, a directory or a tar file, or from a docker-archive, and
+ * stores it in *out; the caller owns that reference. Nothing of it is used before its digest and
+ * size were found right. NULL for `opts` takes every default. Feature "images".
+ *
+ * Any thread. Blocks until it is in the store. Fails with LOCULE_E_INVALID, LOCULE_E_SPEC if it
+ * is wrong, naming the blob, LOCULE_E_NOT_FOUND, LOCULE_E_UNSUPPORTED, LOCULE_E_STATE if the store
+ * was opened read-only, LOCULE_E_CALLBACK, LOCULE_E_CANCELLED, LOCULE_E_TIMEOUT, LOCULE_E_BUSY,
+ * LOCULE_E_PERMISSION, LOCULE_E_RESOURCE, LOCULE_E_SYSTEM. Since 0.1.
+ */
+int locule_image_store_load(locule_image_store *store,
+                            const char *path,
+                            const struct locule_image_opts *opts,
+                            locule_image **out,
+                            locule_error **err);
+
+/**
+ * Fetches an image from a registry and stores it in *out; the caller owns that reference.
+ * "alpine" is "docker.io/library/alpine:latest". What the store has of it already is not fetched
+ * again. NULL for `opts` takes every default. Feature "registry".
+ *
+ * Any thread. Blocks until it is in the store. Fails like locule_image_store_load, with
+ * LOCULE_E_PERMISSION also where the registry refuses. Since 0.1.
+ */
+int locule_image_store_pull(locule_image_store *store,
+                            const char *reference,
+                            const struct locule_image_opts *opts,
+                            locule_image **out,
+                            locule_error **err);
+
+/**
+ * Makes an image of one layer of a root filesystem, a directory or a tar file, and stores it in
+ * *out; the caller owns that reference. NULL for `opts` takes every default. Feature "images".
+ *
+ * Any thread. Blocks until it is in the store. Fails like locule_image_store_load. Since 0.1.
+ */
+int locule_image_store_import(locule_image_store *store,
+                              const char *path,
+                              const struct locule_image_opts *opts,
+                              locule_image **out,
+                              locule_error **err);
+
+/**
+ * Makes an image of the one that a stopped container was made from and what it has changed, and
+ * stores it in *out; the caller owns that reference. The container must have been created with
+ * `changes`. NULL for `opts` takes every default. Feature "images".
+ *
+ * Any thread. Blocks until it is in the store. Fails like locule_image_store_load, with
+ * LOCULE_E_STATE if the container has not stopped, its changes were not kept or it was made from
+ * no image, and with LOCULE_E_NOT_FOUND if that is not in this store. Since 0.1.
+ */
+int locule_image_store_commit(locule_image_store *store,
+                              locule_container *container,
+                              const struct locule_image_opts *opts,
+                              locule_image **out,
+                              locule_error **err);
+
+/**
+ * Stores in *out the image of this name, or with this digest, of which the first twelve
+ * hexadecimal digits do; the caller owns that reference. It goes on meaning the same image when
+ * its names are given to another one. Feature "images".
+ *
+ * Any thread. Does not block, but for the filesystem. Fails with LOCULE_E_INVALID,
+ * LOCULE_E_NOT_FOUND, LOCULE_E_SPEC if it is damaged, LOCULE_E_SYSTEM. Since 0.1.
+ */
+int locule_image_store_get(locule_image_store *store,
+                           const char *name,
+                           locule_image **out,
+                           locule_error **err);
+
+/**
+ * Stores in *out all images, in the order of their names, those without one last: a JSON array of
+ * objects with `digest`, `names`, `size` in bytes, compressed as they are, `mediaType`, `platform`,
+ * such as "linux/amd64", and `created`, which may be null. One that is damaged is left out. The
+ * caller frees it with locule_buf_free. Feature "images".
+ *
+ * Any thread. Does not block, but for the filesystem. Fails with LOCULE_E_INVALID,
+ * LOCULE_E_PERMISSION, LOCULE_E_SYSTEM. Since 0.1.
+ */
+int locule_image_store_list_json(locule_image_store *store,
+                                 locule_buf *out,
+                                 locule_error **err);
+
+/**
+ * Takes a name away, or with a digest an image with all its names. Its blobs and layers go with
+ * locule_image_store_prune_json, once no container needs them. Feature "images".
+ *
+ * Any thread. Does not block, but for the filesystem. Fails with LOCULE_E_INVALID,
+ * LOCULE_E_NOT_FOUND, LOCULE_E_STATE if the store was opened read-only, LOCULE_E_BUSY,
+ * LOCULE_E_SYSTEM. Since 0.1.
+ */
+int locule_image_store_remove(locule_image_store *store, const char *name, locule_error **err);
+
+/**
+ * Removes images without a name, and what no image and no container needs; `flags` is 0 or
+ * LOCULE_PRUNE_ALL. Stores in *out what was removed: a JSON object with `images`, their digests,
+ * the numbers of `blobs` and of unpacked `layers`, and `bytes`, those of the blobs. The caller
+ * frees it with locule_buf_free. Feature "images".
+ *
+ * Any thread. Blocks until it is removed, and before that up to half a minute for those who are
+ * making something. Fails with LOCULE_E_INVALID, LOCULE_E_UNSUPPORTED, LOCULE_E_BUSY if they take
+ * longer, LOCULE_E_STATE if the store was opened read-only, LOCULE_E_SYSTEM. Since 0.1.
+ */
+int locule_image_store_prune_json(locule_image_store *store,
+                                  uint64_t flags,
+                                  locule_buf *out,
+                                  locule_error **err);
+
+/**
+ * Takes another reference and returns the store. NULL gives NULL.
+ *
+ * Any thread. Does not block. Since 0.1.
+ */
+locule_image_store *locule_image_store_ref(locule_image_store *store);
+
+/**
+ * Gives a reference back; the last one frees the handle. Images from it go on. NULL is ignored.
+ *
+ * Any thread. Does not block. Since 0.1.
+ */
+void locule_image_store_unref(locule_image_store *store);
+
+/**
+ * The digest of the image's manifest, such as "sha256:9f86...". Borrowed from the image. NULL for
+ * NULL.
+ *
+ * Any thread. Does not block. Since 0.1.
+ */
+const char *locule_image_digest(const locule_image *image);
+
+/**
+ * Stores in *out what the image is: a JSON object with `digest`, `names` as they were when it was
+ * looked up, `size`, `mediaType`, `platform`, `created`, `layers` (each with `digest`, `size`,
+ * `mediaType` and `diffId`), `config`, which is the image configuration, and `manifest`. The
+ * caller frees it with locule_buf_free.
+ *
+ * Any thread. Does not block, but for the filesystem. Fails with LOCULE_E_INVALID,
+ * LOCULE_E_NOT_FOUND if it has been pruned, LOCULE_E_SPEC if it is damaged, LOCULE_E_SYSTEM.
+ * Since 0.1.
+ */
+int locule_image_inspect_json(const locule_image *image,
+                              locule_buf *out,
+                              locule_error **err);
+
+/**
+ * Gives the image a further name, taking that from the image that has it.
+ *
+ * Any thread. Does not block, but for the filesystem. Fails with LOCULE_E_INVALID,
+ * LOCULE_E_NOT_FOUND if it has been pruned, LOCULE_E_STATE if the store was opened read-only,
+ * LOCULE_E_BUSY, LOCULE_E_RESOURCE, LOCULE_E_SYSTEM. Since 0.1.
+ */
+int locule_image_tag(locule_image *image, const char *name, locule_error **err);
+
+/**
+ * Writes the image to an OCI layout: a tar file if `path` ends with ".tar", else a directory, to
+ * whose images it is added. NULL for `opts` takes every default.
+ *
+ * Any thread. Blocks until it is written. Fails with LOCULE_E_INVALID, LOCULE_E_NOT_FOUND,
+ * LOCULE_E_SPEC if it or the layout is damaged, LOCULE_E_CALLBACK, LOCULE_E_CANCELLED,
+ * LOCULE_E_TIMEOUT, LOCULE_E_BUSY, LOCULE_E_PERMISSION, LOCULE_E_RESOURCE, LOCULE_E_SYSTEM. Since
+ * 0.1.
+ */
+int locule_image_save(locule_image *image,
+                      const char *path,
+                      const struct locule_image_opts *opts,
+                      locule_error **err);
+
+/**
+ * Sends the image to a registry, under this name there. What the registry has of it already is
+ * not sent again. NULL for `opts` takes every default. Feature "registry".
+ *
+ * Any thread. Blocks until the registry has it. Fails like locule_image_save, with
+ * LOCULE_E_PERMISSION also where the registry refuses, and with LOCULE_E_UNSUPPORTED where the
+ * library was built without registries. Since 0.1.
+ */
+int locule_image_push(locule_image *image,
+                      const char *reference,
+                      const struct locule_image_opts *opts,
+                      locule_error **err);
+
+/**
+ * Unpacks the image to a new or empty directory, as a plain tree. Nothing of it leaves that
+ * directory. What fails may leave a part of it there. NULL for `opts` takes every default. A
+ * container needs no such tree: see `image` of struct locule_create_opts.
+ *
+ * Any thread. Blocks until it is unpacked. Fails like locule_image_save, with LOCULE_E_EXISTS if
+ * the directory is not empty, and with LOCULE_E_RESOURCE also beyond a limit, which the message
+ * names. Since 0.1.
+ */
+int locule_image_unpack(locule_image *image,
+                        const char *dir,
+                        const struct locule_image_opts *opts,
+                        locule_error **err);
+
+/**
+ * Takes another reference and returns the image. NULL gives NULL.
+ *
+ * Any thread. Does not block. Since 0.1.
+ */
+locule_image *locule_image_ref(locule_image *image);
+
+/**
+ * Gives a reference back; the last one frees the handle. The image stays in its store: see
+ * locule_image_store_remove. NULL is ignored.
+ *
+ * Any thread. Does not block. Since 0.1.
+ */
+void locule_image_unref(locule_image *image);
 
 /* ==========================================================================================
  * Plugins: what sees, changes or refuses a container at stages of its life

@@ -20,6 +20,8 @@ use crate::cancel::{self, locule_cancel};
 use crate::entry::{fallible, infallible};
 use crate::error::{c_string, locule_error};
 use crate::handle;
+use crate::image::{self, locule_image};
+use crate::images;
 use crate::options::{self, Versioned, check_flags, check_reserved, locule_stdio};
 use crate::process::locule_process;
 use crate::runtime::{self, json_buf, locule_runtime};
@@ -39,7 +41,7 @@ pub const LOCULE_PARENTAGE_ORPHAN: u32 = 1;
 /// The parent is the calling process: it gets SIGCHLD and may wait for it. The keeper leaves.
 pub const LOCULE_PARENTAGE_CHILD: u32 = 2;
 
-/// How a container is created. Either `bundle` or `spec_json` has to be set.
+/// How a container is created. One of `bundle`, `spec_json` and `image` has to be set.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct locule_create_opts {
@@ -85,6 +87,15 @@ pub struct locule_create_opts {
     /// filesystem that can take an overlay's changes, which an overlay cannot, and is for one
     /// container at a time: what two see that share it is undefined. Feature "rootfs-layers".
     pub changes: *const c_char,
+    /// NULL, or an image in place of a bundle: its configuration becomes a config.json, its layers,
+    /// unpacked once, the root, below a private overlay. `bundle` and `spec_json` are NULL then.
+    /// The store keeps what the container needs. Feature "images".
+    pub image: *const locule_image,
+    /// With `image`: what is to be other than the image has it, a JSON object; docs/images.md has
+    /// its members, such as {"args": ["ls"], "env": ["A=1"]}. NULL: nothing.
+    pub image_overrides_json: *const c_void,
+    /// Its length in bytes.
+    pub image_overrides_json_len: usize,
 }
 
 // SAFETY: `repr(C)`, the size comes first, integers and pointers only, without padding
@@ -111,6 +122,34 @@ impl locule_create_opts {
 
     /// # Safety
     /// The pointers in the struct are as the header asks, for `'a`.
+    unsafe fn source<'a>(&self) -> Result<Source<'a>> {
+        let (overrides, overrides_len) = (self.image_overrides_json, self.image_overrides_json_len);
+        // SAFETY: passed on to the caller.
+        let (bundle, json, image, overrides) = unsafe {
+            (
+                optional_path(self.bundle),
+                optional_bytes(self.spec_json, self.spec_json_len, "opts.spec_json")?,
+                image::optional(self.image),
+                optional_bytes(overrides, overrides_len, "opts.image_overrides_json")?,
+            )
+        };
+        match (image, json, bundle) {
+            (None, ..) if overrides.is_some() => {
+                Err(invalid("`opts.image_overrides_json` is set, but `opts.image` is not"))
+            }
+            (Some(image), None, None) => images::source(image, overrides),
+            (Some(_), Some(_), _) => Err(invalid("`opts.image` and `opts.spec_json` are both set")),
+            (Some(_), None, Some(_)) => Err(invalid("`opts.image` and `opts.bundle` are both set")),
+            (None, Some(json), base) => Ok(Source::Spec { json, base: base.map(Path::to_owned) }),
+            (None, None, Some(bundle)) => Ok(Source::bundle(bundle)),
+            (None, None, None) => {
+                Err(invalid("none of `opts.bundle`, `opts.spec_json` and `opts.image` is set"))
+            }
+        }
+    }
+
+    /// # Safety
+    /// The pointers in the struct are as the header asks, for `'a`.
     pub(crate) unsafe fn convert<'a>(
         &self,
         pass_fds: &'a [BorrowedFd<'a>],
@@ -119,20 +158,8 @@ impl locule_create_opts {
         let known = LOCULE_CREATE_ROOTFS_OVERLAY | LOCULE_CREATE_DETACH;
         check_flags(self.flags, known, "opts.flags")?;
         // SAFETY: passed on to the caller.
-        let (id, bundle, json, cancel) = unsafe {
-            (
-                optional_text(self.id, "opts.id")?,
-                optional_path(self.bundle),
-                optional_bytes(self.spec_json, self.spec_json_len, "opts.spec_json")?,
-                cancel::optional(self.cancel),
-            )
-        };
-        let source = match (json, bundle) {
-            (Some(json), base) => Source::Spec { json, base: base.map(Path::to_owned) },
-            (None, Some(bundle)) => Source::bundle(bundle),
-            (None, None) => {
-                return Err(invalid("neither `opts.bundle` nor `opts.spec_json` is set"));
-            }
+        let (id, source, cancel) = unsafe {
+            (optional_text(self.id, "opts.id")?, self.source()?, cancel::optional(self.cancel))
         };
         let mut options = CreateOptions::new(source);
         options.id = id;
@@ -322,7 +349,7 @@ impl locule_container {
 ///
 /// # Safety
 /// `container` is NULL or a live handle for the length of the call.
-unsafe fn target<'a>(container: *const locule_container) -> Result<&'a Container> {
+pub(crate) unsafe fn target<'a>(container: *const locule_container) -> Result<&'a Container> {
     // SAFETY: passed on to the caller.
     unsafe { object(container, "container") }.map(|container| &container.container)
 }

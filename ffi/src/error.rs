@@ -86,6 +86,8 @@ pub const LOCULE_STAGE_DELETE: u32 = 19;
 pub const LOCULE_STAGE_CHECKPOINT: u32 = 20;
 /// Plugins.
 pub const LOCULE_STAGE_PLUGIN: u32 = 21;
+/// Images: reading, unpacking, keeping, writing and moving them.
+pub const LOCULE_STAGE_IMAGE: u32 = 22;
 
 /// A number here that is not the core's is a number a program was compiled with.
 const _: () = {
@@ -131,6 +133,7 @@ const _: () = {
     assert!(LOCULE_STAGE_DELETE == Stage::Delete as u32);
     assert!(LOCULE_STAGE_CHECKPOINT == Stage::Checkpoint as u32);
     assert!(LOCULE_STAGE_PLUGIN == Stage::Plugin as u32);
+    assert!(LOCULE_STAGE_IMAGE == Stage::Image as u32);
 };
 
 /// A failure; never changes.

@@ -4,7 +4,7 @@ use std::ffi::{CStr, c_char, c_int};
 
 use crate::argument;
 use crate::entry::infallible;
-use crate::wasm;
+use crate::{images, wasm};
 
 /// The version of this header. Within one LOCULE_VERSION_MAJOR.LOCULE_VERSION_MINOR below 1.0,
 /// and within one major version from 1.0 on, programs built with an older header go on working.
@@ -20,7 +20,7 @@ const VERSION: &CStr =
         Err(_) => panic!("the package version contains a NUL byte"),
     };
 
-/// What locule_has answers yes to, beside "wasm-plugins". A name is never removed.
+/// What locule_has answers yes to, beside what depends on the build. A name is never removed.
 const FEATURES: [&str; 16] = [
     "cancel",
     "container",
@@ -52,8 +52,8 @@ pub extern "C" fn locule_version() -> *const c_char {
 /// Returns 1 if the library that runs has this feature, else 0, also for NULL. In 0.1:
 /// "cancel", "container", "detach", "events", "exec", "explain", "parentage", "pass-fds",
 /// "plugins", "rootfs-layers", "rootfs-overlay", "seccomp-listener", "spec", "systemd", "terminal",
-/// "wasm-plugins" (if the library was built with it), "watch". What this machine can do says
-/// locule_runtime_features_json.
+/// "watch"; and if the library was built with it "images", "registry", "wasm-plugins". What this
+/// machine can do says locule_runtime_features_json.
 ///
 /// Any thread. Does not block. Since 0.1.
 #[unsafe(no_mangle)]
@@ -61,7 +61,12 @@ pub unsafe extern "C" fn locule_has(feature: *const c_char) -> c_int {
     infallible(0, || {
         // SAFETY: NULL or a string, as the header asks.
         let feature = unsafe { argument::optional_text(feature, "feature") };
-        let has = |name| FEATURES.contains(&name) || wasm::HERE && name == "wasm-plugins";
+        let has = |name| match name {
+            "images" => images::HERE,
+            "registry" => images::REGISTRY,
+            "wasm-plugins" => wasm::HERE,
+            name => FEATURES.contains(&name),
+        };
         matches!(feature, Ok(Some(name)) if has(name)).into()
     })
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use cbindgen::{Builder, Config, DocumentationStyle, Language, Style};
 
 /// The sections of the header: the file, and what stands above it.
-const SECTIONS: [(&str, &str); 12] = [
+const SECTIONS: [(&str, &str); 14] = [
     ("version", "Version: which library runs, and what it can do"),
     ("error", "Errors: what failed, where in a container's life, and where in config.json"),
     ("buf", "Buffers: bytes that Locule hands out"),
@@ -17,12 +17,14 @@ const SECTIONS: [(&str, &str); 12] = [
     ("container", "Containers"),
     ("process", "Processes: waiting, signals, pipes, terminals"),
     ("event", "Events: what locule_runtime_dispatch reports"),
+    ("image_opts", "Image options: how images are fetched, made, written and unpacked"),
+    ("image", "Images: a store of them, what comes into it and what goes out"),
     ("plugin", "Plugins: what sees, changes or refuses a container at stages of its life"),
     ("plugin_call", "Plugin calls: what a plugin's callback can learn and ask for"),
 ];
 
 /// Types that C sees by a typedef, without `struct`. The preamble declares them.
-const TYPEDEFS: [&str; 9] = [
+const TYPEDEFS: [&str; 11] = [
     "locule_runtime",
     "locule_container",
     "locule_process",
@@ -31,11 +33,13 @@ const TYPEDEFS: [&str; 9] = [
     "locule_event",
     "locule_plugin",
     "locule_plugin_call",
+    "locule_image_store",
+    "locule_image",
     "locule_buf",
 ];
 
 /// Types that C sees as `struct`.
-const STRUCTS: [&str; 8] = [
+const STRUCTS: [&str; 11] = [
     "locule_runtime_opts",
     "locule_spec_opts",
     "locule_stdio",
@@ -44,6 +48,9 @@ const STRUCTS: [&str; 8] = [
     "locule_exit",
     "locule_watch_opts",
     "locule_plugin_opts",
+    "locule_image_store_opts",
+    "locule_image_opts",
+    "locule_image_progress",
 ];
 
 const PREAMBLE: &str = include_str!("preamble.h");
@@ -64,7 +71,7 @@ fn section(file: &str, title: &str) -> String {
         tab_width: 4,
         ..Config::default()
     };
-    config.export.exclude = TYPEDEFS[..8].iter().map(|name| (*name).to_owned()).collect();
+    config.export.exclude = TYPEDEFS[..10].iter().map(|name| (*name).to_owned()).collect();
     // Those that no function of the same file mentions, too.
     config.export.include = STRUCTS.iter().map(|name| (*name).to_owned()).collect();
     let bindings = Builder::new()

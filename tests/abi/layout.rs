@@ -7,6 +7,8 @@ use std::process::Command;
 
 use locule_ffi::buf::locule_buf;
 use locule_ffi::container::{locule_create_opts, locule_exec_opts, locule_watch_opts};
+use locule_ffi::image::locule_image_store_opts;
+use locule_ffi::image_opts::{locule_image_opts, locule_image_progress};
 use locule_ffi::options::locule_stdio;
 use locule_ffi::plugin::locule_plugin_opts;
 use locule_ffi::process::locule_exit;
@@ -68,6 +70,34 @@ fn layouts() -> Vec<Layout> {
             user,
             release,
         }),
+        layout!(locule_image_store_opts { size, flags, path }),
+        layout!(locule_image_progress { size, step, finished, digest, done, total }),
+        layout!(locule_image_opts {
+            size,
+            flags,
+            name,
+            from,
+            platform,
+            progress,
+            progress_user,
+            cancel,
+            timeout_ms,
+            compression,
+            username,
+            password,
+            auth_file,
+            ca_file,
+            registries_file,
+            config_json,
+            config_json_len,
+            author,
+            comment,
+            created,
+            max_bytes,
+            max_entries,
+            owner,
+            reserved,
+        }),
         layout!(locule_watch_opts { size, flags, kind, resource, stall_us, window_us }),
         layout!(locule_spec_opts {
             size,
@@ -100,6 +130,9 @@ fn layouts() -> Vec<Layout> {
             lower,
             lower_count,
             changes,
+            image,
+            image_overrides_json,
+            image_overrides_json_len,
         }),
         layout!(locule_exec_opts {
             size,

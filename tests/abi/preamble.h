@@ -4,21 +4,21 @@
  *
  * Generated from ffi/src by `make header`; do not edit.
  *
- * THREADS. Every function may be called from any thread, at the same time as any other and on
- * the same handle: the library locks for itself, and a call that waits never blocks another.
- * Locule starts no thread and calls the host's code only inside calls of the host, on the thread
- * that made them: events inside locule_runtime_dispatch, plugins inside what leads to the stage
- * that they are for. After fork() the child must not use handles it inherited; after exec there
- * are none, for every descriptor is close-on-exec.
+ * THREADS. Every function may be called from any thread, at the same time as any other and on the
+ * same handle: the library locks for itself, and a call that waits never blocks another. Locule
+ * starts no thread and calls the host's code only inside calls of the host, on the thread that
+ * made them: events inside locule_runtime_dispatch, plugins inside what leads to the stage that
+ * they are for, progress inside the call for an image. After fork() the child must not use
+ * handles it inherited; after exec there are none, for every descriptor is close-on-exec.
  *
- * OWNERSHIP. Handles (locule_runtime, _container, _process, _plugin, _cancel, _error) are
- * counted. A function that stores one in *out gives the caller a reference; each reference is
- * given back once with _unref. Giving back the last one frees the handle and nothing else:
- * containers and processes go on. A `const char *` or a descriptor called "borrowed" belongs to
- * its handle and lives as long. Bytes in a locule_buf are freed with locule_buf_free. What the
- * host passes in (strings, bytes, structs, arrays, descriptors) stays the host's: Locule has
- * copied or duplicated what it keeps before the call returns. Only a plugin's callbacks, and what
- * they get, have to live until its `release` is called.
+ * OWNERSHIP. Handles (locule_runtime, _container, _process, _plugin, _image_store, _image,
+ * _cancel, _error) are counted. A function that stores one in *out gives the caller a reference;
+ * each reference is given back once with _unref. Giving back the last one frees the handle and
+ * nothing else: containers and processes go on. A `const char *` or a descriptor called
+ * "borrowed" belongs to its handle and lives as long. Bytes in a locule_buf are freed with
+ * locule_buf_free. What the host passes in (strings, bytes, structs, arrays, descriptors) stays
+ * the host's: Locule has copied or duplicated what it keeps before the call returns. Only a
+ * plugin's callbacks, and what they get, have to live until its `release` is called.
  *
  * ERRORS. Functions that can fail return 0 or more, or a category below -4096, one of
  * LOCULE_E_*, and take `locule_error **err`. `err` may be NULL. Otherwise *err is always
@@ -56,6 +56,8 @@ typedef struct locule_error locule_error;
 typedef struct locule_event locule_event;
 typedef struct locule_plugin locule_plugin;
 typedef struct locule_plugin_call locule_plugin_call;
+typedef struct locule_image_store locule_image_store;
+typedef struct locule_image locule_image;
 typedef struct locule_buf locule_buf;
 struct locule_create_opts;
 struct locule_exit;

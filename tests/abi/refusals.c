@@ -95,6 +95,8 @@ static void everything_null(void)
     locule_container *container = NONSENSE(locule_container);
     locule_process *process = NONSENSE(locule_process);
     locule_plugin *plugin = NONSENSE(locule_plugin);
+    locule_image_store *store = NONSENSE(locule_image_store);
+    locule_image *image = NONSENSE(locule_image);
     locule_buf buf = {NONSENSE(char), 7};
     LOCULE_OPTS(locule_exit, status, .kind = 77);
 
@@ -140,6 +142,21 @@ static void everything_null(void)
     INVALID(locule_plugin_load("{}", 2, NULL, NULL, &err));
     INVALID(locule_plugin_inspect_json(NULL, &buf, &err));
     INVALID(locule_plugin_describe_json(NULL, &buf, &err));
+    INVALID(locule_image_store_open(NULL, NULL, &err));
+    INVALID(locule_image_store_load(NULL, "/", NULL, &image, &err));
+    CHECK(image == NULL);
+    INVALID(locule_image_store_pull(NULL, "alpine", NULL, &image, &err));
+    INVALID(locule_image_store_import(NULL, "/", NULL, &image, &err));
+    INVALID(locule_image_store_commit(NULL, NULL, NULL, &image, &err));
+    INVALID(locule_image_store_get(NULL, "alpine", &image, &err));
+    INVALID(locule_image_store_list_json(NULL, &buf, &err));
+    INVALID(locule_image_store_remove(NULL, "alpine", &err));
+    INVALID(locule_image_store_prune_json(NULL, 0, &buf, &err));
+    INVALID(locule_image_inspect_json(NULL, &buf, &err));
+    INVALID(locule_image_tag(NULL, "alpine", &err));
+    INVALID(locule_image_save(NULL, "/", NULL, &err));
+    INVALID(locule_image_push(NULL, "alpine", NULL, &err));
+    INVALID(locule_image_unpack(NULL, "/", NULL, &err));
     INVALID(locule_plugin_call_get_json(NULL, "", &buf, &err));
     INVALID(locule_plugin_call_changes_json(NULL, &buf, &err));
     INVALID(locule_plugin_call_adjust_json(NULL, "{}", 2, &err));
@@ -154,6 +171,8 @@ static void everything_null(void)
     CHECK(locule_process_pid(NULL) == LOCULE_E_INVALID);
     CHECK(locule_runtime_state_dir(NULL) == NULL);
     CHECK(locule_container_id(NULL) == NULL);
+    CHECK(locule_image_store_path(NULL) == NULL);
+    CHECK(locule_image_digest(NULL) == NULL);
     CHECK(locule_event_kind(NULL) == 0);
     CHECK(locule_event_oom_kills(NULL) == 0);
     CHECK(locule_event_container_id(NULL) == NULL);
@@ -182,12 +201,16 @@ static void everything_null(void)
     CHECK(locule_process_ref(NULL) == NULL);
     CHECK(locule_cancel_ref(NULL) == NULL);
     CHECK(locule_plugin_ref(NULL) == NULL);
+    CHECK(locule_image_store_ref(NULL) == NULL);
+    CHECK(locule_image_ref(NULL) == NULL);
     CHECK(locule_error_ref(NULL) == NULL);
     locule_runtime_unref(NULL);
     locule_container_unref(NULL);
     locule_process_unref(NULL);
     locule_cancel_unref(NULL);
     locule_plugin_unref(NULL);
+    locule_image_store_unref(NULL);
+    locule_image_unref(NULL);
     locule_cancel_trigger(NULL);
     locule_error_unref(NULL);
     locule_buf_free(NULL);
@@ -226,6 +249,13 @@ static void everything_null(void)
     opts.plugin_rules_json_len--;
     INVALID(locule_runtime_new(&opts, &runtime, &err));
     nonsense_in_plugins();
+
+    struct locule_image_store_opts place = {0};
+    INVALID(locule_image_store_open(&place, &store, &err));
+    CHECK(store == NULL);
+    place.size = sizeof place;
+    place.flags = 2;
+    UNSUPPORTED(locule_image_store_open(&place, &store, &err));
 
     LOCULE_OPTS(locule_spec_opts, spec, .flags = UINT64_C(1) << 40);
     UNSUPPORTED(locule_spec_generate(&spec, &buf, &err));
@@ -266,6 +296,13 @@ static void nonsense_in_options(locule_runtime *runtime)
     opts.spec_json_len = SIZE_MAX;
     INVALID(locule_container_create(runtime, &opts, &container, &err));
     opts.spec_json_len = 2;
+
+    opts.image_overrides_json = "{}";
+    INVALID(locule_container_create(runtime, &opts, &container, &err)); /* of no image */
+    opts.image_overrides_json = NULL;
+    opts.image_overrides_json_len = 2;
+    INVALID(locule_container_create(runtime, &opts, &container, &err));
+    opts.image_overrides_json_len = 0;
 
     opts.flags = UINT64_C(1) << 60;
     UNSUPPORTED(locule_container_create(runtime, &opts, &container, &err));
@@ -318,12 +355,89 @@ static void nonsense_in_options(locule_runtime *runtime)
     REFUSED(LOCULE_E_SPEC, locule_container_create(runtime, &newer.known, &container, &err));
 }
 
+/* A field of the options that is for another function. */
+#define NOT_FOR(call, field, value)                    \
+    do {                                               \
+        LOCULE_OPTS(locule_image_opts, opts);          \
+        opts.field = value;                            \
+        INVALID(call);                                 \
+    } while (0)
+
+static void nonsense_in_images(const char *dir)
+{
+    char path[4096];
+    locule_image_store *store;
+    locule_image *image;
+    locule_buf buf;
+    locule_error *err;
+    snprintf(path, sizeof path, "%s/images", dir);
+    LOCULE_OPTS(locule_image_store_opts, place, .path = path);
+    if (!locule_has("images")) {
+        UNSUPPORTED(locule_image_store_open(&place, &store, &err));
+        CHECK(!locule_has("registry"));
+        return;
+    }
+    if (locule_image_store_open(&place, &store, &err) < 0) {
+        printf("open a store: %s\n", locule_error_message(err));
+        locule_error_unref(err);
+        failures++;
+        return;
+    }
+    LOCULE_OPTS(locule_image_opts, opts);
+    INVALID(locule_image_store_load(store, NULL, NULL, &image, &err));
+    INVALID(locule_image_store_load(store, "/", NULL, NULL, &err));
+    INVALID(locule_image_store_pull(store, NULL, NULL, &image, &err));
+    INVALID(locule_image_store_pull(store, "\xff", NULL, &image, &err));
+    INVALID(locule_image_store_import(store, NULL, NULL, &image, &err));
+    INVALID(locule_image_store_commit(store, NULL, NULL, &image, &err));
+    INVALID(locule_image_store_get(store, NULL, &image, &err));
+    INVALID(locule_image_store_get(store, "\xff", &image, &err));
+    INVALID(locule_image_store_list_json(store, NULL, &err));
+    INVALID(locule_image_store_remove(store, NULL, &err));
+    UNSUPPORTED(locule_image_store_prune_json(store, 2, &buf, &err));
+    CHECK(buf.data == NULL);
+
+    NOT_FOR(locule_image_store_load(store, "/", &opts, &image, &err), author, "me");
+    NOT_FOR(locule_image_store_load(store, "/", &opts, &image, &err), password, "secret");
+    NOT_FOR(locule_image_store_pull(store, "a", &opts, &image, &err), from, "b");
+    NOT_FOR(locule_image_store_pull(store, "a", &opts, &image, &err), max_bytes, 1);
+    NOT_FOR(locule_image_store_import(store, "/", &opts, &image, &err), platform, "linux/arm");
+    NOT_FOR(locule_image_store_import(store, "/", &opts, &image, &err), owner, 1);
+
+    opts.size = 8;
+    INVALID(locule_image_store_load(store, "/", &opts, &image, &err));
+    opts.size = sizeof opts;
+    opts.flags = 1;
+    UNSUPPORTED(locule_image_store_load(store, "/", &opts, &image, &err));
+    opts.flags = 0;
+    opts.reserved = 1;
+    UNSUPPORTED(locule_image_store_load(store, "/", &opts, &image, &err));
+    opts.reserved = 0;
+    opts.name = "\xff";
+    INVALID(locule_image_store_load(store, "/", &opts, &image, &err));
+    opts.name = NULL;
+    opts.compression = 3;
+    UNSUPPORTED(locule_image_store_import(store, "/", &opts, &image, &err));
+    opts.compression = 0;
+    opts.config_json_len = 2;
+    INVALID(locule_image_store_import(store, "/", &opts, &image, &err));
+    opts.config_json = "{]";
+    INVALID(locule_image_store_import(store, "/", &opts, &image, &err));
+    opts.config_json = NULL;
+    opts.config_json_len = 0;
+    opts.username = "me";
+    INVALID(locule_image_store_pull(store, "a", &opts, &image, &err));
+    CHECK(image == NULL);
+    locule_image_store_unref(store);
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 2)
         return 2;
     everything_null();
     constants();
+    nonsense_in_images(argv[1]);
 
     LOCULE_OPTS(locule_runtime_opts, opts, .state_dir = argv[1]);
     locule_runtime *runtime;

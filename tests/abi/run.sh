@@ -145,6 +145,17 @@ plugins() {
     build plugin $(shared) && run timeout 120 $out/plugin
 }
 
+# A busybox that needs no libraries, for the tree that becomes an image.
+static_busybox() {
+    for place in $(command -v busybox) /bin/busybox; do
+        readelf -lW "$place" 2>/dev/null | grep -q INTERP || { echo "$place"; return; }
+    done
+}
+
+images() {
+    build image $(shared) && run timeout 120 $out/image "$(static_busybox)"
+}
+
 old_header() {
     cc -std=c99 $warnings -I$out/include-0.1 -o $out/old $here/consumer.c $(shared) &&
         run $out/old
@@ -215,9 +226,15 @@ check 'refusals leak nothing' leaks
 if [ "$(id -u)" = 0 ]; then
     check 'a container lives and ends as the header says' lifecycle
     check 'plugins change, refuse and see as the header says' plugins
+    if [ -n "$(static_busybox)" ]; then
+        check 'images come, go and run as the header says' images
+    else
+        skip 'images come, go and run as the header says' 'a busybox without libraries'
+    fi
 else
     skip 'a container lives and ends as the header says' root
     skip 'plugins change, refuse and see as the header says' root
+    skip 'images come, go and run as the header says' root
 fi
 check 'a program built with the first header runs' old_header
 check 'a program linked with the static library runs' static_library
