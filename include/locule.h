@@ -104,9 +104,9 @@ const char *locule_version(void);
 /**
  * Returns 1 if the library that runs has this feature, else 0, also for NULL. In 0.1:
  * "cancel", "container", "detach", "events", "exec", "explain", "parentage", "pass-fds",
- * "plugins", "rootfs-overlay", "seccomp-listener", "spec", "systemd", "terminal", "watch"; and if
- * the library was built with it "images", "registry", "wasm-plugins". What this machine can do
- * says locule_runtime_features_json.
+ * "plugins", "rootfs-layers", "rootfs-overlay", "seccomp-listener", "spec", "systemd", "terminal",
+ * "watch"; and if the library was built with it "images", "registry", "wasm-plugins". What this
+ * machine can do says locule_runtime_features_json.
  *
  * Any thread. Does not block. Since 0.1.
  */
@@ -662,7 +662,7 @@ struct locule_stdio {
 
 /**
  * Take `root.path` as the read-only lower layer of a private overlay: what the container
- * changes there vanishes with it. With "/" it sees the host's own files.
+ * changes there vanishes with it, unless `changes` keeps it. With "/" it sees the host's own files.
  */
 #define LOCULE_CREATE_ROOTFS_OVERLAY 1
 
@@ -711,7 +711,7 @@ struct locule_stdio {
 /** Kill the container first if it is not stopped. */
 #define LOCULE_DELETE_FORCE 1
 
-/** How a container is created. Either `bundle` or `spec_json` has to be set. */
+/** How a container is created. One of `bundle`, `spec_json` and `image` has to be set. */
 struct locule_create_opts {
     /** sizeof(struct locule_create_opts). */
     size_t size;
@@ -747,6 +747,35 @@ struct locule_create_opts {
      * what they wait for may be the answer to a notification. Feature "seccomp-listener".
      */
     const int *seccomp_listener;
+    /**
+     * With LOCULE_CREATE_ROOTFS_OVERLAY: further read-only layers beneath `root.path`, the topmost
+     * first; at most 499. They are layers as overlayfs has them, where a character device 0, 0
+     * hides what has its name further down. Feature "rootfs-layers".
+     */
+    const char *const *lower;
+    /** How many there are. */
+    size_t lower_count;
+    /**
+     * With LOCULE_CREATE_ROOTFS_OVERLAY: NULL, or a directory that takes the container's changes,
+     * in its `upper`, and keeps them when the container is deleted; a container that is created with
+     * it again finds them. Made if missing, as the container's root's own. It has to be on a
+     * filesystem that can take an overlay's changes, which an overlay cannot, and is for one
+     * container at a time: what two see that share it is undefined. Feature "rootfs-layers".
+     */
+    const char *changes;
+    /**
+     * NULL, or an image in place of a bundle: its configuration becomes a config.json, its layers,
+     * unpacked once, the root, below a private overlay. `bundle` and `spec_json` are NULL then.
+     * The store keeps what the container needs. Feature "images".
+     */
+    const locule_image *image;
+    /**
+     * With `image`: what is to be other than the image has it, a JSON object; docs/images.md has
+     * its members, such as {"args": ["ls"], "env": ["A=1"]}. NULL: nothing.
+     */
+    const void *image_overrides_json;
+    /** Its length in bytes. */
+    size_t image_overrides_json_len;
 };
 
 /** How another process is run in a container. */
@@ -1335,7 +1364,7 @@ const char *locule_image_store_path(const locule_image_store *store);
  * size were found right. NULL for `opts` takes every default. Feature "images".
  *
  * Any thread. Blocks until it is in the store. Fails with LOCULE_E_INVALID, LOCULE_E_SPEC if it
- * is wrong, LOCULE_E_NOT_FOUND, LOCULE_E_UNSUPPORTED, LOCULE_E_CALLBACK, LOCULE_E_CANCELLED,
+ * is wrong, naming the blob, LOCULE_E_NOT_FOUND, LOCULE_E_UNSUPPORTED, LOCULE_E_CALLBACK, LOCULE_E_CANCELLED,
  * LOCULE_E_TIMEOUT, LOCULE_E_PERMISSION, LOCULE_E_RESOURCE, LOCULE_E_SYSTEM. Since 0.1.
  */
 int locule_image_store_load(locule_image_store *store,
@@ -1372,11 +1401,12 @@ int locule_image_store_import(locule_image_store *store,
 
 /**
  * Makes an image of the one that a stopped container was made from and what it has changed, and
- * stores it in *out; the caller owns that reference. NULL for `opts` takes every default. Feature
- * "images".
+ * stores it in *out; the caller owns that reference. The container must have been created with
+ * `changes`. NULL for `opts` takes every default. Feature "images".
  *
  * Any thread. Blocks until it is in the store. Fails like locule_image_store_load, with
- * LOCULE_E_STATE if the container is not stopped or its changes are not kept. Since 0.1.
+ * LOCULE_E_STATE if the container has not stopped, its changes were not kept or it was made from
+ * no image, and with LOCULE_E_NOT_FOUND if that is not in this store. Since 0.1.
  */
 int locule_image_store_commit(locule_image_store *store,
                               locule_container *container,
@@ -1398,9 +1428,10 @@ int locule_image_store_get(locule_image_store *store,
                            locule_error **err);
 
 /**
- * Stores in *out all images, in the order of their names: a JSON array of objects with `digest`,
- * `names`, `size` in bytes, compressed as they are, `created` and `platform`; the last two are
- * null for one that is damaged. The caller frees it with locule_buf_free. Feature "images".
+ * Stores in *out all images, in the order of their names, those without one last: a JSON array of
+ * objects with `digest`, `names`, `size` in bytes, compressed as they are, `mediaType`, `platform`,
+ * such as "linux/amd64", and `created`, which may be null. One that is damaged is left out. The
+ * caller frees it with locule_buf_free. Feature "images".
  *
  * Any thread. Does not block, but for the filesystem. Fails with LOCULE_E_INVALID,
  * LOCULE_E_PERMISSION, LOCULE_E_SYSTEM. Since 0.1.
@@ -1410,8 +1441,8 @@ int locule_image_store_list_json(locule_image_store *store,
                                  locule_error **err);
 
 /**
- * Takes a name away, or with a digest an image with all its names. What nothing else needs any
- * more goes with locule_image_store_prune_json. Feature "images".
+ * Takes a name away, or with a digest an image with all its names. Its blobs and layers go with
+ * locule_image_store_prune_json, once no container needs them. Feature "images".
  *
  * Any thread. Does not block, but for the filesystem. Fails with LOCULE_E_INVALID,
  * LOCULE_E_NOT_FOUND, LOCULE_E_PERMISSION, LOCULE_E_SYSTEM. Since 0.1.
@@ -1424,8 +1455,9 @@ int locule_image_store_remove(locule_image_store *store, const char *name, locul
  * the numbers of `blobs` and of unpacked `layers`, and `bytes`, those of the blobs. The caller
  * frees it with locule_buf_free. Feature "images".
  *
- * Any thread. Blocks until it is removed. Fails with LOCULE_E_INVALID, LOCULE_E_UNSUPPORTED,
- * LOCULE_E_PERMISSION, LOCULE_E_SYSTEM. Since 0.1.
+ * Any thread. Blocks until it is removed, and before that up to half a minute for those who are
+ * making something. Fails with LOCULE_E_INVALID, LOCULE_E_UNSUPPORTED, LOCULE_E_BUSY if they take
+ * longer, LOCULE_E_PERMISSION, LOCULE_E_SYSTEM. Since 0.1.
  */
 int locule_image_store_prune_json(locule_image_store *store,
                                   uint64_t flags,
@@ -1505,8 +1537,8 @@ int locule_image_push(locule_image *image,
 
 /**
  * Unpacks the image to a new or empty directory, as a plain tree. Nothing of it leaves that
- * directory. NULL for `opts` takes every default. A container needs no such tree: see `image` of
- * struct locule_create_opts.
+ * directory. What fails may leave a part of it there. NULL for `opts` takes every default. A
+ * container needs no such tree: see `image` of struct locule_create_opts.
  *
  * Any thread. Blocks until it is unpacked. Fails like locule_image_save, with LOCULE_E_RESOURCE
  * also beyond a limit, which the message names. Since 0.1.

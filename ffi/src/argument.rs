@@ -6,7 +6,7 @@
 use std::ffi::{CStr, OsStr, c_char, c_int, c_void};
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use locule::{Category, Error, Result, Stage};
@@ -76,6 +76,22 @@ pub(crate) unsafe fn optional_path<'a>(pointer: *const c_char) -> Option<&'a Pat
     // SAFETY: as in `optional_text`.
     let bytes = unsafe { CStr::from_ptr(pointer) }.to_bytes();
     Some(Path::new(OsStr::from_bytes(bytes)))
+}
+
+/// An array of paths.
+pub(crate) unsafe fn paths(
+    array: *const *const c_char,
+    count: usize,
+    name: &str,
+) -> Result<Vec<PathBuf>> {
+    // SAFETY: see the top of the file.
+    let array = unsafe { elements(array, count, name)? };
+    let path = |(index, pointer): (usize, &*const c_char)| {
+        // SAFETY: as above.
+        let path = unsafe { optional_path(*pointer) };
+        path.map(Path::to_owned).ok_or_else(|| invalid(format!("`{name}[{index}]` is NULL")))
+    };
+    array.iter().enumerate().map(path).collect()
 }
 
 /// Bytes with a length, or `None` for NULL.

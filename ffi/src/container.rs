@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::os::fd::BorrowedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::ptr;
 use std::time::Duration;
 
@@ -13,19 +13,21 @@ use locule::{
 
 use crate::argument::{
     self, bytes, descriptor, descriptors, invalid, object, option_timeout, optional_bytes,
-    optional_path, optional_text, unsupported,
+    optional_path, optional_text, paths, unsupported,
 };
 use crate::buf::{self, locule_buf};
 use crate::cancel::{self, locule_cancel};
 use crate::entry::{fallible, infallible};
 use crate::error::{c_string, locule_error};
 use crate::handle;
+use crate::image::{self, locule_image};
+use crate::images;
 use crate::options::{self, Versioned, check_flags, check_reserved, locule_stdio};
 use crate::process::locule_process;
 use crate::runtime::{self, json_buf, locule_runtime};
 
 /// Take `root.path` as the read-only lower layer of a private overlay: what the container
-/// changes there vanishes with it. With "/" it sees the host's own files.
+/// changes there vanishes with it, unless `changes` keeps it. With "/" it sees the host's own files.
 pub const LOCULE_CREATE_ROOTFS_OVERLAY: u64 = 1;
 /// Let the container live on when this process ends. Without the flag it is killed then and
 /// everything of it is removed.
@@ -39,7 +41,7 @@ pub const LOCULE_PARENTAGE_ORPHAN: u32 = 1;
 /// The parent is the calling process: it gets SIGCHLD and may wait for it. The keeper leaves.
 pub const LOCULE_PARENTAGE_CHILD: u32 = 2;
 
-/// How a container is created. Either `bundle` or `spec_json` has to be set.
+/// How a container is created. One of `bundle`, `spec_json` and `image` has to be set.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct locule_create_opts {
@@ -73,6 +75,27 @@ pub struct locule_create_opts {
     /// container process state. Its other end has to be served while this call and the start block:
     /// what they wait for may be the answer to a notification. Feature "seccomp-listener".
     pub seccomp_listener: *const c_int,
+    /// With LOCULE_CREATE_ROOTFS_OVERLAY: further read-only layers beneath `root.path`, the topmost
+    /// first; at most 499. They are layers as overlayfs has them, where a character device 0, 0
+    /// hides what has its name further down. Feature "rootfs-layers".
+    pub lower: *const *const c_char,
+    /// How many there are.
+    pub lower_count: usize,
+    /// With LOCULE_CREATE_ROOTFS_OVERLAY: NULL, or a directory that takes the container's changes,
+    /// in its `upper`, and keeps them when the container is deleted; a container that is created with
+    /// it again finds them. Made if missing, as the container's root's own. It has to be on a
+    /// filesystem that can take an overlay's changes, which an overlay cannot, and is for one
+    /// container at a time: what two see that share it is undefined. Feature "rootfs-layers".
+    pub changes: *const c_char,
+    /// NULL, or an image in place of a bundle: its configuration becomes a config.json, its layers,
+    /// unpacked once, the root, below a private overlay. `bundle` and `spec_json` are NULL then.
+    /// The store keeps what the container needs. Feature "images".
+    pub image: *const locule_image,
+    /// With `image`: what is to be other than the image has it, a JSON object; docs/images.md has
+    /// its members, such as {"args": ["ls"], "env": ["A=1"]}. NULL: nothing.
+    pub image_overrides_json: *const c_void,
+    /// Its length in bytes.
+    pub image_overrides_json_len: usize,
 }
 
 // SAFETY: `repr(C)`, the size comes first, integers and pointers only, without padding
@@ -91,28 +114,52 @@ impl locule_create_opts {
     }
 
     /// # Safety
+    /// The pointers in the struct are as the header asks.
+    pub(crate) unsafe fn lower(&self) -> Result<Vec<PathBuf>> {
+        // SAFETY: passed on to the caller.
+        unsafe { paths(self.lower, self.lower_count, "opts.lower") }
+    }
+
+    /// # Safety
+    /// The pointers in the struct are as the header asks, for `'a`.
+    unsafe fn source<'a>(&self) -> Result<Source<'a>> {
+        let (overrides, overrides_len) = (self.image_overrides_json, self.image_overrides_json_len);
+        // SAFETY: passed on to the caller.
+        let (bundle, json, image, overrides) = unsafe {
+            (
+                optional_path(self.bundle),
+                optional_bytes(self.spec_json, self.spec_json_len, "opts.spec_json")?,
+                image::optional(self.image),
+                optional_bytes(overrides, overrides_len, "opts.image_overrides_json")?,
+            )
+        };
+        match (image, json, bundle) {
+            (None, ..) if overrides.is_some() => {
+                Err(invalid("`opts.image_overrides_json` is set, but `opts.image` is not"))
+            }
+            (Some(image), None, None) => images::source(image, overrides),
+            (Some(_), Some(_), _) => Err(invalid("`opts.image` and `opts.spec_json` are both set")),
+            (Some(_), None, Some(_)) => Err(invalid("`opts.image` and `opts.bundle` are both set")),
+            (None, Some(json), base) => Ok(Source::Spec { json, base: base.map(Path::to_owned) }),
+            (None, None, Some(bundle)) => Ok(Source::bundle(bundle)),
+            (None, None, None) => {
+                Err(invalid("none of `opts.bundle`, `opts.spec_json` and `opts.image` is set"))
+            }
+        }
+    }
+
+    /// # Safety
     /// The pointers in the struct are as the header asks, for `'a`.
     pub(crate) unsafe fn convert<'a>(
         &self,
         pass_fds: &'a [BorrowedFd<'a>],
+        lower: &'a [PathBuf],
     ) -> Result<CreateOptions<'a>> {
         let known = LOCULE_CREATE_ROOTFS_OVERLAY | LOCULE_CREATE_DETACH;
         check_flags(self.flags, known, "opts.flags")?;
         // SAFETY: passed on to the caller.
-        let (id, bundle, json, cancel) = unsafe {
-            (
-                optional_text(self.id, "opts.id")?,
-                optional_path(self.bundle),
-                optional_bytes(self.spec_json, self.spec_json_len, "opts.spec_json")?,
-                cancel::optional(self.cancel),
-            )
-        };
-        let source = match (json, bundle) {
-            (Some(json), base) => Source::Spec { json, base: base.map(Path::to_owned) },
-            (None, Some(bundle)) => Source::bundle(bundle),
-            (None, None) => {
-                return Err(invalid("neither `opts.bundle` nor `opts.spec_json` is set"));
-            }
+        let (id, source, cancel) = unsafe {
+            (optional_text(self.id, "opts.id")?, self.source()?, cancel::optional(self.cancel))
         };
         let mut options = CreateOptions::new(source);
         options.id = id;
@@ -130,8 +177,11 @@ impl locule_create_opts {
             other => return Err(unsupported(format!("`opts.parentage` {other} is unknown"))),
         };
         options.pass_fds = pass_fds;
+        options.lower = lower;
         // SAFETY: passed on to the caller.
         options.seccomp_listener = unsafe { listener(self.seccomp_listener)? };
+        // SAFETY: passed on to the caller.
+        options.changes = unsafe { optional_path(self.changes) };
         options.timeout = option_timeout(self.timeout_ms);
         options.cancel = cancel;
         Ok(options)
@@ -328,7 +378,8 @@ pub unsafe extern "C" fn locule_container_create(
                 _ => error,
             };
             let pass_fds = opts.pass_fds().map_err(named)?;
-            let options = opts.convert(&pass_fds).map_err(named)?;
+            let lower = opts.lower().map_err(named)?;
+            let options = opts.convert(&pass_fds, &lower).map_err(named)?;
             *out = locule_container::new(runtime.create(options).map_err(named)?);
             Ok(0)
         })

@@ -81,6 +81,15 @@ unsafe fn image_of<'a>(image: *const locule_image) -> Result<&'a images::Image> 
     unsafe { object(image, "image") }.map(|image| &image.image)
 }
 
+/// The image behind a handle that may be NULL.
+///
+/// # Safety
+/// `image` is NULL or a live handle for the length of the call.
+pub(crate) unsafe fn optional<'a>(image: *const locule_image) -> Option<&'a images::Image> {
+    // SAFETY: passed on to the caller.
+    unsafe { argument::optional(image) }.map(|image| &image.image)
+}
+
 /// # Safety
 /// As for every function of [`argument`].
 unsafe fn path_of<'a>(path: *const c_char, name: &str) -> Result<&'a Path> {

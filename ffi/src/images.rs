@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use locule::{Container, Result};
+use locule::{Container, Result, Source};
 
 use crate::image_opts::Choices;
 
@@ -27,8 +27,8 @@ mod built {
     use super::*;
     use crate::image_opts::{Owner, Packing};
     use locule::image::{
-        Compression, Ids, Limits, NewOptions, Progress, PruneOptions, SaveOptions, StoreOptions,
-        TakeOptions, Transfer,
+        Compression, Ids, Limits, NewOptions, Overrides, Progress, PruneOptions, SaveOptions,
+        StoreOptions, TakeOptions, Transfer,
     };
     use serde_json::{Value, json};
 
@@ -80,6 +80,15 @@ mod built {
 
     pub(crate) fn open(path: Option<&Path>, read_only: bool) -> Result<Store> {
         Store::open(StoreOptions { path: path.map(Path::to_owned), read_only })
+    }
+
+    /// What a container of the image is created from.
+    pub(crate) fn source<'a>(image: &'a Image, overrides: Option<&[u8]>) -> Result<Source<'a>> {
+        let overrides = overrides
+            .map(Overrides::from_json)
+            .transpose()
+            .map_err(|error| error.context("`opts.image_overrides_json`"))?;
+        Ok(Source::Image { image, overrides: Box::new(overrides.unwrap_or_default()) })
     }
 
     pub(crate) fn load(store: &Store, path: &Path, choices: &Choices<'_>) -> Result<Image> {
@@ -168,6 +177,10 @@ mod built {
         missing("images", "images")
     }
 
+    pub(crate) fn source<'a>(image: &'a Image, _overrides: Option<&[u8]>) -> Result<Source<'a>> {
+        match *image {}
+    }
+
     pub(crate) fn load(store: &Store, _path: &Path, _choices: &Choices<'_>) -> Result<Image> {
         match *store {}
     }
@@ -240,5 +253,7 @@ mod remote {
     }
 }
 
-pub(crate) use built::{Image, Store, commit, import, list, load, open, prune, save, unpack};
+pub(crate) use built::{
+    Image, Store, commit, import, list, load, open, prune, save, source, unpack,
+};
 pub(crate) use remote::{pull, push};

@@ -379,7 +379,8 @@ pub unsafe extern "C" fn locule_runtime_explain(
             let runtime = target(runtime)?;
             let opts = options::read(opts, "opts")?;
             let pass_fds = opts.pass_fds()?;
-            let options = opts.convert(&pass_fds)?;
+            let lower = opts.lower()?;
+            let options = opts.convert(&pass_fds, &lower)?;
             *out = match format {
                 LOCULE_EXPLAIN_TEXT => locule_buf::new(runtime.explain(&options)?.to_text()),
                 LOCULE_EXPLAIN_JSON => json_buf(&runtime.explain(&options)?.to_json()),

@@ -21,7 +21,7 @@ const VERSION: &CStr =
     };
 
 /// What locule_has answers yes to, beside what depends on the build. A name is never removed.
-const FEATURES: [&str; 15] = [
+const FEATURES: [&str; 16] = [
     "cancel",
     "container",
     "detach",
@@ -31,6 +31,7 @@ const FEATURES: [&str; 15] = [
     "parentage",
     "pass-fds",
     "plugins",
+    "rootfs-layers",
     "rootfs-overlay",
     "seccomp-listener",
     "spec",
@@ -50,9 +51,9 @@ pub extern "C" fn locule_version() -> *const c_char {
 
 /// Returns 1 if the library that runs has this feature, else 0, also for NULL. In 0.1:
 /// "cancel", "container", "detach", "events", "exec", "explain", "parentage", "pass-fds",
-/// "plugins", "rootfs-overlay", "seccomp-listener", "spec", "systemd", "terminal", "watch"; and if
-/// the library was built with it "images", "registry", "wasm-plugins". What this machine can do
-/// says locule_runtime_features_json.
+/// "plugins", "rootfs-layers", "rootfs-overlay", "seccomp-listener", "spec", "systemd", "terminal",
+/// "watch"; and if the library was built with it "images", "registry", "wasm-plugins". What this
+/// machine can do says locule_runtime_features_json.
 ///
 /// Any thread. Does not block. Since 0.1.
 #[unsafe(no_mangle)]

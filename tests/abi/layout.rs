@@ -127,6 +127,12 @@ fn layouts() -> Vec<Layout> {
             pass_fd_count,
             cancel,
             seccomp_listener,
+            lower,
+            lower_count,
+            changes,
+            image,
+            image_overrides_json,
+            image_overrides_json_len,
         }),
         layout!(locule_exec_opts {
             size,

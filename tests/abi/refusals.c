@@ -297,6 +297,13 @@ static void nonsense_in_options(locule_runtime *runtime)
     INVALID(locule_container_create(runtime, &opts, &container, &err));
     opts.spec_json_len = 2;
 
+    opts.image_overrides_json = "{}";
+    INVALID(locule_container_create(runtime, &opts, &container, &err)); /* of no image */
+    opts.image_overrides_json = NULL;
+    opts.image_overrides_json_len = 2;
+    INVALID(locule_container_create(runtime, &opts, &container, &err));
+    opts.image_overrides_json_len = 0;
+
     opts.flags = UINT64_C(1) << 60;
     UNSUPPORTED(locule_container_create(runtime, &opts, &container, &err));
     opts.flags = 0;
@@ -318,6 +325,23 @@ static void nonsense_in_options(locule_runtime *runtime)
     opts.pass_fd_count = SIZE_MAX;
     INVALID(locule_container_create(runtime, &opts, &container, &err));
     opts.pass_fd_count = 0;
+    const char *const layers[] = {"/layer", NULL};
+    opts.lower = layers;
+    opts.lower_count = 1;
+    INVALID(locule_container_create(runtime, &opts, &container, &err));
+    opts.flags = LOCULE_CREATE_ROOTFS_OVERLAY;
+    opts.lower_count = 2;
+    INVALID(locule_container_create(runtime, &opts, &container, &err));
+    opts.lower_count = SIZE_MAX;
+    INVALID(locule_container_create(runtime, &opts, &container, &err));
+    opts.lower = NULL;
+    opts.lower_count = 1;
+    INVALID(locule_container_create(runtime, &opts, &container, &err));
+    opts.lower_count = 0;
+    opts.flags = 0;
+    opts.changes = "/changes";
+    INVALID(locule_container_create(runtime, &opts, &container, &err));
+    opts.changes = NULL;
     UNSUPPORTED(locule_runtime_explain(runtime, &opts, 9, &buf, &err));
 
     /* A struct of a later version: accepted while its new fields are 0. */

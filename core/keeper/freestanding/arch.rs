@@ -97,7 +97,7 @@ mod machine {
         pub const UMOUNT2: usize = 166;
         pub const SETHOSTNAME: usize = 170;
         pub const SETDOMAINNAME: usize = 171;
-        pub const FSETXATTR: usize = 190;
+        pub const FREMOVEXATTR: usize = 199;
         pub const SCHED_SETAFFINITY: usize = 203;
         pub const GETDENTS64: usize = 217;
         pub const CLOCK_GETTIME: usize = 228;
@@ -179,7 +179,7 @@ mod machine {
     }
 
     pub mod number {
-        pub const FSETXATTR: usize = 7;
+        pub const FREMOVEXATTR: usize = 16;
         pub const GETCWD: usize = 17;
         pub const EPOLL_CREATE1: usize = 20;
         pub const EPOLL_CTL: usize = 21;

@@ -38,8 +38,8 @@ pub struct Child {
     prepared: [Option<Fd>; MAX_PREPARED_MOUNTS],
     prepared_count: usize,
     attached_count: usize,
-    /// How many binds are done.
-    bind_count: u32,
+    /// How many sources the operations before this one have.
+    sources: u32,
     /// The highest descriptor of the program; those up to it are not used for anything else.
     highest: Raw,
     root: Option<Fd>,
@@ -98,7 +98,7 @@ pub fn run(order: &Order<'_>, gate: Fd, cgroup: Option<Raw>, line: Option<Line>)
         prepared: [const { None }; MAX_PREPARED_MOUNTS],
         prepared_count: 0,
         attached_count: 0,
-        bind_count: 0,
+        sources: 0,
         highest: highest_of(&order.plan),
         root: None,
         proc: None,
@@ -137,6 +137,7 @@ pub fn run(order: &Order<'_>, gate: Fd, cgroup: Option<Raw>, line: Option<Line>)
             if let Err(error) = child.carry_out(&step, stream, operations) {
                 child.fail(&error.frame(stream, &step));
             }
+            child.sources += step.operation.sources().count() as u32;
         }
     }
     // A plan without a program has nothing to run.
@@ -227,9 +228,9 @@ impl Child {
         next.ok_or(Error::new(detail::MISSING_DESCRIPTOR, Errno::EBADF))
     }
 
-    /// Has the keeper open the source of the bind at hand.
-    pub fn ask_for_source(&self) -> Option<Fd> {
-        socket::send(self.gate(), &Gate::ask_for_source(self.bind_count), None).ok()?;
+    /// Has the keeper open a source of the operation at hand.
+    pub fn ask_for_source(&self, index: u32) -> Option<Fd> {
+        socket::send(self.gate(), &Gate::ask_for_source(self.sources + index), None).ok()?;
         let mut byte = [0];
         let mut descriptors = Descriptors::none();
         match socket::receive(self.gate(), &mut byte, &mut descriptors, 0) {
@@ -493,16 +494,13 @@ impl Child {
             Operation::LoopbackUp {} => settings::loopback_up()?,
             Operation::Propagation { flags } => root::propagation(self, flags)?,
             Operation::Root { path, kind } => root::directory(self, path, kind)?,
-            Operation::OverlayRoot { lower, scratch } => root::overlay(self, lower, scratch)?,
+            Operation::OverlayRoot { .. } => root::overlay(self, &step.operation)?,
             Operation::OverlayRootByEntry { scratch } => root::overlay_by_entry(self, scratch)?,
             Operation::OverlayEntry { name } => root::overlay_entry(self, name)?,
             Operation::Directory { path, mode } => settings::directory(self, path, mode)?,
             Operation::Symlink { path, target } => settings::symlink(self, path, target)?,
             Operation::Mount { .. } => mount::mount(self, &step.operation)?,
-            Operation::Bind { .. } => {
-                mount::bind(self, &step.operation)?;
-                self.bind_count += 1;
-            }
+            Operation::Bind { .. } => mount::bind(self, &step.operation)?,
             Operation::Attach { target, propagation, flags } => {
                 mount::attach_prepared(self, target, propagation, flags)?;
             }

@@ -150,7 +150,7 @@ pub fn bind(child: &mut Child, operation: &Operation<'_>) -> Result {
         return Ok(());
     };
     let tree = match clone_tree(AT_FDCWD, source, flags) {
-        Err(error) if error.errno == Errno::EACCES.0 => match child.ask_for_source() {
+        Err(error) if error.errno == Errno::EACCES.0 => match child.ask_for_source(0) {
             Some(found) => clone_tree(found.raw(), c"", flags)?,
             None => return Err(error),
         },

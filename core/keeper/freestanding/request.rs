@@ -341,15 +341,12 @@ fn escort(
     }
 }
 
-/// Opens the source of the process's `Bind` of that number, which root of its user namespace may
-/// not reach: as the configuration is this keeper's to carry out, and in the process's own mounts,
-/// whose locks stay.
+/// Opens the source of that number, which root of the process's user namespace may not reach: as the
+/// configuration is this keeper's to carry out, and in the process's own mounts, whose locks stay.
 fn open_source(order: &Order<'_>, pid: i32, number: u32) -> crate::failure::Result<Fd> {
-    let binds = order.plan.stream(Stream::Child).flatten().filter_map(|step| match step.operation {
-        Operation::Bind { source, .. } => Some(source),
-        _ => None,
-    });
-    let source = binds.into_iter().nth(number as usize).ok_or(Errno::EINVAL)?;
+    let steps = order.plan.stream(Stream::Child).flatten();
+    let mut sources = steps.flat_map(|step| step.operation.sources());
+    let source = sources.nth(number as usize).ok_or(Errno::EINVAL)?;
     Ok(procfs::open_for(procfs::private()?.raw(), pid, source)?)
 }
 

@@ -3,7 +3,7 @@
 use core::ffi::CStr;
 
 use locule_plan::protocol::detail;
-use locule_plan::root as kind;
+use locule_plan::{List, MAX_LAYERS, Operation, root as kind};
 
 use crate::abi::*;
 use crate::child::Child;
@@ -51,10 +51,25 @@ fn isolate(child: &Child, place: &Fd) -> Result {
     Err(Errno::ELOOP.into())
 }
 
-/// Mounts the tmpfs that takes an overlay's changes over `scratch`.
+/// The numbers of an overlay's sources (see [`Operation::sources`]).
+const SCRATCH: u32 = 0;
+const CHANGES: u32 = 1;
+const LOWER: u32 = 2;
+const BELOW: u32 = 3;
+
+/// Opens a source, a directory. The flag tells whether its path can be used.
+fn source(child: &Child, path: &CStr, number: u32) -> Sys<(Fd, bool)> {
+    match system::openat(AT_FDCWD, path, O_PATH | O_DIRECTORY, 0) {
+        Err(Errno::EACCES) => {
+            child.ask_for_source(number).map(|found| (found, false)).ok_or(Errno::EACCES)
+        }
+        result => result.map(|found| (found, true)),
+    }
+}
+
+/// Mounts a tmpfs over `scratch`, for the changes and for the place of the root.
 fn scratch(child: &mut Child, path: &CStr) -> Result<Fd> {
-    let place = system::openat(AT_FDCWD, path, O_PATH | O_DIRECTORY, 0)
-        .map_err(|errno| about(errno, path))?;
+    let (place, _) = source(child, path, SCRATCH).map_err(|errno| about(errno, path))?;
     isolate(child, &place)?;
     let fs = system::fsopen(c"tmpfs")?;
     system::fsconfig_string(fs.raw(), c"mode", c"0755")?;
@@ -71,17 +86,76 @@ fn about(errno: Errno, path: &CStr) -> Error {
     Error::from(errno).about(path.to_bytes())
 }
 
-/// Makes an overlay of the directory `lower` the root.
-pub fn overlay(child: &mut Child, lower: &CStr, scratch_path: &CStr) -> Result {
-    let lower_fd =
-        system::openat(AT_FDCWD, lower, O_PATH | O_DIRECTORY, 0).during(detail::SOURCE)?;
-    let scratch = scratch(child, scratch_path)?;
-    take_after(scratch.raw(), c"upper", lower_fd.raw())?;
-    let merged = overlay_mount(scratch.raw(), lower, lower_fd.raw(), c"upper", c"work")?;
+/// Makes an overlay of directories the root.
+pub fn overlay(child: &mut Child, operation: &Operation<'_>) -> Result {
+    let Operation::OverlayRoot { lower, below, changes, scratch: path } = *operation else {
+        return Ok(());
+    };
+    let mut name = PathBuffer::new();
+    let (top, lower) = layer(child, lower, LOWER, &mut name)?;
+    let scratch = scratch(child, path)?;
+    let keeping;
+    let base = if changes.is_empty() {
+        take_after(scratch.raw(), c"upper", top.raw())?;
+        scratch.raw()
+    } else {
+        keeping = kept(child, changes, top.raw())?;
+        keeping.raw()
+    };
     let place = system::openat(scratch.raw(), c"root", O_PATH | O_DIRECTORY, 0)?;
-    system::move_mount(merged.raw(), place.raw()).during(detail::ATTACH)?;
+    let (top, upper, work) = (top.raw(), c"upper", c"work");
+    let layers = Layers { child, top, lower, below, base, upper, work, changes };
+    let merged = match layers.mount(place.raw())? {
+        Some(merged) => {
+            system::move_mount(merged.raw(), place.raw()).during(detail::ATTACH)?;
+            merged
+        }
+        None => system::openat(scratch.raw(), c"root", O_PATH | O_DIRECTORY, 0)?,
+    };
+    // Where it cannot make what it needs, the kernel mounts it like this.
+    if !changes.is_empty() && system::fstatfs(merged.raw())?.0[10] & MS_RDONLY != 0 {
+        return Err(unkept(changes)(Errno::EROFS));
+    }
     child.set_root(merged);
     Ok(())
+}
+
+/// Opens a layer. With it comes what the kernel is to know it by: options have a syntax of their
+/// own and a length limit, so a path that would meet either goes by its descriptor.
+fn layer<'a>(
+    child: &Child,
+    path: &'a CStr,
+    number: u32,
+    by_descriptor: &'a mut PathBuffer<32>,
+) -> Result<(Fd, &'a CStr)> {
+    let opened = source(child, path, number).during(detail::SOURCE);
+    let (fd, reached) = opened.map_err(|error| error.about(path.to_bytes()))?;
+    let plain = |byte: &u8| !matches!(byte, b':' | b'\\' | b',');
+    let name = if reached && path.count_bytes() < 250 && path.to_bytes().iter().all(plain) {
+        path
+    } else {
+        descriptor_path(fd.raw(), by_descriptor)?
+    };
+    Ok((fd, name))
+}
+
+/// The directory that keeps the changes, with all that an overlay needs in it.
+fn kept(child: &Child, path: &CStr, top: Raw) -> Result<Fd> {
+    let (directory, _) = source(child, path, CHANGES).map_err(unkept(path))?;
+    for name in [c"upper", c"work"] {
+        match system::mkdirat(directory.raw(), name, 0o755) {
+            Ok(()) if name == c"upper" => take_after(directory.raw(), name, top)?,
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(unkept(path)(errno)),
+        }
+        let flags = O_PATH | O_DIRECTORY | O_NOFOLLOW;
+        system::openat(directory.raw(), name, flags, 0).map_err(unkept(path))?;
+    }
+    Ok(directory)
+}
+
+fn unkept(path: &CStr) -> impl Fn(Errno) -> Error {
+    |errno| Error::new(detail::CHANGES, errno).about(path.to_bytes())
 }
 
 /// Makes an empty tmpfs the root, whose names are filled by [`overlay_entry`].
@@ -124,9 +198,17 @@ pub fn overlay_entry(child: &mut Child, name: &CStr) -> Result {
         take_after(dir, path, lower_fd.raw())?;
     }
     system::mkdirat(scratch, work.as_cstr(), 0o755)?;
-    let mounted =
-        overlay_mount(scratch, lower.as_cstr(), lower_fd.raw(), upper.as_cstr(), work.as_cstr());
-    let Ok(merged) = mounted else {
+    let layers = Layers {
+        child,
+        top: lower_fd.raw(),
+        lower: lower.as_cstr(),
+        below: List::EMPTY,
+        base: scratch,
+        upper: upper.as_cstr(),
+        work: work.as_cstr(),
+        changes: c"",
+    };
+    let Ok(Some(merged)) = layers.mount(-1) else {
         // Mounts below it are locked, so the kernel will not look beneath them for a
         // layer: the tree is shown as it is, but cannot be changed.
         return bind_readonly(root, name.as_cstr(), lower_fd.raw());
@@ -153,49 +235,137 @@ fn take_after(dir: Raw, name: &CStr, original: Raw) -> Result {
     Ok(())
 }
 
-/// An overlay of `lower` with the layers `upper` and `work` in the tmpfs `scratch`.
-fn overlay_mount(
-    scratch: Raw,
-    lower: &CStr,
-    lower_fd: Raw,
-    upper: &CStr,
-    work: &CStr,
-) -> Result<Fd> {
-    // The option has its own syntax and a length limit; a path that would meet either goes
-    // by its descriptor.
-    let mut by_descriptor = PathBuffer::new();
-    let plain = |byte: &u8| !matches!(byte, b':' | b'\\' | b',');
-    let lower = if lower.count_bytes() < 250 && lower.to_bytes().iter().all(plain) {
-        lower
-    } else {
-        descriptor_path(lower_fd, &mut by_descriptor)?
-    };
-    // In a user namespace the overlay may not keep its notes in trusted attributes.
-    let upper_fd = system::openat(scratch, upper, O_RDONLY | O_DIRECTORY, 0)?;
-    let untrusted =
-        system::fsetxattr(upper_fd.raw(), c"trusted.overlay.locule", b"1") == Err(Errno::EPERM);
-    drop(upper_fd);
+/// What an overlay is made of.
+struct Layers<'a> {
+    child: &'a Child,
+    /// The topmost of the lower layers, and what the kernel is to know it by.
+    top: Raw,
+    lower: &'a CStr,
+    below: List<'a>,
+    /// The directory with the two that take the changes.
+    base: Raw,
+    upper: &'a CStr,
+    work: &'a CStr,
+    /// The path of that directory if it is to keep them.
+    changes: &'a CStr,
+}
 
-    // Relative names keep the layers' paths short and free of special characters.
-    system::fchdir(scratch)?;
-    let attempt = |user_attributes: bool| -> Sys<Fd> {
+/// What makes kept changes a layer on any other machine: no references to the layers below.
+const KEPT: [(&CStr, &CStr); 3] =
+    [(c"index", c"off"), (c"metacopy", c"off"), (c"redirect_dir", c"nofollow")];
+
+impl Layers<'_> {
+    /// The overlay, attached nowhere; or already at `place`, where the kernel cannot do the other
+    /// with so many layers.
+    fn mount(&self, place: Raw) -> Result<Option<Fd>> {
+        // In a user namespace the overlay may not keep its notes in trusted attributes.
+        let upper = system::openat(self.base, self.upper, O_RDONLY | O_DIRECTORY, 0)
+            .map_err(|errno| self.refused(errno))?;
+        let probed = system::fremovexattr(upper.raw(), c"trusted.overlay.locule");
+        let untrusted = probed == Err(Errno::EPERM);
+        drop(upper);
+        let mut made = self.attempt(place, untrusted);
+        if made.is_err() && untrusted {
+            made = self.attempt(place, false);
+        }
+        system::chdir(c"/")?;
+        made
+    }
+
+    fn attempt(&self, place: Raw, user_attributes: bool) -> Result<Option<Fd>> {
+        // Relative names keep the layers' paths short and free of special characters.
+        system::fchdir(self.base)?;
         let fs = system::fsopen(c"overlay")?;
         system::fsconfig_string(fs.raw(), c"source", c"overlay")?;
-        system::fsconfig_string(fs.raw(), c"lowerdir", lower)?;
-        system::fsconfig_string(fs.raw(), c"upperdir", upper)?;
-        system::fsconfig_string(fs.raw(), c"workdir", work)?;
+        if self.below.is_empty() {
+            system::fsconfig_string(fs.raw(), c"lowerdir", self.lower)?;
+        } else if !self.add_each(fs.raw())? {
+            self.mount_at_once(place, user_attributes)?;
+            return Ok(None);
+        }
+        system::fsconfig_string(fs.raw(), c"upperdir", self.upper)
+            .map_err(|errno| self.refused(errno))?;
+        system::fsconfig_string(fs.raw(), c"workdir", self.work)
+            .map_err(|errno| self.refused(errno))?;
+        if self.keeps() {
+            for (key, value) in KEPT {
+                system::fsconfig_string(fs.raw(), key, value)?;
+            }
+        }
         if user_attributes {
             system::fsconfig_flag(fs.raw(), c"userxattr")?;
         }
-        system::fsconfig_create(fs.raw())?;
-        system::fsmount(fs.raw(), 0)
-    };
-    let mut made = attempt(untrusted);
-    if made.is_err() && untrusted {
-        made = attempt(false);
+        system::fsconfig_create(fs.raw()).map_err(|errno| self.refused(errno))?;
+        Ok(Some(system::fsmount(fs.raw(), 0)?))
     }
-    system::chdir(c"/")?;
-    Ok(made?)
+
+    /// Adds one lower layer after the other, as the kernel lets one do since Linux 6.7; else tells
+    /// that it does not.
+    fn add_each(&self, fs: Raw) -> Result<bool> {
+        const KEY: &CStr = c"lowerdir+";
+        // Before Linux 6.5 an overlay takes any option, and does not mount if one is wrong.
+        if system::fsconfig_flag(fs, KEY).is_ok() {
+            return Ok(false);
+        }
+        match system::fsconfig_string(fs, KEY, self.lower) {
+            Err(Errno::EINVAL) => return Ok(false),
+            result => result.during(detail::SOURCE)?,
+        }
+        for (path, number) in self.below.iter().zip(BELOW..) {
+            let mut name = PathBuffer::new();
+            let (_open, name) = layer(self.child, path, number, &mut name)?;
+            system::fsconfig_string(fs, KEY, name)
+                .map_err(|errno| Error::new(detail::SOURCE, errno).about(path.to_bytes()))?;
+        }
+        Ok(true)
+    }
+
+    /// `mount(2)` with all layers in one option. It has no more than a page for them, so they go by
+    /// the shortest names there are, those of descriptors in the directory of these.
+    #[inline(never)]
+    fn mount_at_once(&self, place: Raw, user_attributes: bool) -> Result {
+        let mut open = [const { None }; MAX_LAYERS];
+        let mut data = PathBuffer::<PATH_MAX>::of(&[b"lowerdir="])?;
+        data.push_number(self.top as u64)?;
+        let mut free = open.iter_mut();
+        for (path, number) in self.below.iter().zip(BELOW..) {
+            let mut name = PathBuffer::new();
+            let (fd, _) = layer(self.child, path, number, &mut name)?;
+            data.push(b":")?;
+            data.push_number(fd.raw() as u64)?;
+            *free.next().ok_or(Errno::E2BIG)? = Some(fd);
+        }
+        let upper = system::openat(self.base, self.upper, O_PATH | O_DIRECTORY, 0)?;
+        let work = system::openat(self.base, self.work, O_PATH | O_DIRECTORY, 0)?;
+        for (option, fd) in [(c",upperdir=", &upper), (c",workdir=", &work)] {
+            data.push(option.to_bytes())?;
+            data.push_number(fd.raw() as u64)?;
+        }
+        if self.keeps() {
+            for (key, value) in KEPT {
+                for part in [c",", key, c"=", value] {
+                    data.push(part.to_bytes())?;
+                }
+            }
+        }
+        if user_attributes {
+            data.push(b",userxattr")?;
+        }
+        let mut target = PathBuffer::<16>::new();
+        target.push_number(place as u64)?;
+        system::chdir(c"/proc/self/fd").map_err(|errno| about(errno, c"/proc/self/fd"))?;
+        system::mount(c"overlay", target.as_cstr(), c"overlay", 0, data.as_cstr())
+            .map_err(|errno| self.refused(errno))
+    }
+
+    fn keeps(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
+    /// What the kernel does not like is most likely where the changes go.
+    fn refused(&self, errno: Errno) -> Error {
+        if self.keeps() { unkept(self.changes)(errno) } else { errno.into() }
+    }
 }
 
 /// Unmounts the root, and what is mounted in it.

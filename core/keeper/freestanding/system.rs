@@ -273,8 +273,8 @@ pub fn sendfile(to: Raw, from: Raw, len: usize) -> Sys<usize> {
     call!(nr::SENDFILE, to, from, 0usize, len)
 }
 
-pub fn fsetxattr(fd: Raw, name: &CStr, value: &[u8]) -> Sys {
-    done(call!(nr::FSETXATTR, fd, name, value.as_ptr(), value.len(), 0))
+pub fn fremovexattr(fd: Raw, name: &CStr) -> Sys {
+    done(call!(nr::FREMOVEXATTR, fd, name))
 }
 
 pub fn fcntl(fd: Raw, command: i32, argument: i32) -> Sys<i32> {

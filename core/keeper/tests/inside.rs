@@ -244,6 +244,8 @@ fn an_overlaid_root_takes_changes_and_leaves_the_original_alone() {
     plan.child(&Operation::Propagation { flags: libc::MS_REC | libc::MS_SLAVE });
     plan.child(&Operation::OverlayRoot {
         lower: &c(bundle.root()),
+        below: List::EMPTY,
+        changes: c"",
         scratch: &c(bundle.path("scratch")),
     });
     plan.usual().child(&Operation::Pivot {}).output();
@@ -315,6 +317,8 @@ fn a_user_without_privilege_has_containers_too() {
                 plan.child(&Operation::Propagation { flags: libc::MS_REC | libc::MS_SLAVE });
                 plan.child(&Operation::OverlayRoot {
                     lower: &c(bundle.root()),
+                    below: List::EMPTY,
+                    changes: c"",
                     scratch: &c(scratch),
                 });
                 plan.usual()

@@ -19,7 +19,7 @@ mod wire;
 #[cfg(feature = "encode")]
 pub use document::Builder;
 pub use document::{Document, Operations, Step, Stream};
-pub use operation::{Operation, join, mount, root, terminal};
+pub use operation::{MAX_LAYERS, Operation, join, mount, root, terminal};
 pub use wire::{List, Malformed, Numbers, Reader, Value};
 #[cfg(feature = "encode")]
 pub use wire::{OwnedList, OwnedNumbers};

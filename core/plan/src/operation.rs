@@ -130,9 +130,11 @@ operations! {
     /// Make `path` (on the host) the container's root: a bind mount of itself and all below.
     /// `kind` is one of [`root`].
     30 Root { path: &'a CStr, kind: u32 }
-    /// Make an overlay the container's root: `lower` on the host is its read-only layer, the
-    /// changes go to a tmpfs mounted over the directory `scratch` and vanish with it.
-    31 OverlayRoot { lower: &'a CStr, scratch: &'a CStr }
+    /// Make an overlay the container's root: `lower` on the host is its topmost read-only layer,
+    /// with those of `below` beneath it in this order. The changes go to the directories `upper` and
+    /// `work` in `changes`, made if missing, or, if that is empty, to a tmpfs with which they vanish.
+    /// In any case a tmpfs is mounted over the directory `scratch`.
+    31 OverlayRoot { lower: &'a CStr, below: List<'a>, changes: &'a CStr, scratch: &'a CStr }
     /// As [`Operation::OverlayRoot`] of `/` where the user namespace forbids one overlay of
     /// everything: a tmpfs mounted over `scratch` becomes the root, and each of the later
     /// [`Operation::OverlayEntry`] fills a name of it.
@@ -281,6 +283,25 @@ operations! {
     103 RemoveResctrlGroup { path: &'a CStr }
     /// Remove the container's state directory `path` with the files in it.
     102 RemoveState { path: &'a CStr }
+}
+
+/// The most read-only layers of an overlay (`OVL_MAX_STACK` of the kernel).
+pub const MAX_LAYERS: usize = 500;
+
+impl<'a> Operation<'a> {
+    /// The host's paths that the process opens for this. One that it may not reach the keeper opens
+    /// for it, by its number among those of all its operations.
+    pub fn sources(&self) -> impl Iterator<Item = &'a CStr> + use<'a> {
+        let (single, list) = match *self {
+            Operation::Bind { source, .. } => ([Some(source), None, None], List::EMPTY),
+            Operation::OverlayRoot { lower, below, changes, scratch } => {
+                ([Some(scratch), Some(changes), Some(lower)], below)
+            }
+            Operation::OverlayRootByEntry { scratch } => ([Some(scratch), None, None], List::EMPTY),
+            _ => ([None; 3], List::EMPTY),
+        };
+        single.into_iter().flatten().chain(list.iter())
+    }
 }
 
 /// Bits of the `flags` of [`Operation::Mount`], [`Operation::Bind`] and [`Operation::Attach`].

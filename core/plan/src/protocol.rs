@@ -221,6 +221,8 @@ pub mod detail {
     pub const ADDRESSES: u16 = 21;
     /// The interface could not be brought up in the new namespace.
     pub const BRING_UP: u16 = 22;
+    /// The directory cannot keep the changes to an overlay.
+    pub const CHANGES: u16 = 23;
 }
 
 /// A short text in a datagram, cut to fit.
@@ -386,8 +388,9 @@ pub enum Gate {
     Terminal = 5,
     /// To the process, with one descriptor: a mount for it to attach.
     Mount = 6,
-    /// From the process, followed by a number of four bytes: the source of its plan's `Bind` of that
-    /// number is out of its reach. To the process: the source, opened, or no descriptor.
+    /// From the process, followed by a number of four bytes: of the sources of its plan (see
+    /// [`Operation::sources`](crate::Operation::sources)) the one of that number is out of its reach.
+    /// To the process: the source, opened, or no descriptor.
     Source = 7,
 }
 
@@ -408,7 +411,7 @@ impl Gate {
         .find(|&message| message as u8 == *byte)
     }
 
-    /// Asks for the source of a `Bind`.
+    /// Asks for a source.
     pub fn ask_for_source(number: u32) -> [u8; 5] {
         let [a, b, c, d] = number.to_le_bytes();
         [Self::Source as u8, a, b, c, d]

@@ -4,7 +4,7 @@
 //! earlier one can be undone by a later one; see the comments at the places where it matters.
 
 use std::ops::BitOr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use locule_plan::{Operation, OwnedList, Stream, join, root};
 
@@ -31,6 +31,10 @@ pub(crate) struct ContainerInput<'a> {
     /// The container's own state directory, absolute.
     pub state_dir: &'a Path,
     pub rootfs: Rootfs,
+    /// Layers beneath the root, absolute.
+    pub lower: &'a [PathBuf],
+    /// What keeps the changes to the root, absolute.
+    pub changes: Option<&'a Path>,
     pub facts: &'a HostFacts,
     pub location: &'a Location,
     pub resctrl: Option<&'a Group>,
@@ -278,8 +282,19 @@ pub(crate) fn cgroup_owner(spec: &oci::Spec) -> Option<u32> {
     }
     // Of a user namespace that is joined the map is not known here.
     let [map, _] = id_mappings(spec);
+    on_host(map, uid)
+}
+
+/// The ids on the host of the container's root, if it has a new user namespace that has one.
+pub(crate) fn root_ids(spec: &oci::Spec) -> Option<[u32; 2]> {
+    let [uids, gids] = id_mappings(spec);
+    let ids = || Some([on_host(uids, 0)?, on_host(gids, 0)?]);
+    if Namespaces::of(spec).is_new(join::USER) { ids() } else { None }
+}
+
+fn on_host(map: &[oci::LinuxIdMapping], id: u32) -> Option<u32> {
     map.iter().find_map(|range| {
-        let offset = uid.checked_sub(range.container_id())?;
+        let offset = id.checked_sub(range.container_id())?;
         (offset < range.size()).then(|| range.host_id() + offset)
     })
 }
@@ -400,7 +415,18 @@ fn prepare_root(
             overlay_by_entry(out, input, &scratch)?;
         }
         Rootfs::Overlay => {
-            out.child("/root/path", &Operation::OverlayRoot { lower: &lower, scratch: &scratch })
+            let below = input.lower.iter().map(|path| c_path(path, "/root/path"));
+            let below: OwnedList = below.collect::<Result<Vec<_>>>()?.into_iter().collect();
+            let changes = c_path(input.changes.unwrap_or(Path::new("")), "/root/path")?;
+            out.child(
+                "/root/path",
+                &Operation::OverlayRoot {
+                    lower: &lower,
+                    below: below.as_list(),
+                    changes: &changes,
+                    scratch: &scratch,
+                },
+            );
         }
     }
 
@@ -484,6 +510,10 @@ fn overlay_by_entry(
     scratch: &std::ffi::CStr,
 ) -> Result<()> {
     const EMPTY: [&str; 6] = ["proc", "sys", "dev", "run", "tmp", "mnt"];
+    if !input.lower.is_empty() || input.changes.is_some() {
+        let what = "`/` in a user namespace, which is many overlays, with `lower` or `changes`";
+        return Err(unsupported("/root/path", what));
+    }
     out.child("/root/path", &Operation::OverlayRootByEntry { scratch });
     for entry in &input.facts.root_entries {
         let name = c_string(entry.name.as_str(), "/root/path")?;

@@ -79,6 +79,8 @@ pub fn compile_container(spec: &spec::Spec, caller: Caller) -> Result<Plan> {
         bundle: Path::new("/bundle"),
         state_dir: Path::new("/run/locule/box"),
         rootfs: if caller == Caller::User { Rootfs::Overlay } else { Rootfs::Direct },
+        lower: &[],
+        changes: None,
         facts: &facts,
         location: &location,
         resctrl: resctrl(spec)?.as_ref(),

@@ -24,7 +24,9 @@ use std::sync::Arc;
 
 use locule_plan::{Builder, Operation, OwnedNumbers, Stream};
 
-pub(crate) use container::{ContainerInput, cgroup_owner, compile_container, denies_setgroups};
+pub(crate) use container::{
+    ContainerInput, cgroup_owner, compile_container, denies_setgroups, root_ids,
+};
 pub(crate) use criu::{CriuInput, RestoreInput, bind_source, compile_criu};
 pub(crate) use exec::{ExecInput, compile_exec};
 pub(crate) use filesystem::{absolute, bound_cgroups};

@@ -72,6 +72,16 @@ fn resctrl(spec: &spec::Spec) -> Option<Group> {
 }
 
 fn compile_with(config: &Value, facts: &HostFacts, rootfs: Rootfs) -> Result<Plan> {
+    compile_on(config, facts, rootfs, &[], None)
+}
+
+fn compile_on(
+    config: &Value,
+    facts: &HostFacts,
+    rootfs: Rootfs,
+    lower: &[PathBuf],
+    changes: Option<&Path>,
+) -> Result<Plan> {
     let spec = spec::parse(config.to_string().as_bytes())?;
     spec::validate(&spec)?;
     let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
@@ -82,6 +92,8 @@ fn compile_with(config: &Value, facts: &HostFacts, rootfs: Rootfs) -> Result<Pla
         bundle: Path::new("/bundle"),
         state_dir: Path::new("/run/locule/box"),
         rootfs,
+        lower,
+        changes,
         facts,
         location: &location,
         resctrl: resctrl(&spec).as_ref(),
@@ -238,6 +250,34 @@ fn a_namespace_is_joined_before_a_new_user_namespace_takes_the_power_to() {
     let text = compile_with(&config, &root_facts(), Rootfs::Direct).unwrap().to_text();
     let launch = text.split("parent:").next().unwrap();
     assert!(launch.contains("JoinNamespace"), "{text}");
+}
+
+#[test]
+fn layers_and_the_directory_for_changes_go_with_the_overlay() {
+    let lower = ["/layers/2,3".into(), "/layers/1".into()];
+    let changes = Some(Path::new("/changes"));
+    let compile = |config: &Value, facts: &HostFacts| {
+        compile_on(config, facts, Rootfs::Overlay, &lower, changes)
+    };
+    let text = compile(&full(), &root_facts()).unwrap().to_text();
+    let expected = "  OverlayRoot lower=\"/bundle/rootfs\" below=[\"/layers/2,3\", \"/layers/1\"] \
+                    changes=\"/changes\" scratch=\"/run/locule/box\"  (/root/path)\n";
+    assert!(text.contains(expected), "{text}");
+    // Of the host's own root an ordinary user has many overlays.
+    let mut config = rootless();
+    config["root"]["path"] = json!("/");
+    let error = compile(&config, &user_facts()).unwrap_err();
+    assert_eq!((error.category(), error.pointer()), (Category::Unsupported, Some("/root/path")));
+}
+
+#[test]
+fn the_containers_root_is_known_on_the_host() {
+    let spec = |config: &Value| spec::parse(config.to_string().as_bytes()).unwrap();
+    assert_eq!(root_ids(&spec(&full())), None);
+    let mut config = rootless();
+    assert_eq!(root_ids(&spec(&config)), Some([1000, 100]));
+    config["linux"]["gidMappings"][0]["containerID"] = json!(1);
+    assert_eq!(root_ids(&spec(&config)), None);
 }
 
 #[test]

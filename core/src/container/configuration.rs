@@ -67,6 +67,11 @@ impl Configurations {
                 let base = absolute(base.as_deref().unwrap_or(Path::new(".")))?;
                 Ok((self.of_text(json.to_vec())?, base))
             }
+            #[cfg(feature = "images")]
+            Source::Image { .. } => {
+                let message = "containers cannot be made of images yet";
+                Err(Error::new(Category::Unsupported, Stage::Image, message))
+            }
         }
     }
 

@@ -12,6 +12,7 @@ use locule_plan::protocol::{self, Reply, Request, RequestKind};
 use super::failure::{blame_memory, error_of};
 use super::handle::{self, Container};
 use super::joined;
+use super::layers::{self, Layers};
 use super::pidfd::{Identity, pidfd_open, send_signal};
 use super::process::{self, ExitSource, Process};
 use super::record::Record;
@@ -69,6 +70,7 @@ fn compile(
     location: &Location,
     resctrl: Option<&Group>,
     streams: &Streams,
+    layers: &Layers,
 ) -> Result<Plan> {
     compile_container(&ContainerInput {
         spec,
@@ -76,6 +78,8 @@ fn compile(
         bundle,
         state_dir: &runtime.0.state_dir.join(id),
         rootfs: options.rootfs,
+        lower: &layers.lower,
+        changes: layers.changes.as_deref(),
         facts: &runtime.0.facts,
         location,
         resctrl,
@@ -126,7 +130,18 @@ pub(super) fn explain(runtime: &Runtime, options: &CreateOptions<'_>) -> Result<
     let location = locate(runtime, spec, id, deadline)?;
     let resctrl = resctrl_group(spec, id)?;
     let streams = Streams::open(&options.stdio)?;
-    let plan = compile(runtime, spec, &bundle, options, id, &location, resctrl.as_ref(), &streams)?;
+    let layers = Layers::of(options)?;
+    let plan = compile(
+        runtime,
+        spec,
+        &bundle,
+        options,
+        id,
+        &location,
+        resctrl.as_ref(),
+        &streams,
+        &layers,
+    )?;
     Ok(Plan { changes, ..plan })
 }
 
@@ -149,6 +164,7 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
     let patience = options.timeout.unwrap_or(PATIENCE);
     let deadline = Deadline::within(Some(patience), options.cancel);
     deadline.check()?;
+    let layers = Layers::of(options)?;
     let (configuration, bundle) = runtime.0.configurations.load(&options.source)?;
     let (configuration, changes) = stages::create(runtime, id, &bundle, configuration)?;
     let spec = &configuration.spec;
@@ -184,10 +200,12 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
         init: None,
         cgroup: location.clone(),
         resctrl: resctrl.clone(),
+        changes: layers.changes.clone().map(PathBuf::into_os_string),
         config: configuration.json.clone(),
     };
     let mut record_file = begun.dir().write(&record)?;
     plugin::log::begin(&begun.dir().path, &changes)?;
+    begun.changes = layers.make(spec, &runtime.0.facts)?;
 
     let cgroup = &begun.make_groups(runtime, spec, id, location, resctrl.as_ref(), deadline)?;
     let tasks = open_tasks(resctrl.as_ref())?;
@@ -206,6 +224,7 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
         cgroup.location(),
         resctrl.as_ref(),
         &streams,
+        &layers,
     )?;
 
     let descriptors = Opened::open(&plan, |slot| match slot {
@@ -290,6 +309,7 @@ pub(super) struct Begun<'a> {
     dir: Option<StateDir>,
     cgroup: Option<Cgroup>,
     resctrl: Option<resctrl::Made>,
+    changes: Option<layers::Made>,
     pub(super) keeper: Option<Keeper>,
     /// A keeper that is a child of this process, to be reaped.
     leaving: Option<OwnedFd>,
@@ -340,6 +360,7 @@ impl Begun<'_> {
             dir: Some(dir),
             cgroup: None,
             resctrl: None,
+            changes: None,
             keeper: None,
             leaving: None,
             occupant: None,
@@ -414,6 +435,9 @@ impl Begun<'_> {
         if let Some(made) = self.resctrl.take() {
             made.keep();
         }
+        if let Some(made) = self.changes.take() {
+            made.keep();
+        }
         let parts = (self.dir.take(), self.cgroup.take(), self.keeper.take());
         self.poststop = None;
         let (Some(dir), Some(cgroup), Some(keeper)) = parts else {
@@ -442,6 +466,7 @@ impl Drop for Begun<'_> {
         }
         // Before the directory that remembers it.
         self.resctrl = None;
+        self.changes = None;
         if let Some(Err(error)) = self.dir.as_ref().map(StateDir::remove) {
             tracing::warn!(%error, "a failed creation left a state directory");
         }

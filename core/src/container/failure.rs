@@ -43,7 +43,9 @@ pub(super) fn error_of(failure: &Failure) -> Error {
         detail::MALFORMED_PLAN if failure.errno != libc::EINVAL => None,
         detail::MALFORMED_PLAN | detail::MISSING_DESCRIPTOR => Some(Category::Bug),
         detail::OPTION | detail::MISMATCH => Some(Category::Spec),
-        detail::ID_MAP if failure.errno == libc::EINVAL => Some(Category::Unsupported),
+        detail::ID_MAP | detail::CHANGES if failure.errno == libc::EINVAL => {
+            Some(Category::Unsupported)
+        }
         _ if name == "Hook" => Some(Category::Hook),
         // Nothing but the ranges that it was given makes the helper fail.
         detail::EXIT_STATUS if name == "RunIdMapper" => Some(Category::Permission),
@@ -151,6 +153,7 @@ fn message(name: &str, failure: &Failure, subject: &str) -> String {
             format!("open or create the mount target{about} in the root")
         }
         detail::SOURCE if name == "MoveInterface" => format!("find the network interface{about}"),
+        detail::SOURCE if name == "OverlayRoot" => format!("open the layer{about}"),
         detail::SOURCE if name != "Terminal" => format!("open the mount source{about}"),
         detail::OPTION => format!("filesystem option{about} was refused"),
         detail::ATTRIBUTES => format!("set the mount attributes of{about}"),
@@ -177,6 +180,7 @@ fn message(name: &str, failure: &Failure, subject: &str) -> String {
         }
         detail::ADDRESSES => format!("keep the addresses of the network interface{about}"),
         detail::BRING_UP => format!("bring up the network interface{about} in the container"),
+        detail::CHANGES => format!("keep the changes to the root filesystem in{about}"),
         detail::NOT_GENUINE => format!("{}: it is not the genuine file", what(name, &about)),
         _ if matches!(name, "Program" | "Exec") => format!("exec:{about}"),
         _ => what(name, &about),
@@ -292,6 +296,18 @@ fn stage_of(stream: u32, name: &str) -> Stage {
     }
 }
 
+fn changes_hint(errno: i32) -> Option<&'static str> {
+    match errno {
+        libc::EINVAL | libc::EROFS | libc::EOPNOTSUPP => Some(
+            "most likely its filesystem cannot take an overlay's changes: another overlay, a network \
+             filesystem or one that is read-only cannot; the kernel's log has the reason",
+        ),
+        libc::EACCES | libc::EPERM => Some("the container's root has to be able to write there"),
+        libc::EBUSY => Some("it is for one container at a time"),
+        _ => None,
+    }
+}
+
 fn hint(name: &str, failure: &Failure) -> Option<&'static str> {
     if failure.detail == detail::TARGET && failure.errno == libc::EACCES {
         return Some("the container's user has to be able to enter every directory of the root");
@@ -310,11 +326,17 @@ fn hint(name: &str, failure: &Failure) -> Option<&'static str> {
     if failure.detail == detail::ID_MAP && failure.errno == libc::EINVAL {
         return Some("the kernel cannot map ids on this filesystem, or the mount maps ids already");
     }
+    if failure.detail == detail::CHANGES {
+        return changes_hint(failure.errno);
+    }
     match (name, failure.errno) {
         ("RunIdMapper", _) => Some(
             "/etc/subuid and /etc/subgid have to grant this user every id that is mapped \
              but its own",
         ),
+        ("OverlayRoot", libc::EINVAL) => {
+            Some("the kernel's log says which of the layers it does not take, and why")
+        }
         ("NewNamespaces", libc::EPERM) => Some(
             "creating namespaces needs root, or a user namespace in the configuration, and no \
              seccomp filter around this process that forbids it; see \

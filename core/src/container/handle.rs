@@ -1,6 +1,7 @@
 //! The handle to a container: start, signal, freeze, state, delete, and opening it again.
 
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -137,6 +138,12 @@ impl Container {
     /// The configuration that it was created with.
     pub fn spec(&self) -> &spec::Spec {
         &self.0.configuration.spec
+    }
+
+    /// The directory that keeps its changes to the root, if it was created with
+    /// [one](super::CreateOptions::changes).
+    pub fn changes(&self) -> Option<&Path> {
+        self.0.record.changes.as_deref().map(Path::new)
     }
 
     /// Its first process.

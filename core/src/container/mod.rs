@@ -12,6 +12,7 @@ mod failure;
 pub(crate) mod fuzzing;
 mod handle;
 mod joined;
+mod layers;
 mod late_hooks;
 mod options;
 mod pidfd;
@@ -34,3 +35,8 @@ pub use options::{
 pub use process::{Exit, Process};
 pub use record::{State, Status};
 pub use runtime::Runtime;
+
+/// What the keys of annotations begin with that have the runtime do something: users and images must
+/// not set them.
+pub(crate) const UNSAFE_ANNOTATIONS: [&str; 3] =
+    [crate::cgroup::ANNOTATIONS, create::KEEP_GROUPS, checkpoint::ANNOTATION];

@@ -39,6 +39,14 @@ pub enum Source<'a> {
         /// The directory that stands for the bundle; the current directory if `None`.
         base: Option<PathBuf>,
     },
+    /// An image. Its layers, unpacked once, are the root, below a private overlay.
+    #[cfg(feature = "images")]
+    Image {
+        /// Which one.
+        image: &'a crate::image::Image,
+        /// What is to be other than it has it.
+        overrides: Box<crate::image::Overrides>,
+    },
 }
 
 impl Source<'_> {
@@ -55,7 +63,8 @@ pub enum Rootfs {
     #[default]
     Direct,
     /// `root.path` is the read-only lower layer of a private overlay; changes vanish with the
-    /// container. With `/` the container sees the host's own files.
+    /// container, unless [`CreateOptions::changes`] keeps them. With `/` the container sees the
+    /// host's own files.
     Overlay,
 }
 
@@ -114,6 +123,16 @@ pub struct CreateOptions<'a> {
     pub source: Source<'a>,
     /// What becomes of changes to the root filesystem.
     pub rootfs: Rootfs,
+    /// With [`Rootfs::Overlay`]: further read-only layers beneath `root.path`, the topmost first; at
+    /// most 499. They are layers as overlayfs has them, where a character device 0, 0 hides what has
+    /// its name further down.
+    pub lower: &'a [PathBuf],
+    /// With [`Rootfs::Overlay`]: a directory that takes the container's changes, in its `upper`, and
+    /// keeps them when the container is deleted; a container that is created with it again finds
+    /// them. Made if missing, as the container's root's own. It has to be on a filesystem that can
+    /// take an overlay's changes, which an overlay cannot, and is for one container at a time: what
+    /// two see that share it is undefined. `work` beside `upper` is overlayfs's own.
+    pub changes: Option<&'a Path>,
     /// Standard input, output and error.
     pub stdio: [Stdio<'a>; 3],
     /// The parent of the first process.
@@ -144,6 +163,8 @@ impl<'a> CreateOptions<'a> {
             id: None,
             source,
             rootfs: Rootfs::Direct,
+            lower: &[],
+            changes: None,
             stdio: [Stdio::Null; 3],
             parentage: Parentage::Keeper,
             on_host_exit: OnHostExit::Kill,

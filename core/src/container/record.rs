@@ -1,6 +1,7 @@
 //! What the state directory remembers of a container, and the state document made from it.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -85,6 +86,10 @@ pub(super) struct Record {
     pub cgroup: Location,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resctrl: Option<Group>,
+    /// The directory that keeps the changes to the root: whoever opens the container has to find it,
+    /// so it is not a likeness.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changes: Option<OsString>,
     /// The configuration as it was given: later changes to config.json do not matter.
     pub config: Box<RawValue>,
 }

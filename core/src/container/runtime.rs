@@ -7,15 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::configuration::Configurations;
-use super::create::KEEP_GROUPS;
 use super::events::Events;
 use super::facts::{effective_capabilities, whose_systemd};
 use super::pidfd::Identity;
 use super::state_dir::{StateDir, check_id, make_root};
 use super::{
-    Container, CreateOptions, Event, RestoreOptions, RuntimeOptions, State, checkpoint, create,
+    Container, CreateOptions, Event, RestoreOptions, RuntimeOptions, State, UNSAFE_ANNOTATIONS,
+    checkpoint, create,
 };
-use crate::cgroup::{ANNOTATIONS, Manager, Systemd};
+use crate::cgroup::{Manager, Systemd};
 use crate::compile::{HostFacts, Plan};
 use crate::launch::{Images, host_pidfd};
 use crate::plugin::Plugins;
@@ -166,7 +166,7 @@ impl Runtime {
                 rdma: true,
             },
             unsafe_annotations: match self.0.follow_annotations {
-                true => vec![ANNOTATIONS, KEEP_GROUPS, checkpoint::ANNOTATION],
+                true => UNSAFE_ANNOTATIONS.to_vec(),
                 false => Vec::new(),
             },
             seccomp: true,

@@ -17,6 +17,7 @@ mod patch;
 mod platform;
 mod prepare;
 mod prune;
+mod reference;
 #[cfg(feature = "registry")]
 mod registry;
 #[cfg(feature = "registry")]

@@ -54,7 +54,7 @@ pub(super) struct Asked<'a> {
 pub(super) fn prepare(asked: &Asked<'_>, guide: &mut Guide<'_>) -> Result<Prepared> {
     let Asked { store, parts, .. } = asked;
     let making = store.using(guide)?;
-    let ids = match (asked.overrides.ids(), asked.rootless) {
+    let ids = match (asked.overrides.ids()?, asked.rootless) {
         (Some(ids), _) => ids,
         (None, Some(_)) => Ids::Caller,
         (None, None) => Ids::Same,

@@ -13,7 +13,7 @@ use super::to_json;
 use crate::error::Result;
 use crate::seccomp;
 
-/// The version of the runtime specification that templates are written in.
+/// Where programs are looked for if nobody says.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What files of `/proc` and `/sys` tell about the machine and other containers, or let one do
@@ -57,6 +57,9 @@ const CAPABILITIES: [Capability; 14] = [
     Capability::SysChroot,
 ];
 
+/// The group of terminals.
+const TTY: u32 = 5;
+
 /// Which network a container has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Network {
@@ -86,6 +89,9 @@ pub struct Template {
     pub cwd: PathBuf,
     /// Numeric user and group in the container. Default: root.
     pub user: (u32, u32),
+    /// Further groups. In a rootless container, where the kernel lets nobody set them, they are
+    /// left out.
+    pub additional_gids: Vec<u32>,
     /// The hostname; the host's own if empty. Default: `locule`.
     pub hostname: String,
     /// The directory that becomes the root; relative to the bundle.
@@ -95,6 +101,11 @@ pub struct Template {
     /// The caller's own user and group on the host, when it is not root: the container gets a
     /// user namespace in which `user` stands for them, and no other id exists.
     pub rootless: Option<(u32, u32)>,
+    /// Users of the container's user namespace, which it has if there are any. `rootless` does not
+    /// count then.
+    pub uid_mappings: Vec<LinuxIdMapping>,
+    /// The same for groups.
+    pub gid_mappings: Vec<LinuxIdMapping>,
     /// The network.
     pub network: Network,
     /// The most memory, in bytes. Swap is the host's to give.
@@ -121,10 +132,13 @@ impl Template {
             env: Vec::new(),
             cwd: "/".into(),
             user: (0, 0),
+            additional_gids: Vec::new(),
             hostname: "locule".into(),
             rootfs: rootfs.into(),
             readonly: false,
             rootless: None,
+            uid_mappings: Vec::new(),
+            gid_mappings: Vec::new(),
             network: Network::None,
             memory: None,
             cpus: None,
@@ -160,10 +174,14 @@ impl Template {
 
     fn process(&self) -> Process {
         let (uid, gid) = self.user;
+        let mut user = UserBuilder::default().uid(uid).gid(gid);
+        if self.single_id().is_none() && !self.additional_gids.is_empty() {
+            user = user.additional_gids(self.additional_gids.clone());
+        }
         let mut process = built(
             ProcessBuilder::default()
                 .terminal(self.terminal)
-                .user(built(UserBuilder::default().uid(uid).gid(gid).build()))
+                .user(built(user.build()))
                 .args(self.args.clone())
                 .env(self.environment())
                 .cwd(self.cwd.clone())
@@ -187,8 +205,7 @@ impl Template {
         const INERT: [&str; 3] = ["nosuid", "noexec", "nodev"];
         let with = |more: &[&'static str]| [&INERT[..], more].concat();
         let mut devpts = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
-        if self.rootless.is_none() {
-            // The group tty, which a user namespace with a single id does not have.
+        if self.maps_group(TTY) {
             devpts.push("gid=5");
         }
         let mut mounts = vec![
@@ -212,7 +229,7 @@ impl Template {
     /// network's devices. There the host's is bound instead, read-only with all below it: the
     /// host's cgroups are, of which some may belong to this user (CVE-2023-25809).
     fn sysfs(&self, options: &[&'static str]) -> Mount {
-        if self.rootless.is_some() && self.network == Network::Host {
+        if self.user_namespace().is_some() && self.network == Network::Host {
             let options = [&["rbind", "rprivate", "rro"], options].concat();
             bind("/sys".into(), "/sys".into(), &options)
         } else {
@@ -236,17 +253,40 @@ impl Template {
             .readonly_paths(READ_ONLY.map(String::from))
             .resources(self.resources())
             .seccomp(seccomp::default_profile());
-        if let Some((uid, gid)) = self.rootless {
+        if let Some((uids, gids)) = self.user_namespace() {
             kinds.push(LinuxNamespaceType::User);
-            linux = linux
-                .uid_mappings(vec![single_id(self.user.0, uid)])
-                .gid_mappings(vec![single_id(self.user.1, gid)]);
+            linux = linux.uid_mappings(uids).gid_mappings(gids);
         }
         let namespaces: Vec<LinuxNamespace> = kinds
             .into_iter()
             .map(|kind| built(LinuxNamespaceBuilder::default().typ(kind).build()))
             .collect();
         built(linux.namespaces(namespaces).build())
+    }
+
+    /// The caller's ids, if they are all that there is in the container.
+    fn single_id(&self) -> Option<(u32, u32)> {
+        self.rootless.filter(|_| self.uid_mappings.is_empty() && self.gid_mappings.is_empty())
+    }
+
+    /// The mappings of the user namespace, if there is to be one.
+    fn user_namespace(&self) -> Option<(Vec<LinuxIdMapping>, Vec<LinuxIdMapping>)> {
+        if let Some((uid, gid)) = self.single_id() {
+            return Some((vec![single_id(self.user.0, uid)], vec![single_id(self.user.1, gid)]));
+        }
+        let (uids, gids) = (&self.uid_mappings, &self.gid_mappings);
+        (!uids.is_empty() || !gids.is_empty()).then(|| (uids.clone(), gids.clone()))
+    }
+
+    /// Whether a group exists in the container. Of a single id nobody means the terminals' group.
+    fn maps_group(&self, gid: u32) -> bool {
+        let within = |map: &LinuxIdMapping| {
+            gid.checked_sub(map.container_id()).is_some_and(|offset| offset < map.size())
+        };
+        match self.single_id() {
+            Some(_) => false,
+            None => self.user_namespace().is_none_or(|(_, gids)| gids.iter().any(within)),
+        }
     }
 
     fn resources(&self) -> LinuxResources {
@@ -377,6 +417,44 @@ mod tests {
         assert_eq!(linux.gid_mappings().as_deref().unwrap(), [single_id(44, 100)]);
         assert!(namespaces(&spec).contains(&LinuxNamespaceType::User));
         assert!(!options_of(&spec, "/dev/pts").iter().any(|option| option.starts_with("gid=")));
+    }
+
+    #[test]
+    fn mapped_ids_become_a_user_namespace_and_groups_stay() {
+        let range = |container: u32, size: u32| {
+            let mapping = LinuxIdMappingBuilder::default().container_id(container);
+            built(mapping.host_id(100_000_u32).size(size).build())
+        };
+        let mapped = Template {
+            rootless: Some((1000, 1000)),
+            uid_mappings: vec![range(0, 10)],
+            gid_mappings: vec![range(0, 10)],
+            additional_gids: vec![0, 7],
+            ..template()
+        };
+        let spec = mapped.spec();
+        validate(&spec).unwrap();
+        let linux = spec.linux().as_ref().unwrap();
+        assert_eq!(linux.uid_mappings().as_deref().unwrap(), [range(0, 10)]);
+        assert!(namespaces(&spec).contains(&LinuxNamespaceType::User));
+        assert!(options_of(&spec, "/dev/pts").contains(&"gid=5".to_owned()));
+        let groups = spec.process().as_ref().unwrap().user().additional_gids().clone();
+        assert_eq!(groups, Some(vec![0, 7]));
+        for gids in [range(0, 5), range(6, 1)] {
+            let spec = Template { gid_mappings: vec![gids], ..mapped.clone() }.spec();
+            assert!(!options_of(&spec, "/dev/pts").contains(&"gid=5".to_owned()));
+        }
+        let hosts = Template { network: Network::Host, ..mapped };
+        assert!(options_of(&hosts.spec(), "/sys").contains(&"rbind".to_owned()));
+    }
+
+    #[test]
+    fn nobody_sets_groups_in_a_rootless_container() {
+        let root = Template { additional_gids: vec![0, 7], ..template() };
+        let groups =
+            |t: Template| t.spec().process().as_ref().unwrap().user().additional_gids().clone();
+        assert_eq!(groups(root.clone()), Some(vec![0, 7]));
+        assert_eq!(groups(Template { rootless: Some((1, 1)), ..root }), None);
     }
 
     #[test]

@@ -1004,6 +1004,9 @@ impl Create {
             pass_fd_count: count,
             cancel,
             seccomp_listener: if fds.is_empty() { ptr::null() } else { fds.as_ptr() },
+            lower: ptr::null(),
+            lower_count: 0,
+            changes: ptr::null(),
         });
         let code = call(opts.get());
         // SAFETY: the reference from above, or NULL.

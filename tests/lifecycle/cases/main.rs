@@ -11,6 +11,7 @@ mod hooks;
 mod hostile;
 mod ids;
 mod insiders;
+mod layers;
 mod life;
 mod limits;
 mod mounts;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         &[Face::Rust, Face::C],
         &[
             ("life", life::CASES),
+            ("layers", layers::CASES),
             ("ids", ids::CASES),
             ("signals", signals::CASES),
             ("exec", exec::CASES),

@@ -253,6 +253,10 @@ impl CAbi {
     ) -> Result<T> {
         let id = options.id.as_ref().map(|id| c_string(id.as_bytes()));
         let bundle = options.bundle.as_ref().map(|path| c_string(path.as_os_str().as_bytes()));
+        let lower: Vec<CString> =
+            options.lower.iter().map(|path| c_string(path.as_os_str().as_bytes())).collect();
+        let lower_pointers: Vec<*const c_char> = lower.iter().map(|path| path.as_ptr()).collect();
+        let changes = options.changes.as_ref().map(|path| c_string(path.as_os_str().as_bytes()));
         let pointer = |text: &Option<CString>| text.as_ref().map_or(ptr::null(), |t| t.as_ptr());
         let mut flags = 0;
         if options.rootfs == Rootfs::Overlay {
@@ -279,6 +283,9 @@ impl CAbi {
             pass_fd_count: options.pass_fds.len(),
             cancel: cancel_of(options.cancel),
             seccomp_listener: options.seccomp_listener.as_ref().map_or(ptr::null(), ptr::from_ref),
+            lower: lower_pointers.as_ptr(),
+            lower_count: lower.len(),
+            changes: pointer(&changes),
         };
         Ok(f(&raw const opts))
     }

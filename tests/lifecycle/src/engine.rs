@@ -127,6 +127,10 @@ pub struct Create<'a> {
     pub spec: Option<Vec<u8>>,
     /// What becomes of changes to the root.
     pub rootfs: Rootfs,
+    /// Layers beneath the root.
+    pub lower: Vec<PathBuf>,
+    /// A directory that keeps changes to the root.
+    pub changes: Option<PathBuf>,
     /// Standard streams.
     pub stdio: [Stream; 3],
     /// The parent of the first process.
@@ -150,6 +154,8 @@ impl Default for Create<'_> {
             bundle: None,
             spec: None,
             rootfs: Rootfs::Direct,
+            lower: Vec::new(),
+            changes: None,
             stdio: [Stream::Null; 3],
             parentage: Parentage::Keeper,
             on_host_exit: OnHostExit::Kill,

@@ -90,6 +90,8 @@ fn with_options<T>(
         id: options.id.as_deref(),
         source,
         rootfs: options.rootfs,
+        lower: &options.lower,
+        changes: options.changes.as_deref(),
         stdio: stdio(&options.stdio),
         parentage: options.parentage,
         on_host_exit: options.on_host_exit,

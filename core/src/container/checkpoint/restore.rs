@@ -92,6 +92,7 @@ fn make(runtime: &Runtime, options: &RestoreOptions<'_>) -> Result<Container> {
         init: None,
         cgroup: location.clone(),
         resctrl: resctrl.clone(),
+        changes: None,
         config: configuration.json.clone(),
     };
     begun.dir().write(&record)?;

@@ -25,18 +25,22 @@ impl Default for Limits {
 }
 
 /// A range of ids: `count` from `inside` on are `outside` and so on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct IdRange {
     /// The first id in the image.
+    #[serde(rename = "containerID")]
     pub inside: u32,
     /// The first id on disk.
+    #[serde(rename = "hostID")]
     pub outside: u32,
     /// How many.
+    #[serde(rename = "size")]
     pub count: u32,
 }
 
 /// Who owns the unpacked files.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub enum Ids {
     /// Who the image says.
     #[default]

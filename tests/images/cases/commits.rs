@@ -1,0 +1,1 @@
+//! What a container has changed becomes a layer.
