@@ -51,8 +51,8 @@ class Listener:
 
     def __init__(self, progress: Optional[Tell]) -> None:
         # What a signal handler raises when a generator is resumed comes out of its `yield`, inside
-        # the `try`. In a function it comes before the first line: ctypes would print it, and the
-        # call go on.
+        # the `try`, as does what it raises in the inner loop. In a function it comes before the
+        # first line: ctypes would print it, and the call go on.
         self._generator = self._listen(progress)
         next(self._generator)
         self.function = _abi.ImageProgressFn(self._generator.send)
@@ -61,9 +61,10 @@ class Listener:
         answer = 0
         while True:
             try:
-                told = (yield answer).contents
-                if progress is not None:
-                    progress(_read(told))
+                while True:
+                    told = (yield answer).contents
+                    if progress is not None:
+                        progress(_read(told))
             except GeneratorExit:
                 return
             except BaseException as exception:
