@@ -9,6 +9,8 @@ require (
 	google.golang.org/protobuf v1.36.8
 )
 
+require github.com/opencontainers/image-spec v1.1.1 // indirect
+
 require (
 	golang.org/x/net v0.47.0 // indirect
 	golang.org/x/sys v0.38.0 // indirect

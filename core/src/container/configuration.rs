@@ -69,8 +69,7 @@ impl Configurations {
             }
             #[cfg(feature = "images")]
             Source::Image { .. } => {
-                let message = "containers cannot be made of images yet";
-                Err(Error::new(Category::Unsupported, Stage::Image, message))
+                Err(Error::new(Category::Bug, Stage::Validate, "an image that was not prepared"))
             }
         }
     }

@@ -13,6 +13,8 @@ use super::failure::{blame_memory, error_of};
 use super::handle::{self, Container};
 use super::joined;
 use super::layers::{self, Layers};
+#[cfg(feature = "images")]
+use super::origin::Origin;
 use super::pidfd::{Identity, pidfd_open, send_signal};
 use super::process::{self, ExitSource, Process};
 use super::record::Record;
@@ -122,6 +124,14 @@ fn check_parentage(options: &CreateOptions<'_>, spec: &oci::Spec) -> Result<()> 
 pub(super) fn explain(runtime: &Runtime, options: &CreateOptions<'_>) -> Result<Plan> {
     let id = options.id.unwrap_or("example");
     check_id(id)?;
+    #[cfg(feature = "images")]
+    if let Some(origin) = Origin::of(runtime, options, None)? {
+        return explain_as(runtime, &origin.options(options), id);
+    }
+    explain_as(runtime, options, id)
+}
+
+fn explain_as(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Plan> {
     let (configuration, bundle) = runtime.0.configurations.load(&options.source)?;
     let (configuration, changes) = stages::create(runtime, id, &bundle, configuration)?;
     let spec = &configuration.spec;
@@ -161,6 +171,24 @@ pub(super) fn create(runtime: &Runtime, options: &CreateOptions<'_>) -> Result<C
 }
 
 fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Container> {
+    #[cfg(feature = "images")]
+    if let Some(origin) = Origin::of(runtime, options, Some(id))? {
+        let usage = origin.usage();
+        let made = make_as(runtime, &origin.options(options), id, usage.clone());
+        if let (Err(_), Some(usage)) = (&made, usage) {
+            let _ = std::fs::remove_file(usage);
+        }
+        return made;
+    }
+    make_as(runtime, options, id, None)
+}
+
+fn make_as(
+    runtime: &Runtime,
+    options: &CreateOptions<'_>,
+    id: &str,
+    usage: Option<PathBuf>,
+) -> Result<Container> {
     let patience = options.timeout.unwrap_or(PATIENCE);
     let deadline = Deadline::within(Some(patience), options.cancel);
     deadline.check()?;
@@ -201,6 +229,7 @@ fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Cont
         cgroup: location.clone(),
         resctrl: resctrl.clone(),
         changes: layers.changes.clone().map(PathBuf::into_os_string),
+        usage: usage.map(PathBuf::into_os_string),
         config: configuration.json.clone(),
     };
     let mut record_file = begun.dir().write(&record)?;

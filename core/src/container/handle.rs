@@ -1,5 +1,6 @@
 //! The handle to a container: start, signal, freeze, state, delete, and opening it again.
 
+use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -404,6 +405,7 @@ impl Container {
             ending.have_told(exit, PATIENCE);
         }
         clean(id, &self.0.cgroup, self.0.resctrl(), &self.0.dir)?;
+        release(self.0.record.usage.as_deref());
         late_hooks::poststop(&self.0.runtime, &self.about());
         self.after(plugin::Stage::Delete);
         Ok(())
@@ -604,6 +606,14 @@ fn clean(id: &str, cgroup: &Cgroup, resctrl: Option<&Group>, dir: &StateDir) -> 
     dir.remove()
 }
 
+/// Has an image's layers kept for this container no longer. Those whose containers end in other ways are
+/// found by the store.
+fn release(usage: Option<&OsStr>) {
+    if let Some(usage) = usage {
+        let _ = std::fs::remove_file(usage);
+    }
+}
+
 /// Cleans up what a crash has left under this id: a creation that its host did not live to
 /// finish, or a container that was to die with its host when the keeper did not live to see to
 /// it. Whether the id is free now.
@@ -658,6 +668,7 @@ pub(super) fn reclaim(runtime: &Runtime, id: &str) -> Result<bool> {
         ending.tell(Exit::Unknown);
     }
     clean(id, &Cgroup::open(record.cgroup)?, record.resctrl.as_ref(), &dir)?;
+    release(record.usage.as_deref());
     if let Ok(configuration) = configuration {
         let about = About { spec: &configuration.spec, id, bundle: &record.bundle };
         late_hooks::poststop(runtime, &about);

@@ -12,9 +12,11 @@ mod failure;
 pub(crate) mod fuzzing;
 mod handle;
 mod joined;
-mod layers;
 mod late_hooks;
+mod layers;
 mod options;
+#[cfg(feature = "images")]
+mod origin;
 mod pidfd;
 mod process;
 mod record;

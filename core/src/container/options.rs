@@ -39,12 +39,13 @@ pub enum Source<'a> {
         /// The directory that stands for the bundle; the current directory if `None`.
         base: Option<PathBuf>,
     },
-    /// An image. Its layers, unpacked once, are the root, below a private overlay.
+    /// An image. Its configuration becomes the container's, and its layers, which are unpacked if
+    /// they are not yet, the read-only part of the container's root.
     #[cfg(feature = "images")]
     Image {
-        /// Which one.
+        /// The image, in its store.
         image: &'a crate::image::Image,
-        /// What is to be other than it has it.
+        /// What is to be other than the image has it.
         overrides: Box<crate::image::Overrides>,
     },
 }
@@ -121,7 +122,7 @@ pub struct CreateOptions<'a> {
     pub id: Option<&'a str>,
     /// The configuration.
     pub source: Source<'a>,
-    /// What becomes of changes to the root filesystem.
+    /// What becomes of changes to the root filesystem. With an image they are always in an overlay.
     pub rootfs: Rootfs,
     /// With [`Rootfs::Overlay`]: further read-only layers beneath `root.path`, the topmost first; at
     /// most 499. They are layers as overlayfs has them, where a character device 0, 0 hides what has

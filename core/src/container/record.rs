@@ -90,6 +90,9 @@ pub(super) struct Record {
     /// so it is not a likeness.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changes: Option<OsString>,
+    /// The file in an image store by which the container's layers are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<OsString>,
     /// The configuration as it was given: later changes to config.json do not matter.
     pub config: Box<RawValue>,
 }

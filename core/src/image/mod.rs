@@ -27,6 +27,7 @@ mod store;
 mod transfer;
 mod trees;
 mod unpack;
+mod xattr;
 
 pub use compress::Compression;
 pub use convert::{ImageMount, Overrides};
@@ -38,4 +39,5 @@ pub use registry::RegistryOptions;
 pub use transfer::{Progress, Report, Step, Transfer};
 pub use unpack::{IdRange, Ids, Limits};
 
+pub(crate) use prepare::Prepared;
 pub(crate) use transfer::Guide;

@@ -1,5 +1,6 @@
 //! An image becomes what a container is created from: layers below each other, and a configuration.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -13,7 +14,7 @@ use super::store::{Making, Store};
 use super::transfer::Guide;
 use super::unpack::{Ids, Limits};
 use super::{Overrides, convert, trees};
-use crate::{Error, Result, Stage};
+use crate::{Category, Error, Result, Stage};
 
 /// The files from which a configuration is made, `/etc/passwd` and the like, are no larger.
 const LARGEST_FILE: u64 = 1 << 20;
@@ -35,7 +36,7 @@ pub(crate) struct Prepared {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Usage {
     /// The container's state directory: with it the reason goes.
-    pub(super) container: PathBuf,
+    pub(super) container: OsString,
     pub(super) manifest: String,
     pub(super) layers: Vec<String>,
 }
@@ -76,7 +77,7 @@ pub(super) fn prepare(asked: &Asked<'_>, guide: &mut Guide<'_>) -> Result<Prepar
     let usage = match asked.container {
         Some(container) if !store.read_only => {
             let usage = Usage {
-                container: container.to_owned(),
+                container: container.as_os_str().to_owned(),
                 manifest: asked.digest.to_owned(),
                 layers: unpacked.iter().map(|layer| layer.key.clone()).collect(),
             };
@@ -104,10 +105,8 @@ fn empty(store: &Store) -> Result<Unpacked> {
 fn write(store: &Store, usage: &Usage) -> Result<PathBuf> {
     let name = store.draft("use");
     let path = store.path.join("uses").join(name.file_name().unwrap_or_default());
-    let text = serde_json::to_vec(usage).map_err(|error| {
-        let message = format!("state directory {:?}: {error}", usage.container);
-        Error::new(crate::Category::Invalid, Stage::Image, message)
-    })?;
+    let text = serde_json::to_vec(usage)
+        .map_err(|error| Error::new(Category::Bug, Stage::Image, error.to_string()))?;
     let written = (|| {
         let mut options = File::options();
         options.write(true).create_new(true).mode(0o600).open(&path)?.write_all(&text)

@@ -68,7 +68,7 @@ fn used(store: &Store) -> Result<Used> {
         let usage: Option<Usage> =
             fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
         match usage {
-            Some(usage) if usage.container.exists() => {
+            Some(usage) if Path::new(&usage.container).exists() => {
                 used.images.insert(usage.manifest);
                 used.layers.extend(usage.layers);
             }

@@ -1,11 +1,233 @@
-//! Unpacked layers seen as one tree, as overlayfs would show it.
+//! Unpacked layers seen as one tree, as overlayfs would show it. Nothing outside of them is looked at.
 
 use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 
-use crate::Result;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
+use nix::sys::stat::{FileStat, Mode, fstatat};
+
+use super::xattr;
+use crate::{Category, Error, Result, Stage};
+
+/// As many links as the kernel follows.
+pub(super) const LINKS: usize = 40;
+
+/// The marks of an opaque directory, behind which nothing of lower layers is seen.
+pub(super) const OPAQUE: [&std::ffi::CStr; 2] = [c"trusted.overlay.opaque", c"user.overlay.opaque"];
+
+pub(super) const DIRECTORY: OFlag = OFlag::O_RDONLY
+    .union(OFlag::O_DIRECTORY)
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_CLOEXEC);
 
 /// Reads a small file of layers, the topmost first. Links are followed, within the tree. `None` if there is
 /// none; an error if it is no regular file or larger than `limit`.
-pub(super) fn read_file(_layers: &[File], _path: &str, _limit: u64) -> Result<Option<Vec<u8>>> {
-    todo!()
+pub(super) fn read_file(layers: &[File], path: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+    let fail = |errno| Error::os(Stage::Image, errno as i32, format!("read {path:?} of the image"));
+    let wrong = |what: String| {
+        Error::new(Category::Spec, Stage::Image, format!("{path:?} of the image {what}"))
+    };
+    let tree = Tree::new(layers.iter().map(File::as_fd));
+    let found = match tree.find(path.as_bytes(), true) {
+        Ok(None) => return Ok(None),
+        Ok(Some(found)) => found,
+        Err(Errno::ELOOP) => return Err(wrong(format!("is behind more than {LINKS} links"))),
+        Err(errno) => return Err(fail(errno)),
+    };
+    let file = match found {
+        Found::Other(node) if kind(&node.stat) == libc::S_IFREG => {
+            let flags =
+                OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+            File::from(openat(&node.dir, &node.name[..], flags, Mode::empty()).map_err(fail)?)
+        }
+        _ => return Err(wrong("is no regular file".to_owned())),
+    };
+    let metadata = file.metadata();
+    let metadata = metadata.map_err(|error| Error::io(Stage::Image, &error, format!("{path:?}")))?;
+    if !metadata.is_file() {
+        return Err(wrong("is no regular file".to_owned()));
+    }
+    let mut bytes = Vec::with_capacity(metadata.len().min(limit) as usize);
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(|error| {
+        Error::io(Stage::Image, &error, format!("read {path:?} of the image"))
+    })?;
+    if bytes.len() as u64 > limit {
+        return Err(wrong(format!("has more than {limit} bytes")).with_category(Category::Resource));
+    }
+    Ok(Some(bytes))
+}
+
+pub(super) fn kind(stat: &FileStat) -> libc::mode_t {
+    stat.st_mode & libc::S_IFMT
+}
+
+/// What overlayfs takes for the mark that something of lower layers is gone.
+pub(super) fn is_whiteout(stat: &FileStat) -> bool {
+    kind(stat) == libc::S_IFCHR && stat.st_rdev == 0
+}
+
+pub(super) fn is_opaque(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
+    for name in OPAQUE {
+        match xattr::get(xattr::Of::File(dir), name) {
+            Ok(Some(value)) if value == b"y" => return Ok(true),
+            // A directory that may not be read keeps its marks to itself.
+            Ok(_) | Err(Errno::EBADF) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(false)
+}
+
+/// Layers, the topmost first.
+pub(super) struct Tree<'a>(Vec<BorrowedFd<'a>>);
+
+/// A directory of the tree: the layers that it is in, the topmost first.
+pub(super) struct Directory {
+    pub(super) layers: Vec<(usize, OwnedFd)>,
+    /// Where it is, without links.
+    pub(super) path: Vec<Vec<u8>>,
+}
+
+/// What is no directory.
+pub(super) struct Node {
+    /// The number of its layer.
+    pub(super) layer: usize,
+    /// The directory it is in, in its layer.
+    pub(super) dir: OwnedFd,
+    /// Where that is, without links.
+    pub(super) path: Vec<Vec<u8>>,
+    pub(super) name: Vec<u8>,
+    pub(super) stat: FileStat,
+}
+
+pub(super) enum Found {
+    Directory(Directory),
+    /// A link only if links were not to be followed.
+    Other(Node),
+}
+
+enum Child {
+    Directory(Vec<(usize, OwnedFd)>),
+    /// In the layer at this place of the list.
+    Other(usize, FileStat),
+}
+
+impl<'a> Tree<'a> {
+    pub(super) fn new(layers: impl Iterator<Item = BorrowedFd<'a>>) -> Tree<'a> {
+        Tree(layers.collect())
+    }
+
+    /// Looks up a path. Links in it are followed within the tree, its last component only if `follow`.
+    /// `ELOOP` after too many of them.
+    pub(super) fn find(&self, path: &[u8], follow: bool) -> Result<Option<Found>, Errno> {
+        let mut dir = self.root()?;
+        let mut links = 0;
+        let mut rest: Vec<Vec<u8>> = Vec::new();
+        push(&mut rest, path);
+        while let Some(name) = rest.pop() {
+            match &name[..] {
+                b"." => continue,
+                b".." => {
+                    let mut path = std::mem::take(&mut dir.path);
+                    path.pop();
+                    match self.reopen(path)? {
+                        Some(parent) => dir = parent,
+                        None => return Ok(None),
+                    }
+                    continue;
+                }
+                _ => {}
+            }
+            match child(&dir.layers, &name)? {
+                None => return Ok(None),
+                Some(Child::Directory(layers)) => {
+                    dir.layers = layers;
+                    dir.path.push(name);
+                }
+                Some(Child::Other(at, stat)) => {
+                    if kind(&stat) == libc::S_IFLNK && (follow || !rest.is_empty()) {
+                        links += 1;
+                        if links > LINKS {
+                            return Err(Errno::ELOOP);
+                        }
+                        let target = readlinkat(&dir.layers[at].1, &name[..])?.into_vec();
+                        if target.starts_with(b"/") {
+                            dir = self.root()?;
+                        }
+                        push(&mut rest, &target);
+                    } else if rest.is_empty() {
+                        let (layer, fd) = dir.layers.swap_remove(at);
+                        let node = Node { layer, dir: fd, path: dir.path, name, stat };
+                        return Ok(Some(Found::Other(node)));
+                    } else {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+        Ok(Some(Found::Directory(dir)))
+    }
+
+    fn root(&self) -> Result<Directory, Errno> {
+        let mut layers = Vec::with_capacity(self.0.len());
+        for (number, layer) in self.0.iter().enumerate() {
+            let fd = openat(layer, ".", DIRECTORY, Mode::empty())?;
+            let last = number + 1 == self.0.len() || is_opaque(fd.as_fd())?;
+            layers.push((number, fd));
+            if last {
+                break;
+            }
+        }
+        Ok(Directory { layers, path: Vec::new() })
+    }
+
+    /// A directory by its path without links. Descriptors of all on the way could be too many.
+    fn reopen(&self, path: Vec<Vec<u8>>) -> Result<Option<Directory>, Errno> {
+        let mut dir = self.root()?;
+        for name in &path {
+            match child(&dir.layers, name)? {
+                Some(Child::Directory(layers)) => dir.layers = layers,
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some(Directory { path, ..dir }))
+    }
+}
+
+/// Puts the components of a path on the stack of those to come.
+fn push(rest: &mut Vec<Vec<u8>>, path: &[u8]) {
+    let parts = path.rsplit(|byte| *byte == b'/').filter(|part| !part.is_empty());
+    rest.extend(parts.map(<[u8]>::to_vec));
+}
+
+/// What has this name in a directory of the tree.
+fn child(layers: &[(usize, OwnedFd)], name: &[u8]) -> Result<Option<Child>, Errno> {
+    let mut found = Vec::new();
+    for (at, (number, layer)) in layers.iter().enumerate() {
+        let stat = match fstatat(layer, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Err(Errno::ENOENT) => continue,
+            // No filesystem has such a name.
+            Err(Errno::ENAMETOOLONG) => return Ok(None),
+            stat => stat?,
+        };
+        if kind(&stat) != libc::S_IFDIR {
+            if found.is_empty() && !is_whiteout(&stat) {
+                return Ok(Some(Child::Other(at, stat)));
+            }
+            break;
+        }
+        let fd = match openat(layer, name, DIRECTORY, Mode::empty()) {
+            Err(Errno::EACCES) => openat(layer, name, DIRECTORY | OFlag::O_PATH, Mode::empty())?,
+            fd => fd?,
+        };
+        let last = at + 1 == layers.len() || is_opaque(fd.as_fd())?;
+        found.push((*number, fd));
+        if last {
+            break;
+        }
+    }
+    Ok((!found.is_empty()).then_some(Child::Directory(found)))
 }

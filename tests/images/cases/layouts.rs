@@ -14,9 +14,7 @@ use super::{layers, load, scratch, store};
 
 fn content(image: &Image, dir: &Path) -> Vec<(String, String)> {
     let tree = dir.join("tree");
-    image
-        .unpack(&tree, &Ids::default(), &Limits::default(), Transfer::default())
-        .expect("unpack");
+    image.unpack(&tree, &Ids::default(), &Limits::default(), Transfer::default()).expect("unpack");
     let files = look(&tree);
     fs::remove_dir_all(&tree).expect("remove the tree");
     let text = |path: &Path| path.to_string_lossy().into_owned();
@@ -94,9 +92,10 @@ fn the_image_is_chosen_by_name_and_by_platform() {
     assert!(several.to_string().contains("one, two:2"), "{several}");
     assert_eq!(from("one").unwrap().digest(), one["digest"].as_str().unwrap());
     assert_eq!(from("two:2").unwrap().digest(), two["digest"].as_str().unwrap());
-    assert_eq!(from(one["digest"].as_str().unwrap()).unwrap().names(), [
-        "docker.io/library/one:latest"
-    ]);
+    assert_eq!(
+        from(one["digest"].as_str().unwrap()).unwrap().names(),
+        ["docker.io/library/one:latest"]
+    );
     assert_eq!(from("three").unwrap_err().category(), Category::NotFound);
 
     // An index in the index, of two platforms.
@@ -117,7 +116,8 @@ fn the_image_is_chosen_by_name_and_by_platform() {
         let options = TakeOptions { platform, ..TakeOptions::default() };
         store.load(both.path(), &options, Transfer::default())
     };
-    let chosen = |of| platform(of).unwrap().inspect().unwrap()["config"]["config"]["Cmd"][0].clone();
+    let chosen =
+        |of| platform(of).unwrap().inspect().unwrap()["config"]["config"]["Cmd"][0].clone();
     assert_eq!(chosen(Some("linux/s390x")), "s390x");
     assert_eq!(chosen(Some("linux/arm64/v8")), "arm64");
     let own = if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" };
@@ -181,9 +181,7 @@ fn a_tree_becomes_an_image_and_the_image_the_tree() {
         assert_eq!(image.digest(), import(compression, &tree).unwrap().digest());
         digests.push(image.digest().to_owned());
         let back = dir.path().join("back");
-        image
-            .unpack(&back, &Ids::default(), &Limits::default(), Transfer::default())
-            .unwrap();
+        image.unpack(&back, &Ids::default(), &Limits::default(), Transfer::default()).unwrap();
         assert_eq!(locule_images::difference(&look(&back), &look(&tree)), [""; 0]);
         fs::remove_dir_all(back).unwrap();
         let said = image.inspect().unwrap();

@@ -33,7 +33,11 @@ fn with_config(layout: &mut Layout, change: impl FnOnce(&mut Value)) {
     layout.list(None, manifest);
 }
 
-fn tamper(layout: &mut Layout, of: impl FnOnce(&Value) -> String, change: impl FnOnce(&mut Vec<u8>)) {
+fn tamper(
+    layout: &mut Layout,
+    of: impl FnOnce(&Value) -> String,
+    change: impl FnOnce(&mut Vec<u8>),
+) {
     let good = layout.image(None, &layers(), json!({}));
     let path = layout.blob_path(good["digest"].as_str().unwrap());
     let manifest: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
@@ -53,92 +57,252 @@ fn config_digest(manifest: &Value) -> String {
 
 /// A sentence, the break, the category, and words of the message.
 const CASES: &[(&str, Break, Category, &str)] = &[
-    ("a layer with a byte changed", |l| tamper(l, layer_of, |b| b[20] ^= 1), Category::Spec, "sha256:"),
-    ("a layer that is too short", |l| tamper(l, layer_of, |b| b.truncate(30)), Category::System, "ends after 30"),
-    ("a layer that is too long", |l| tamper(l, layer_of, |b| b.push(0)), Category::Spec, "longer than"),
-    ("a configuration with a byte changed", |l| tamper(l, config_digest, |b| b[3] ^= 1), Category::Spec, "sha256:"),
-    ("a configuration that is too long", |l| tamper(l, config_digest, |b| b.push(b' ')), Category::Spec, "longer than"),
-    ("a layer that is not there", |l| {
-        changed(l, |m| m["layers"][0]["digest"] = format!("sha256:{}", "1".repeat(64)).into());
-    }, Category::NotFound, "sha256:1111"),
-    ("a manifest that is not there", |l| {
-        l.list(None, json!({ "mediaType": MANIFEST, "size": 3, "digest": format!("sha256:{}", "2".repeat(64)) }));
-    }, Category::NotFound, "sha256:2222"),
-    ("a digest that leads elsewhere", |l| {
-        changed(l, |m| m["layers"][0]["digest"] = "sha256:../../../../etc/passwd".into());
-    }, Category::Spec, "manifest sha256:"),
-    ("a digest in capitals", |l| {
-        changed(l, |m| m["layers"][0]["digest"] = format!("sha256:{}", "A".repeat(64)).into());
-    }, Category::Spec, "manifest sha256:"),
-    ("a digest of an unknown algorithm", |l| {
-        changed(l, |m| m["layers"][0]["digest"] = "md5:d41d8cd98f00b204e9800998ecf8427e".into());
-    }, Category::Unsupported, "md5"),
-    ("a negative size", |l| changed(l, |m| m["layers"][0]["size"] = (-1).into()), Category::Spec, "manifest sha256:"),
-    ("a size that is a text", |l| changed(l, |m| m["config"]["size"] = "3".into()), Category::Spec, "manifest sha256:"),
-    ("a manifest without a configuration", |l| {
-        changed(l, |m| drop(m.as_object_mut().unwrap().remove("config")));
-    }, Category::Spec, "config"),
-    ("a manifest that is an index, too", |l| {
-        changed(l, |m| m["manifests"] = json!([]));
-    }, Category::Spec, "both layers and manifests"),
-    ("a manifest of schema 1", |l| {
-        let old = l.document(MANIFEST, &json!({ "schemaVersion": 1, "fsLayers": [] }));
-        l.list(None, old);
-    }, Category::Unsupported, "schema 1"),
-    ("a manifest that is no JSON", |l| {
-        let text = l.blob(MANIFEST, b"{\"schemaVersion\": 2,");
-        l.list(None, text);
-    }, Category::Spec, "sha256:"),
-    ("a huge manifest", |l| {
-        let mut huge = l.blob(MANIFEST, b"{}");
-        huge["size"] = (1u64 << 40).into();
-        l.list(None, huge);
-    }, Category::Spec, "too many for a document"),
-    ("an artifact that is no image", |l| {
-        changed(l, |m| m["config"]["mediaType"] = "application/vnd.example.chart".into());
-    }, Category::Unsupported, "vnd.example.chart"),
-    ("an encrypted layer", |l| {
-        changed(l, |m| m["layers"][1]["mediaType"] = "application/vnd.oci.image.layer.v1.tar+gzip+encrypted".into());
-    }, Category::Unsupported, "layers[1]"),
-    ("more layers than a kernel takes", |l| {
-        changed(l, |m| {
-            let layer = m["layers"][0].clone();
-            m["layers"] = vec![layer; 501].into();
-        });
-    }, Category::Unsupported, "501 layers"),
-    ("fewer diff ids than layers", |l| {
-        with_config(l, |c| drop(c["rootfs"]["diff_ids"].as_array_mut().unwrap().pop()));
-    }, Category::Spec, "rootfs.diff_ids"),
-    ("a diff id that is none", |l| {
-        with_config(l, |c| c["rootfs"]["diff_ids"][1] = "sha256:0".into());
-    }, Category::Spec, "rootfs.diff_ids[1]"),
-    ("a rootfs of another type", |l| with_config(l, |c| c["rootfs"]["type"] = "tree".into()), Category::Spec, "rootfs.type"),
-    ("a configuration without a rootfs", |l| {
-        with_config(l, |c| drop(c.as_object_mut().unwrap().remove("rootfs")));
-    }, Category::Spec, "rootfs"),
-    ("a Cmd that is a text", |l| with_config(l, |c| c["config"]["Cmd"] = "sh".into()), Category::Spec, "configuration sha256:"),
+    (
+        "a layer with a byte changed",
+        |l| tamper(l, layer_of, |b| b[20] ^= 1),
+        Category::Spec,
+        "sha256:",
+    ),
+    (
+        "a layer that is too short",
+        |l| tamper(l, layer_of, |b| b.truncate(30)),
+        Category::System,
+        "ends after 30",
+    ),
+    (
+        "a layer that is too long",
+        |l| tamper(l, layer_of, |b| b.push(0)),
+        Category::Spec,
+        "longer than",
+    ),
+    (
+        "a configuration with a byte changed",
+        |l| tamper(l, config_digest, |b| b[3] ^= 1),
+        Category::Spec,
+        "sha256:",
+    ),
+    (
+        "a configuration that is too long",
+        |l| tamper(l, config_digest, |b| b.push(b' ')),
+        Category::Spec,
+        "longer than",
+    ),
+    (
+        "a layer that is not there",
+        |l| {
+            changed(l, |m| m["layers"][0]["digest"] = format!("sha256:{}", "1".repeat(64)).into());
+        },
+        Category::NotFound,
+        "sha256:1111",
+    ),
+    (
+        "a manifest that is not there",
+        |l| {
+            l.list(None, json!({ "mediaType": MANIFEST, "size": 3, "digest": format!("sha256:{}", "2".repeat(64)) }));
+        },
+        Category::NotFound,
+        "sha256:2222",
+    ),
+    (
+        "a digest that leads elsewhere",
+        |l| {
+            changed(l, |m| m["layers"][0]["digest"] = "sha256:../../../../etc/passwd".into());
+        },
+        Category::Spec,
+        "manifest sha256:",
+    ),
+    (
+        "a digest in capitals",
+        |l| {
+            changed(l, |m| m["layers"][0]["digest"] = format!("sha256:{}", "A".repeat(64)).into());
+        },
+        Category::Spec,
+        "manifest sha256:",
+    ),
+    (
+        "a digest of an unknown algorithm",
+        |l| {
+            changed(l, |m| {
+                m["layers"][0]["digest"] = "md5:d41d8cd98f00b204e9800998ecf8427e".into()
+            });
+        },
+        Category::Unsupported,
+        "md5",
+    ),
+    (
+        "a negative size",
+        |l| changed(l, |m| m["layers"][0]["size"] = (-1).into()),
+        Category::Spec,
+        "manifest sha256:",
+    ),
+    (
+        "a size that is a text",
+        |l| changed(l, |m| m["config"]["size"] = "3".into()),
+        Category::Spec,
+        "manifest sha256:",
+    ),
+    (
+        "a manifest without a configuration",
+        |l| {
+            changed(l, |m| drop(m.as_object_mut().unwrap().remove("config")));
+        },
+        Category::Spec,
+        "config",
+    ),
+    (
+        "a manifest that is an index, too",
+        |l| {
+            changed(l, |m| m["manifests"] = json!([]));
+        },
+        Category::Spec,
+        "both layers and manifests",
+    ),
+    (
+        "a manifest of schema 1",
+        |l| {
+            let old = l.document(MANIFEST, &json!({ "schemaVersion": 1, "fsLayers": [] }));
+            l.list(None, old);
+        },
+        Category::Unsupported,
+        "schema 1",
+    ),
+    (
+        "a manifest that is no JSON",
+        |l| {
+            let text = l.blob(MANIFEST, b"{\"schemaVersion\": 2,");
+            l.list(None, text);
+        },
+        Category::Spec,
+        "sha256:",
+    ),
+    (
+        "a huge manifest",
+        |l| {
+            let mut huge = l.blob(MANIFEST, b"{}");
+            huge["size"] = (1u64 << 40).into();
+            l.list(None, huge);
+        },
+        Category::Spec,
+        "too many for a document",
+    ),
+    (
+        "an artifact that is no image",
+        |l| {
+            changed(l, |m| m["config"]["mediaType"] = "application/vnd.example.chart".into());
+        },
+        Category::Unsupported,
+        "vnd.example.chart",
+    ),
+    (
+        "an encrypted layer",
+        |l| {
+            changed(l, |m| {
+                m["layers"][1]["mediaType"] =
+                    "application/vnd.oci.image.layer.v1.tar+gzip+encrypted".into()
+            });
+        },
+        Category::Unsupported,
+        "layers[1]",
+    ),
+    (
+        "more layers than a kernel takes",
+        |l| {
+            changed(l, |m| {
+                let layer = m["layers"][0].clone();
+                m["layers"] = vec![layer; 501].into();
+            });
+        },
+        Category::Unsupported,
+        "501 layers",
+    ),
+    (
+        "fewer diff ids than layers",
+        |l| {
+            with_config(l, |c| drop(c["rootfs"]["diff_ids"].as_array_mut().unwrap().pop()));
+        },
+        Category::Spec,
+        "rootfs.diff_ids",
+    ),
+    (
+        "a diff id that is none",
+        |l| {
+            with_config(l, |c| c["rootfs"]["diff_ids"][1] = "sha256:0".into());
+        },
+        Category::Spec,
+        "rootfs.diff_ids[1]",
+    ),
+    (
+        "a rootfs of another type",
+        |l| with_config(l, |c| c["rootfs"]["type"] = "tree".into()),
+        Category::Spec,
+        "rootfs.type",
+    ),
+    (
+        "a configuration without a rootfs",
+        |l| {
+            with_config(l, |c| drop(c.as_object_mut().unwrap().remove("rootfs")));
+        },
+        Category::Spec,
+        "rootfs",
+    ),
+    (
+        "a Cmd that is a text",
+        |l| with_config(l, |c| c["config"]["Cmd"] = "sh".into()),
+        Category::Spec,
+        "configuration sha256:",
+    ),
     ("an empty index", |_| {}, Category::NotFound, "no image"),
-    ("indexes without an end", |l| {
-        let mut next = l.manifest(&layers(), &config_of(&layers(), json!({})));
-        for _ in 0..6 {
-            next["platform"] = json!({ "os": "linux", "architecture": "amd64" });
-            next = l.document(INDEX, &json!({ "schemaVersion": 2, "manifests": [next] }));
-        }
-        l.list(None, next);
-    }, Category::Spec, "four deep"),
-    ("an index that is no JSON", |l| fs::write(l.path().join("index.json"), "{").unwrap(), Category::Spec, "index.json"),
-    ("no index", |l| fs::remove_file(l.path().join("index.json")).unwrap(), Category::Spec, "index.json"),
-    ("a layout of another version", |l| {
-        fs::write(l.path().join("oci-layout"), r#"{"imageLayoutVersion":"9"}"#).unwrap();
-    }, Category::Unsupported, "imageLayoutVersion"),
-    ("neither layout nor archive", |l| fs::remove_file(l.path().join("oci-layout")).unwrap(), Category::Spec, "neither"),
-    ("a FIFO for a layer", |l| {
-        let good = l.image(None, &layers(), json!({}));
-        let manifest = fs::read(l.blob_path(good["digest"].as_str().unwrap())).unwrap();
-        let path = l.blob_path(&layer_of(&serde_json::from_slice(&manifest).unwrap()));
-        fs::remove_file(&path).unwrap();
-        fs::create_dir(&path).unwrap();
-    }, Category::Spec, "not a regular file"),
+    (
+        "indexes without an end",
+        |l| {
+            let mut next = l.manifest(&layers(), &config_of(&layers(), json!({})));
+            for _ in 0..6 {
+                next["platform"] = json!({ "os": "linux", "architecture": "amd64" });
+                next = l.document(INDEX, &json!({ "schemaVersion": 2, "manifests": [next] }));
+            }
+            l.list(None, next);
+        },
+        Category::Spec,
+        "four deep",
+    ),
+    (
+        "an index that is no JSON",
+        |l| fs::write(l.path().join("index.json"), "{").unwrap(),
+        Category::Spec,
+        "index.json",
+    ),
+    (
+        "no index",
+        |l| fs::remove_file(l.path().join("index.json")).unwrap(),
+        Category::Spec,
+        "index.json",
+    ),
+    (
+        "a layout of another version",
+        |l| {
+            fs::write(l.path().join("oci-layout"), r#"{"imageLayoutVersion":"9"}"#).unwrap();
+        },
+        Category::Unsupported,
+        "imageLayoutVersion",
+    ),
+    (
+        "neither layout nor archive",
+        |l| fs::remove_file(l.path().join("oci-layout")).unwrap(),
+        Category::Spec,
+        "neither",
+    ),
+    (
+        "a FIFO for a layer",
+        |l| {
+            let good = l.image(None, &layers(), json!({}));
+            let manifest = fs::read(l.blob_path(good["digest"].as_str().unwrap())).unwrap();
+            let path = l.blob_path(&layer_of(&serde_json::from_slice(&manifest).unwrap()));
+            fs::remove_file(&path).unwrap();
+            fs::create_dir(&path).unwrap();
+        },
+        Category::Spec,
+        "not a regular file",
+    ),
 ];
 
 #[test]

@@ -4,9 +4,7 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use locule::Category;
-use locule::image::{
-    Ids, ImageStore, Limits, PruneOptions, StoreOptions, TakeOptions, Transfer,
-};
+use locule::image::{Ids, ImageStore, Limits, PruneOptions, StoreOptions, TakeOptions, Transfer};
 use locule_images::Layout;
 use serde_json::json;
 

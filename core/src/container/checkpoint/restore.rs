@@ -93,6 +93,7 @@ fn make(runtime: &Runtime, options: &RestoreOptions<'_>) -> Result<Container> {
         cgroup: location.clone(),
         resctrl: resctrl.clone(),
         changes: None,
+        usage: None,
         config: configuration.json.clone(),
     };
     begun.dir().write(&record)?;

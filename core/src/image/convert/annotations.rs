@@ -8,12 +8,9 @@ use oci_spec::image::ImageConfiguration;
 use super::{Overrides, invalid, signal_number, wrong_image};
 use crate::Result;
 use crate::container::UNSAFE_ANNOTATIONS;
+use crate::image::handle::BASE_DIGEST;
 
 const STOP_SIGNAL: &str = "org.opencontainers.image.stopSignal";
-
-/// The digest of the manifest that a container was made of, by which its changes find what they are
-/// changes of.
-pub(in crate::image) const BASE: &str = "org.opencontainers.image.base.digest";
 
 /// From the weakest to the strongest: the fields, the labels, ours, the caller's.
 pub(super) fn all(
@@ -66,7 +63,7 @@ pub(super) fn all(
         all.insert(key.clone(), value.clone());
     }
 
-    all.insert(BASE.to_owned(), digest.to_owned());
+    all.insert(BASE_DIGEST.to_owned(), digest.to_owned());
     if let Some(stop) = &overrides.stop_signal {
         if signal_number(stop).is_none() {
             return Err(invalid(format!("`stopSignal` {stop:?} is no signal"))

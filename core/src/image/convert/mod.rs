@@ -16,7 +16,6 @@ use std::path::PathBuf;
 use oci_spec::image::{Arch, Config, ImageConfiguration, Os};
 use serde_json::Value;
 
-pub(super) use annotations::BASE as BASE_ANNOTATION;
 pub use overrides::{ImageMount, Overrides};
 pub(super) use signal::number as signal_number;
 

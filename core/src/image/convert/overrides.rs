@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::invalid;
@@ -19,7 +19,7 @@ pub struct ImageMount {
     /// In the container.
     pub target: PathBuf,
     /// Whether it is read-only.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub readonly: bool,
 }
 
@@ -34,8 +34,10 @@ pub struct Overrides {
     /// with Docker.
     pub entrypoint: Option<Vec<String>>,
     /// `NAME=VALUE` beside the image's, before which it comes; `NAME` alone takes one away.
+    #[serde(deserialize_with = "or_default")]
     pub env: Vec<String>,
     /// Leave the image's environment out.
+    #[serde(deserialize_with = "or_default")]
     pub clear_env: bool,
     /// The working directory.
     pub cwd: Option<PathBuf>,
@@ -44,8 +46,10 @@ pub struct Overrides {
     /// The hostname. Default: `locule`.
     pub hostname: Option<String>,
     /// Whether the root is read-only. The image's volumes and `/tmp` are in memory then.
+    #[serde(deserialize_with = "or_default")]
     pub readonly: bool,
     /// Whether the container has the host's network instead of none.
+    #[serde(deserialize_with = "or_default")]
     pub host_network: bool,
     /// The most memory, in bytes.
     pub memory: Option<u64>,
@@ -54,19 +58,24 @@ pub struct Overrides {
     /// The most processes and threads.
     pub pids: Option<i64>,
     /// Further binds.
+    #[serde(deserialize_with = "or_default")]
     pub mounts: Vec<ImageMount>,
     /// Whether the program gets a terminal.
+    #[serde(deserialize_with = "or_default")]
     pub terminal: bool,
     /// Its size: rows and columns.
     pub terminal_size: Option<(u16, u16)>,
     /// Annotations beside those that the image's labels become.
+    #[serde(deserialize_with = "or_default")]
     pub annotations: BTreeMap<String, String>,
     /// A name or number of a signal, for the annotation that says how to stop it.
     pub stop_signal: Option<String>,
     /// The user namespace that the container is to have, as in config.json: users. The image is unpacked
     /// for it. Both or none.
+    #[serde(deserialize_with = "or_default")]
     pub uid_mappings: Vec<IdRange>,
     /// Groups.
+    #[serde(deserialize_with = "or_default")]
     pub gid_mappings: Vec<IdRange>,
     /// JSON merge patch (RFC 7396) for the resulting config.json, after all else.
     pub patch: Option<Value>,
@@ -83,7 +92,7 @@ impl Overrides {
         }
     }
 
-    /// Reads them from JSON: an object, of which every member may be missing.
+    /// Reads them from JSON: an object, of which every member may be missing or `null`.
     ///
     /// # Errors
     ///
@@ -108,4 +117,13 @@ fn wrong((name, value): (String, Value)) -> Option<(String, String)> {
     let alone = Map::from_iter([(name.clone(), value)]);
     let error = serde_json::from_value::<Overrides>(alone.into()).err()?;
     Some((name, error.to_string()))
+}
+
+/// `null` is what a list that is not there becomes in some languages.
+fn or_default<'de, D, T>(from: D) -> std::result::Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::deserialize(from)?.unwrap_or_default())
 }

@@ -1,10 +1,34 @@
 //! A layer becomes files, in a directory that nothing of it leaves.
 
+mod archive;
+mod attributes;
+mod below;
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod hostile_tests;
+mod make;
+mod pax;
+mod sparse;
+mod stack;
+mod sweep;
+#[cfg(test)]
+mod tests;
+mod whiteout;
+
 use std::fs::File;
 use std::io::Read;
 
+use nix::errno::Errno;
+
+use self::archive::{Archive, Entry, Kind};
+use self::stack::Unpacker;
 use super::Guide;
-use crate::Result;
+use crate::{Category, Error, Result, Stage};
+
+/// The longest name of an entry, and of a component of it.
+const NAME: usize = 4096;
+const COMPONENT: usize = 255;
 
 /// How much an image may unpack to. What is over is refused, naming the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,15 +95,108 @@ pub(super) struct Options<'a> {
     pub(super) form: Form,
     pub(super) ids: &'a Ids,
     pub(super) limits: &'a Limits,
+    /// With [`Form::Layer`], the unpacked layers below, the topmost first. What is only there, hard links
+    /// and what is put into directories need.
+    pub(super) lower: &'a [File],
 }
 
 /// Applies a layer, an uncompressed tar stream, to the directory `dir`, which nobody else changes
 /// meanwhile. Reads the stream to its end. Errors name the entry.
 pub(super) fn apply(
-    _layer: &mut dyn Read,
-    _dir: &File,
-    _options: &Options<'_>,
-    _guide: &mut Guide<'_>,
+    layer: &mut dyn Read,
+    dir: &File,
+    options: &Options<'_>,
+    guide: &mut Guide<'_>,
 ) -> Result<()> {
-    todo!()
+    let guide = &*guide;
+    let mut archive = Archive::new(layer, options.limits, guide);
+    let mut unpacker = Unpacker::new(dir, options, guide)?;
+    let mut entry = Entry::new();
+    let mut path = Vec::new();
+    while archive.next(&mut entry)? {
+        guide.check()?;
+        unpacker.count()?;
+        add(&mut unpacker, &mut archive, &entry, &mut path)
+            .map_err(|error| error.context(format!("entry {}", shown(&entry.name))))?;
+    }
+    unpacker.finish()
+}
+
+fn add(
+    unpacker: &mut Unpacker<'_, '_>,
+    archive: &mut Archive<'_, '_>,
+    entry: &Entry,
+    path: &mut Vec<u8>,
+) -> Result<()> {
+    clean(&entry.name, path)?;
+    if path.is_empty() {
+        return match entry.kind {
+            Kind::Directory => unpacker.root(entry),
+            _ => Err(spec("it would be the root, and is no directory")),
+        };
+    }
+    let (parent, name) = split(path);
+    match parent.split(|byte| *byte == b'/').find(|part| part.starts_with(b".wh.")) {
+        None => {}
+        // What aufs kept for itself.
+        Some(part) if part.starts_with(b".wh..wh.") => return Ok(()),
+        Some(part) => return Err(spec(format!("it is in the whiteout {}", shown(part)))),
+    }
+    if let Some(gone) = name.strip_prefix(b".wh.") {
+        return unpacker.whiteout(parent, gone);
+    }
+    unpacker.add(archive, entry, parent, name)
+}
+
+/// The path without what means nothing, relative to the root; empty for that.
+fn clean(name: &[u8], path: &mut Vec<u8>) -> Result<()> {
+    path.clear();
+    match name {
+        [] => return Err(spec("it has no name")),
+        _ if name.len() > NAME => {
+            return Err(spec(format!("its name is longer than {NAME} bytes")));
+        }
+        _ if name.contains(&0) => return Err(spec("its name has a zero byte")),
+        _ => {}
+    }
+    for part in name.split(|byte| *byte == b'/') {
+        match part {
+            b"" | b"." => continue,
+            b".." => return Err(spec("its name leads upwards with ..")),
+            _ if part.len() > COMPONENT => {
+                let message = format!("a component of its name is longer than {COMPONENT} bytes");
+                return Err(spec(message));
+            }
+            _ => {}
+        }
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(part);
+    }
+    Ok(())
+}
+
+/// A clean path as that of its directory and its last component.
+fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => (&[], path),
+    }
+}
+
+/// A name as it goes into a message.
+fn shown(name: &[u8]) -> String {
+    match name.get(..256) {
+        Some(start) => format!("{:?}…", String::from_utf8_lossy(start)),
+        None => format!("{:?}", String::from_utf8_lossy(name)),
+    }
+}
+
+fn spec(message: impl Into<String>) -> Error {
+    Error::new(Category::Spec, Stage::Image, message)
+}
+
+fn os(errno: Errno, doing: impl Into<String>) -> Error {
+    Error::os(Stage::Image, errno as i32, doing)
 }
