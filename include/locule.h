@@ -1364,8 +1364,9 @@ const char *locule_image_store_path(const locule_image_store *store);
  * size were found right. NULL for `opts` takes every default. Feature "images".
  *
  * Any thread. Blocks until it is in the store. Fails with LOCULE_E_INVALID, LOCULE_E_SPEC if it
- * is wrong, naming the blob, LOCULE_E_NOT_FOUND, LOCULE_E_UNSUPPORTED, LOCULE_E_CALLBACK, LOCULE_E_CANCELLED,
- * LOCULE_E_TIMEOUT, LOCULE_E_PERMISSION, LOCULE_E_RESOURCE, LOCULE_E_SYSTEM. Since 0.1.
+ * is wrong, naming the blob, LOCULE_E_NOT_FOUND, LOCULE_E_UNSUPPORTED, LOCULE_E_STATE if the store
+ * was opened read-only, LOCULE_E_CALLBACK, LOCULE_E_CANCELLED, LOCULE_E_TIMEOUT, LOCULE_E_BUSY,
+ * LOCULE_E_PERMISSION, LOCULE_E_RESOURCE, LOCULE_E_SYSTEM. Since 0.1.
  */
 int locule_image_store_load(locule_image_store *store,
                             const char *path,
@@ -1445,7 +1446,8 @@ int locule_image_store_list_json(locule_image_store *store,
  * locule_image_store_prune_json, once no container needs them. Feature "images".
  *
  * Any thread. Does not block, but for the filesystem. Fails with LOCULE_E_INVALID,
- * LOCULE_E_NOT_FOUND, LOCULE_E_PERMISSION, LOCULE_E_SYSTEM. Since 0.1.
+ * LOCULE_E_NOT_FOUND, LOCULE_E_STATE if the store was opened read-only, LOCULE_E_BUSY,
+ * LOCULE_E_SYSTEM. Since 0.1.
  */
 int locule_image_store_remove(locule_image_store *store, const char *name, locule_error **err);
 
@@ -1457,7 +1459,7 @@ int locule_image_store_remove(locule_image_store *store, const char *name, locul
  *
  * Any thread. Blocks until it is removed, and before that up to half a minute for those who are
  * making something. Fails with LOCULE_E_INVALID, LOCULE_E_UNSUPPORTED, LOCULE_E_BUSY if they take
- * longer, LOCULE_E_PERMISSION, LOCULE_E_SYSTEM. Since 0.1.
+ * longer, LOCULE_E_STATE if the store was opened read-only, LOCULE_E_SYSTEM. Since 0.1.
  */
 int locule_image_store_prune_json(locule_image_store *store,
                                   uint64_t flags,
@@ -1504,8 +1506,8 @@ int locule_image_inspect_json(const locule_image *image,
  * Gives the image a further name, taking that from the image that has it.
  *
  * Any thread. Does not block, but for the filesystem. Fails with LOCULE_E_INVALID,
- * LOCULE_E_NOT_FOUND if it has been pruned, LOCULE_E_PERMISSION, LOCULE_E_RESOURCE,
- * LOCULE_E_SYSTEM. Since 0.1.
+ * LOCULE_E_NOT_FOUND if it has been pruned, LOCULE_E_STATE if the store was opened read-only,
+ * LOCULE_E_BUSY, LOCULE_E_RESOURCE, LOCULE_E_SYSTEM. Since 0.1.
  */
 int locule_image_tag(locule_image *image, const char *name, locule_error **err);
 
@@ -1515,7 +1517,8 @@ int locule_image_tag(locule_image *image, const char *name, locule_error **err);
  *
  * Any thread. Blocks until it is written. Fails with LOCULE_E_INVALID, LOCULE_E_NOT_FOUND,
  * LOCULE_E_SPEC if it or the layout is damaged, LOCULE_E_CALLBACK, LOCULE_E_CANCELLED,
- * LOCULE_E_TIMEOUT, LOCULE_E_PERMISSION, LOCULE_E_RESOURCE, LOCULE_E_SYSTEM. Since 0.1.
+ * LOCULE_E_TIMEOUT, LOCULE_E_BUSY, LOCULE_E_PERMISSION, LOCULE_E_RESOURCE, LOCULE_E_SYSTEM. Since
+ * 0.1.
  */
 int locule_image_save(locule_image *image,
                       const char *path,
@@ -1540,8 +1543,9 @@ int locule_image_push(locule_image *image,
  * directory. What fails may leave a part of it there. NULL for `opts` takes every default. A
  * container needs no such tree: see `image` of struct locule_create_opts.
  *
- * Any thread. Blocks until it is unpacked. Fails like locule_image_save, with LOCULE_E_RESOURCE
- * also beyond a limit, which the message names. Since 0.1.
+ * Any thread. Blocks until it is unpacked. Fails like locule_image_save, with LOCULE_E_EXISTS if
+ * the directory is not empty, and with LOCULE_E_RESOURCE also beyond a limit, which the message
+ * names. Since 0.1.
  */
 int locule_image_unpack(locule_image *image,
                         const char *dir,

@@ -139,11 +139,12 @@ static int on_progress(const struct locule_image_progress *progress, void *user)
 static const char config[] = "{\"Cmd\": [\"/bin/sh\", \"-c\", \"echo $WORD\"],"
                              " \"Env\": [\"WORD=hello\", \"PATH=/bin\"]}";
 
-static locule_image *import(locule_image_store *store, const char *name, struct watcher *watcher)
+static locule_image *import(locule_image_store *store, const char *name, const char *comment,
+                            struct watcher *watcher)
 {
     locule_image *image;
     LOCULE_OPTS(locule_image_opts, opts, .name = name, .config_json = config,
-                .config_json_len = strlen(config), .author = "a test", .comment = "from a tree",
+                .config_json_len = strlen(config), .author = "a test", .comment = comment,
                 .progress = watcher != NULL ? on_progress : NULL, .progress_user = watcher);
     NEEDS(locule_image_store_import(store, at("tree"), &opts, &image, &err));
     return image;
@@ -159,7 +160,7 @@ static void a_tree_becomes_an_image(void)
 
     CHECK(strcmp(locule_image_store_path(store), at("images")) == 0);
     CHECK(strcmp(list_of(store), "[]") == 0);
-    image = import(store, "greeter", &watcher);
+    image = import(store, "greeter", "from a tree", &watcher);
     CHECK(HAS(watcher, PACK) && watcher.finished > 0 && watcher.calls > watcher.finished);
     snprintf(digest, sizeof digest, "%s", locule_image_digest(image));
     CHECK(strncmp(digest, "sha256:", 7) == 0 && strlen(digest) == 71);
@@ -176,7 +177,7 @@ static void a_tree_becomes_an_image(void)
     locule_buf_free(&text);
 
     /* The same input gives the same image. */
-    same = import(store, "again", NULL);
+    same = import(store, "again", "from a tree", NULL);
     CHECK(strcmp(locule_image_digest(same), digest) == 0);
     locule_image_unref(same);
 
@@ -239,8 +240,9 @@ static void an_image_is_saved_and_loaded(void)
     }
 
     /* With a second one in the layout it has to be said which. */
-    LOCULE_OPTS(locule_image_opts, second, .name = "localhost/second:1");
-    NEEDS(locule_image_save(image, at("layout"), &second, &err));
+    locule_image_unref(image);
+    image = import(store, "localhost/second:1", "another", NULL);
+    NEEDS(locule_image_save(image, at("layout"), NULL, &err));
     LOCULE_OPTS(locule_image_opts, opts, .name = "chosen");
     locule_image_store *other = open_store("images-2");
     opts.from = "localhost/second:1";
@@ -254,9 +256,9 @@ static void an_image_is_saved_and_loaded(void)
     opts.from = NULL;
     FAILS(LOCULE_E_INVALID, locule_image_store_load(other, at("layout"), &opts, &loaded, &err),
           "localhost/greeter:1", "localhost/second:1");
-    opts.platform = "plan9/vax";
-    FAILS(LOCULE_E_NOT_FOUND, locule_image_store_load(other, at("saved.tar"), &opts, &loaded, &err),
-          "plan9");
+    opts.platform = "vax";
+    FAILS(LOCULE_E_INVALID, locule_image_store_load(other, at("saved.tar"), &opts, &loaded, &err),
+          "vax");
     FAILS(LOCULE_E_NOT_FOUND, locule_image_store_load(other, at("nothing"), NULL, &loaded, &err),
           "nothing");
     locule_image_store_unref(other);

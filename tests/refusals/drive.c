@@ -21,6 +21,8 @@ struct step {
 
 struct scene {
     locule_runtime *runtime;
+    locule_image_store *store;
+    locule_image *image;
     locule_container *containers[CONTAINERS];
     int count;
 };
@@ -101,8 +103,19 @@ static int create(struct scene *scene, const struct step *step, locule_error **e
 {
     int pass = (int)number(step, "pass");
     LOCULE_OPTS(locule_create_opts, opts, .id = word(step, "id"), .bundle = word(step, "bundle"),
-                .timeout_ms = number(step, "timeout"), .parentage = number(step, "parentage"));
+                .timeout_ms = number(step, "timeout"), .parentage = number(step, "parentage"),
+                .changes = word(step, "changes"));
     streams(step, opts.stdio);
+    if (word(step, "image") != NULL)
+        opts.image = scene->image;
+    if (word(step, "overrides") != NULL) {
+        opts.image_overrides_json = word(step, "overrides");
+        opts.image_overrides_json_len = strlen(word(step, "overrides"));
+    }
+    if (word(step, "spec") != NULL) {
+        opts.spec_json = word(step, "spec");
+        opts.spec_json_len = strlen(word(step, "spec"));
+    }
     if (word(step, "pass") != NULL) {
         opts.pass_fds = &pass;
         opts.pass_fd_count = 1;
@@ -152,6 +165,63 @@ static int await(locule_container *container, locule_error **err)
     return result == 1 && end.kind == LOCULE_EXIT_CODE && end.code == 0 ? 0 : -1;
 }
 
+static int open_store(struct scene *scene, const struct step *step, locule_error **err)
+{
+    LOCULE_OPTS(locule_image_store_opts, opts, .path = word(step, "path"));
+    if (word(step, "read_only") != NULL)
+        opts.flags = LOCULE_IMAGE_STORE_READ_ONLY;
+    locule_image_store_unref(scene->store);
+    return locule_image_store_open(&opts, &scene->store, err);
+}
+
+/* A call for images. What it gives takes the place of the image that there was. */
+static int call_for_image(struct scene *scene, const struct step *step, locule_error **err)
+{
+    const char *call = word(step, "call"), *path = word(step, "path");
+    const char *name = word(step, "name"), *config = word(step, "config");
+    locule_container *container = scene->count > 0 ? scene->containers[scene->count - 1] : NULL;
+    LOCULE_OPTS(locule_image_opts, opts, .name = name, .from = word(step, "from"),
+                .platform = word(step, "platform"), .compression = number(step, "compression"),
+                .username = word(step, "username"), .password = word(step, "password"),
+                .config_json = config, .config_json_len = config != NULL ? strlen(config) : 0,
+                .created = word(step, "created"), .max_bytes = number(step, "max_bytes"),
+                .max_entries = number(step, "max_entries"), .owner = number(step, "owner"));
+    if (word(step, "cancel") != NULL && locule_cancel_new(&opts.cancel, err) == 0)
+        locule_cancel_trigger(opts.cancel);
+    locule_image *made = NULL;
+    locule_buf buf = {NULL, 0};
+    int result;
+    if (strcmp(call, "load") == 0)
+        result = locule_image_store_load(scene->store, path, &opts, &made, err);
+    else if (strcmp(call, "import") == 0)
+        result = locule_image_store_import(scene->store, path, &opts, &made, err);
+    else if (strcmp(call, "pull") == 0)
+        result = locule_image_store_pull(scene->store, path, &opts, &made, err);
+    else if (strcmp(call, "commit") == 0)
+        result = locule_image_store_commit(scene->store, container, &opts, &made, err);
+    else if (strcmp(call, "get") == 0)
+        result = locule_image_store_get(scene->store, name, &made, err);
+    else if (strcmp(call, "tag") == 0)
+        result = locule_image_tag(scene->image, name, err);
+    else if (strcmp(call, "remove") == 0)
+        result = locule_image_store_remove(scene->store, name, err);
+    else if (strcmp(call, "prune") == 0)
+        result = locule_image_store_prune_json(scene->store, 0, &buf, err);
+    else if (strcmp(call, "save") == 0)
+        result = locule_image_save(scene->image, path, &opts, err);
+    else if (strcmp(call, "push") == 0)
+        result = locule_image_push(scene->image, path, &opts, err);
+    else
+        result = locule_image_unpack(scene->image, path, &opts, err);
+    locule_buf_free(&buf);
+    locule_cancel_unref(opts.cancel);
+    if (made != NULL) {
+        locule_image_unref(scene->image);
+        scene->image = made;
+    }
+    return result;
+}
+
 static int ask(locule_container *container, const char *what, locule_error **err)
 {
     locule_buf buf;
@@ -171,6 +241,10 @@ static int perform(struct scene *scene, const struct step *step, locule_error **
         return open_runtime(scene, step, err);
     if (strcmp(verb, "create") == 0)
         return create(scene, step, err);
+    if (strcmp(verb, "store") == 0)
+        return open_store(scene, step, err);
+    if (strcmp(verb, "image") == 0)
+        return call_for_image(scene, step, err);
     if (strcmp(verb, "load") == 0)
         return load(scene, step, err);
     if (strcmp(verb, "start") == 0)
@@ -260,6 +334,8 @@ static void run(char *line, FILE *answer)
         locule_container_delete(scene.containers[i], LOCULE_DELETE_FORCE, NULL);
         locule_container_unref(scene.containers[i]);
     }
+    locule_image_unref(scene.image);
+    locule_image_store_unref(scene.store);
     locule_runtime_unref(scene.runtime);
     fputc('\n', answer);
 }

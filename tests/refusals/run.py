@@ -196,7 +196,7 @@ def run_one(case: Case, language: str, number: int, machine: Machine, show: bool
             if verb in ("create", "load"):
                 words = {"id": id, **words}
                 asked = words["id"]
-            if verb == "create":
+            if verb == "create" and "image" not in words:
                 words = {"bundle": str(scene.bundle), **words}
             steps.append((verb, {key: scene.fill(text) for key, text in words.items()}))
         answer = driver.ask(steps)

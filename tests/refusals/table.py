@@ -79,6 +79,18 @@ def delete(**words: Any) -> Step:
     return "delete", _texts(words)
 
 
+def store(path: str = "$DIR/images", **words: Any) -> Step:
+    """A store of images, for the steps that follow. Words: read_only."""
+    return "store", _texts({"path": path, **words})
+
+
+def image(call: str, **words: Any) -> Step:
+    """A call for images: load, import, pull, commit, get, tag, remove, prune, save, push or unpack,
+    with `path`, `name` or both, and fields of the options; cancel: before it begins. What it gives
+    is the image of the steps that follow; with the word `image` a container is created from that."""
+    return "image", _texts({"call": call, **words})
+
+
 START: Step = ("start", {})
 WAIT: Step = ("wait", {})  # for an exit with 0
 PAUSE: Step = ("pause", {})

@@ -1,6 +1,6 @@
 """The table, by what is wrong."""
 
-from cases import bundles, calls, kernel, privilege, rootfs, state, types, values
+from cases import bundles, calls, images, kernel, privilege, rootfs, state, types, values
 
 TABLE = [
     *bundles.CASES,
@@ -11,4 +11,5 @@ TABLE = [
     *state.CASES,
     *privilege.CASES,
     *kernel.CASES,
+    *images.CASES,
 ]
