@@ -182,8 +182,8 @@ class Runtime:
                     a connected AF_UNIX socket over which the listener of the seccomp filter
                     comes, in place of `listenerPath`: for `socket.recv_fds` at its other end, in
                     a thread, because creation and start may wait for answers to notifications
-        timeout     how long the creation may take, in seconds: 60, to which fetching an image is
-                    not added
+        timeout     how long the creation may take, in seconds: 60, in which fetching and unpacking
+                    an image do not count
         cancel      a token that stops it
         """
         if parentage not in _PARENTAGE:
