@@ -87,6 +87,23 @@ RESOURCE_IO = 3
 
 WATCH_FULL = 1
 
+COMPRESSION_GZIP = 0
+COMPRESSION_ZSTD = 1
+COMPRESSION_NONE = 2
+
+OWNER_AUTO = 0
+OWNER_IMAGE = 1
+OWNER_CALLER = 2
+
+IMAGE_STEP_FETCH = 1
+IMAGE_STEP_UNPACK = 2
+IMAGE_STEP_SAVE = 3
+IMAGE_STEP_PUSH = 4
+IMAGE_STEP_PACK = 5
+
+IMAGE_STORE_READ_ONLY = 1
+PRUNE_ALL = 1
+
 PLUGIN_OVERRIDE = 1
 PLUGIN_REQUIRED = 2
 
@@ -197,6 +214,9 @@ class CreateOpts(Sized):
         ("lower", POINTER(c_char_p)),
         ("lower_count", c_size_t),
         ("changes", c_char_p),
+        ("image", c_void_p),
+        ("image_overrides_json", c_char_p),
+        ("image_overrides_json_len", c_size_t),
     ]
 
 
@@ -251,6 +271,61 @@ class PluginOpts(Sized):
         ("user", c_void_p),
         ("release", ReleaseFn),
     ]
+
+
+class ImageProgress(Structure):
+    """struct locule_image_progress"""
+
+    _fields_ = [
+        ("size", c_size_t),
+        ("step", c_uint32),
+        ("finished", c_uint32),
+        ("digest", c_char_p),
+        ("done", c_uint64),
+        ("total", c_uint64),
+    ]
+
+
+# locule_image_progress_fn but for `user`, which no C calling convention of Linux misses: what is
+# called has one parameter (_progress.py).
+ImageProgressFn = CFUNCTYPE(c_int, POINTER(ImageProgress))
+
+
+class ImageOpts(Sized):
+    """struct locule_image_opts"""
+
+    _fields_ = [
+        ("size", c_size_t),
+        ("flags", c_uint64),
+        ("name", c_char_p),
+        ("from", c_char_p),
+        ("platform", c_char_p),
+        ("progress", ImageProgressFn),
+        ("progress_user", c_void_p),
+        ("cancel", c_void_p),
+        ("timeout_ms", c_uint32),
+        ("compression", c_uint32),
+        ("username", c_char_p),
+        ("password", c_char_p),
+        ("auth_file", c_char_p),
+        ("ca_file", c_char_p),
+        ("registries_file", c_char_p),
+        ("config_json", c_char_p),
+        ("config_json_len", c_size_t),
+        ("author", c_char_p),
+        ("comment", c_char_p),
+        ("created", c_char_p),
+        ("max_bytes", c_uint64),
+        ("max_entries", c_uint64),
+        ("owner", c_uint32),
+        ("reserved", c_uint32),
+    ]
+
+
+class ImageStoreOpts(Sized):
+    """struct locule_image_store_opts"""
+
+    _fields_ = [("size", c_size_t), ("flags", c_uint64), ("path", c_char_p)]
 
 
 _out = POINTER(c_void_p)  # a handle that the function stores
@@ -331,6 +406,27 @@ FUNCTIONS: Dict[str, Tuple[Any, Tuple[Any, ...]]] = {
     "locule_event_exit": (c_int, (_handle, POINTER(Exit), _err)),
     "locule_event_oom_kills": (c_uint64, (_handle,)),
     "locule_event_pressure": (c_int, (_handle, POINTER(WatchOpts), _err)),
+    # images
+    "locule_image_store_open": (c_int, (POINTER(ImageStoreOpts), _out, _err)),
+    "locule_image_store_path": (c_char_p, (_handle,)),
+    "locule_image_store_load": (c_int, (_handle, c_char_p, POINTER(ImageOpts), _out, _err)),
+    "locule_image_store_pull": (c_int, (_handle, c_char_p, POINTER(ImageOpts), _out, _err)),
+    "locule_image_store_import": (c_int, (_handle, c_char_p, POINTER(ImageOpts), _out, _err)),
+    "locule_image_store_commit": (c_int, (_handle, _handle, POINTER(ImageOpts), _out, _err)),
+    "locule_image_store_get": (c_int, (_handle, c_char_p, _out, _err)),
+    "locule_image_store_list_json": (c_int, (_handle, _buf, _err)),
+    "locule_image_store_remove": (c_int, (_handle, c_char_p, _err)),
+    "locule_image_store_prune_json": (c_int, (_handle, c_uint64, _buf, _err)),
+    "locule_image_store_ref": (_handle, (_handle,)),
+    "locule_image_store_unref": (None, (_handle,)),
+    "locule_image_digest": (c_char_p, (_handle,)),
+    "locule_image_inspect_json": (c_int, (_handle, _buf, _err)),
+    "locule_image_tag": (c_int, (_handle, c_char_p, _err)),
+    "locule_image_save": (c_int, (_handle, c_char_p, POINTER(ImageOpts), _err)),
+    "locule_image_push": (c_int, (_handle, c_char_p, POINTER(ImageOpts), _err)),
+    "locule_image_unpack": (c_int, (_handle, c_char_p, POINTER(ImageOpts), _err)),
+    "locule_image_ref": (_handle, (_handle,)),
+    "locule_image_unref": (None, (_handle,)),
     # plugins
     "locule_plugin_new": (c_int, (POINTER(PluginOpts), _out, _err)),
     "locule_plugin_load": (c_int, (c_char_p, c_size_t, c_char_p, _out, _err)),

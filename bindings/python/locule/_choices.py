@@ -3,6 +3,7 @@
 Without a bundle or a spec of the caller's the library's own template is filled in. Otherwise
 the arguments given change the caller's document, and nothing else in it. A document that is
 not even well-formed goes to the library as it is, which says what is wrong with it and where.
+With an image the library makes the document: the arguments become its overrides.
 """
 
 from __future__ import annotations
@@ -12,17 +13,25 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from . import _abi
 from ._errors import Invalid, NotFound, call_for_bytes
 
+if TYPE_CHECKING:
+    from . import _image, aio
+
 StrPath = Union[str, "os.PathLike[str]"]
 Args = Union[str, "os.PathLike[str]", Sequence[Union[str, "os.PathLike[str]"]]]
-#: A user id, with the group of the same number, or "uid:gid", or (uid, gid).
+#: The environment. With an image None takes a variable of its away.
+Env = Mapping[str, Optional[str]]
+#: A user id, with the group of the same number, or "uid:gid", or (uid, gid). With an image names of
+#: its own, too, and the group of a user alone is what the image says.
 User = Union[int, str, Tuple[int, int]]
 #: True, or the size as (rows, columns).
 Tty = Union[bool, Tuple[int, int]]
+#: An image, or the name of one.
+ImageLike = Union[str, "_image.Image", "aio.Image"]
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CPU_PERIOD = 100_000  # microseconds, the kernel's default
@@ -84,15 +93,27 @@ def text_of(value: Any, what: str) -> str:
     return text
 
 
-def parse_env(env: Optional[Mapping[str, str]]) -> Optional[List[str]]:
+def path_bytes(path: StrPath) -> bytes:
+    encoded = os.fsencode(path)
+    if b"\0" in encoded:
+        raise Invalid(f"{path!r} contains a NUL character")
+    return encoded
+
+
+def parse_env(env: Optional[Env]) -> Optional[List[str]]:
     """The whole environment as "NAME=value". A PATH is added if there is none."""
     if env is None:
         return None
-    for name in env:
-        if not name or "=" in name:
-            raise Invalid(f"env: {name!r} cannot be the name of a variable")
-    lines = [f"{text_of(name, 'env')}={text_of(value, 'env')}" for name, value in env.items()]
+    lines = [_variable(name, text_of(value, "env")) for name, value in env.items()]
     return lines if "PATH" in env else [f"PATH={DEFAULT_PATH}", *lines]
+
+
+def _variable(name: str, value: Optional[str]) -> str:
+    """ "NAME=value", or for None "NAME"."""
+    if not name or "=" in name:
+        raise Invalid(f"env: {name!r} cannot be the name of a variable")
+    name = text_of(name, "env")
+    return name if value is None else f"{name}={text_of(value, 'env')}"
 
 
 def parse_user(user: Optional[User]) -> Optional[Tuple[int, int]]:
@@ -113,6 +134,16 @@ def parse_user(user: Optional[User]) -> Optional[Tuple[int, int]]:
     if not numbers or len(pair) not in (1, 2) or not all(0 <= part < 2**32 - 1 for part in pair):
         raise wrong
     return pair[0], pair[-1]
+
+
+def _user_of_image(user: Optional[User]) -> Optional[str]:
+    """As an image has it: "USER" or "USER:GROUP", names or numbers."""
+    if isinstance(user, str):
+        return text_of(user, "user")
+    pair = parse_user(user)
+    if pair is None:
+        return None
+    return f"{pair[0]}:{pair[1]}" if isinstance(user, (tuple, list)) else str(pair[0])
 
 
 def parse_memory(memory: Union[int, str, None]) -> Optional[int]:
@@ -204,7 +235,7 @@ class Choices:
     bundle: Optional[StrPath] = None
     spec: Union[Mapping[str, Any], str, bytes, None] = None
     overlay: Optional[bool] = None
-    env: Optional[Mapping[str, str]] = None
+    env: Optional[Env] = None
     cwd: Optional[StrPath] = None
     user: Optional[User] = None
     hostname: Optional[str] = None
@@ -215,6 +246,12 @@ class Choices:
     cpus: Optional[float] = None
     pids: Optional[int] = None
     tty: Optional[Tty] = None
+    image: Optional[ImageLike] = None
+    entrypoint: Optional[Sequence[str]] = None
+    stop_signal: Union[int, str, None] = None
+    annotations: Optional[Mapping[str, str]] = None
+    lower: Sequence[StrPath] = ()
+    changes: Optional[StrPath] = None
 
     def __post_init__(self) -> None:
         if self.network not in (None, "none", "host"):
@@ -223,22 +260,84 @@ class Choices:
             raise Invalid("rootfs: a bundle or a spec has its own, in root.path")
         if isinstance(self.mounts, (str, Mount)):
             raise TypeError("mounts: expected a sequence of mounts")
+        if isinstance(self.lower, (str, bytes, os.PathLike)):
+            raise TypeError("lower: expected a sequence of directories")
         if self.pids is not None and not 0 < self.pids < 2**32:
             raise Invalid(f"pids {self.pids!r}: expected a number above 0")
         self._args = parse_args(self.args)
-        self._env = parse_env(self.env)
-        self._user = parse_user(self.user)
         self._memory = parse_memory(self.memory)
         self._cpus = parse_cpus(self.cpus)
         parse_tty(self.tty)
-        self._mounts = [
-            (Mount.parse(mount) if isinstance(mount, str) else mount).to_spec()
-            for mount in self.mounts
+        self._binds = [
+            Mount.parse(mount) if isinstance(mount, str) else mount for mount in self.mounts
         ]
+        self._mounts = [mount.to_spec() for mount in self._binds]
+        self._annotations = {
+            text_of(key, "annotations"): text_of(value, "annotations")
+            for key, value in (self.annotations or {}).items()
+        }
+        if self.image is None:
+            for name in ("entrypoint", "stop_signal"):
+                if getattr(self, name) is not None:
+                    raise Invalid(f"{name}: there is no image to have another one")
+            self._env = parse_env(self.env)
+            self._user = parse_user(self.user)
+        else:
+            self._check_image()
+
+    def _check_image(self) -> None:
+        for name in ("rootfs", "bundle", "spec"):
+            if getattr(self, name) is not None:
+                raise Invalid(f"{name}: an image takes its place")
+        if self.overlay is not None and not self.overlay:
+            raise Invalid("overlay: an image is used below an overlay only")
+        if self.lower:
+            raise Invalid("lower: an image has its own layers")
+        handle = getattr(self.image, "_handle", None)
+        if not isinstance(self.image, str) and getattr(handle, "_kind", None) != "image":
+            kind = type(self.image).__name__
+            raise TypeError(f"image: expected an Image or the name of one, not {kind}")
+
+    def overrides(self) -> Optional[bytes]:
+        """What is to be other than the image has it; None for nothing."""
+        terminal, size = parse_tty(self.tty)
+        entrypoint = self.entrypoint
+        if isinstance(entrypoint, (str, bytes, os.PathLike)):
+            raise TypeError("entrypoint: expected a sequence, the program and its arguments")
+        given: Dict[str, Any] = {
+            "args": self._args,
+            "entrypoint": None if entrypoint is None else [
+                text_of(arg, "entrypoint") for arg in entrypoint
+            ],
+            "env": [_variable(name, value) for name, value in (self.env or {}).items()] or None,
+            "cwd": None if self.cwd is None else text_of(self.cwd, "cwd"),
+            "user": _user_of_image(self.user),
+            "hostname": None if self.hostname is None else text_of(self.hostname, "hostname"),
+            "readonly": self.readonly or None,
+            "hostNetwork": self.network == "host" or None,
+            "memory": self._memory,
+            "cpus": None if self._cpus is None else self._cpus / 1000,
+            "pids": self.pids,
+            "mounts": [
+                {
+                    "source": spec["source"], "target": spec["destination"],
+                    "readonly": mount.readonly,
+                }
+                for mount, spec in zip(self._binds, self._mounts)
+            ] or None,
+            "terminal": terminal or None,
+            "terminalSize": size,
+            "annotations": self._annotations or None,
+            "stopSignal": _signal_of(self.stop_signal),
+        }
+        given = {name: value for name, value in given.items() if value is not None}
+        return json.dumps(given).encode() if given else None
 
     @property
     def flags(self) -> int:
         """LOCULE_CREATE_*"""
+        if self.image is not None:
+            return 0
         host_root = self.rootfs is None and self.bundle is None and self.spec is None
         overlay = host_root if self.overlay is None else self.overlay
         if host_root and not overlay:
@@ -247,6 +346,8 @@ class Choices:
 
     def document(self) -> Optional[bytes]:
         """The text of config.json; None to have the library read the bundle's."""
+        if self.image is not None:
+            raise Invalid("image: its config.json is made at the creation of a container")
         if self.spec is None and self.bundle is None:
             return self._template()
         if self.spec is None:
@@ -277,7 +378,7 @@ class Choices:
             self._args, self._env, self.cwd, self._user, self.hostname, self.network,
             self.readonly, self._memory, self._cpus, self.pids, self.tty,
         )
-        return bool(self._mounts) or any(value is not None for value in given)
+        return bool(self._mounts or self._annotations) or any(value is not None for value in given)
 
     def _template(self) -> bytes:
         """The library's own config.json with these choices."""
@@ -305,10 +406,12 @@ class Choices:
             pids=self.pids or 0,
         )
         text = call_for_bytes("locule_spec_generate", ctypes.byref(opts))
-        if not self._mounts and size is None:
+        if not self._mounts and not self._annotations and size is None:
             return text
         document = json.loads(text)
         document.setdefault("mounts", []).extend(self._mounts)
+        if self._annotations:
+            document.setdefault("annotations", {}).update(self._annotations)
         _change_process(document["process"], None, None, None, self.tty)
         return json.dumps(document).encode()
 
@@ -330,6 +433,8 @@ class Choices:
                 document["root"]["readonly"] = self.readonly
             if self._mounts:
                 document.setdefault("mounts", []).extend(self._mounts)
+            if self._annotations:
+                document.setdefault("annotations", {}).update(self._annotations)
             if self.network is not None:
                 namespaces = document.setdefault("linux", {}).setdefault("namespaces", [])
                 namespaces[:] = [other for other in namespaces if other["type"] != "network"]
@@ -352,6 +457,12 @@ class Choices:
         if self.pids is not None:
             limits.append(("pids", {"limit": self.pids}))
         return limits
+
+
+def _signal_of(signal: Union[int, str, None]) -> Optional[str]:
+    if signal is None or isinstance(signal, str):
+        return None if signal is None else text_of(signal, "stop_signal")
+    return str(int(signal))
 
 
 def _read_config(bundle: StrPath) -> Optional[bytes]:

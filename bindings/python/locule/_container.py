@@ -22,6 +22,8 @@ from ._stdio import PIPE, Stdio, Streams
 
 if TYPE_CHECKING:
     from ._events import Events
+    from ._image import Image, ImageStore
+    from ._progress import Tell
     from ._runtime import Runtime
 
 
@@ -275,6 +277,32 @@ class Container:
         from ._events import Events
 
         return Events(self._runtime, timeout, self)
+
+    def commit(
+        self,
+        *,
+        name: Optional[str] = None,
+        compression: str = "gzip",
+        config: Optional[Mapping[str, Any]] = None,
+        author: Optional[str] = None,
+        comment: Optional[str] = None,
+        created: Optional[str] = None,
+        store: Optional["ImageStore"] = None,
+        progress: Optional["Tell"] = None,
+        cancel: Optional[Cancel] = None,
+        timeout: Optional[float] = None,
+    ) -> "Image":
+        """Makes an image of the one that the container was made from and what it has changed.
+
+        It has to be stopped, and to have been created with `changes`. The arguments are as for
+        `Image.import_`; `store` is where the container's image is.
+        """
+        from ._image import default_image_store
+
+        return (store or default_image_store()).commit(
+            self, name=name, compression=compression, config=config, author=author,
+            comment=comment, created=created, progress=progress, cancel=cancel, timeout=timeout,
+        )
 
     def delete(self, *, force: bool = False) -> None:
         """Deletes the container if it is stopped or was never started; with `force` always."""

@@ -35,7 +35,7 @@ def generation() -> int:
 
 
 class Handle:
-    """A reference to a runtime, container, process or cancel token.
+    """A reference to a runtime, container, process, image and so on.
 
     ``handle.out`` is where a function of the library stores it; the handle is there before, so
     that a KeyboardInterrupt on the way back from that function loses nothing.
@@ -51,6 +51,14 @@ class Handle:
         self._users = 0
         self._closed = False
         self._generation = _generation
+
+    @property
+    def _name(self) -> str:
+        return self._kind.replace("_", " ")
+
+    @property
+    def _from(self) -> str:
+        return "an image store" if self._kind.startswith("image") else "a runtime"
 
     @property
     def made(self) -> bool:
@@ -69,12 +77,12 @@ class Handle:
     def __enter__(self) -> int:
         if self.inherited:  # before the lock: another thread may have held it at the fork
             raise StateError(
-                f"this {self._kind} belongs to the process that forked this one",
-                hint="open a runtime after the fork, in the process that uses it",
+                f"this {self._name} belongs to the process that forked this one",
+                hint=f"open {self._from} after the fork, in the process that uses it",
             )
         with self._lock:
             if self._closed:
-                raise ValueError(f"the {self._kind} is closed")
+                raise ValueError(f"the {self._name} is closed")
             assert self.out.value is not None, "used before it was made"
             self._users += 1
             return self.out.value

@@ -1,10 +1,11 @@
-"""The keyword arguments of `run` and `create`, for type checkers only."""
+"""The keyword arguments of `run`, `create` and what images have, for type checkers only."""
 
 from __future__ import annotations
 
 from typing import Any, Mapping, Optional, Sequence, TypedDict, Union
 
-from ._choices import Mount, StrPath, Tty, User
+from ._choices import Env, ImageLike, Mount, StrPath, Tty, User
+from ._progress import Tell
 from ._stdio import Stdio
 
 
@@ -15,7 +16,7 @@ class SpecOptions(TypedDict, total=False):
     bundle: Optional[StrPath]
     spec: Union[Mapping[str, Any], str, bytes, None]
     overlay: Optional[bool]
-    env: Optional[Mapping[str, str]]
+    env: Optional[Env]
     cwd: Optional[StrPath]
     user: Optional[User]
     hostname: Optional[str]
@@ -25,6 +26,12 @@ class SpecOptions(TypedDict, total=False):
     memory: Union[int, str, None]
     cpus: Optional[float]
     pids: Optional[int]
+    image: Optional[ImageLike]
+    entrypoint: Optional[Sequence[str]]
+    stop_signal: Union[int, str, None]
+    annotations: Optional[Mapping[str, str]]
+    lower: Sequence[StrPath]
+    changes: Optional[StrPath]
 
 
 class CreateOptions(SpecOptions, total=False):
@@ -47,3 +54,60 @@ class RunOptions(SpecOptions, total=False):
     stdout: Stdio
     stderr: Stdio
     pass_fds: Sequence[int]
+
+
+class TransferOptions(TypedDict, total=False):
+    """What all long calls for images have. See `locule.Image`."""
+
+    progress: Optional[Tell]
+    timeout: Optional[float]
+
+
+class RegistryOptions(TransferOptions, total=False):
+    """See `locule.Image.pull`."""
+
+    username: Optional[str]
+    password: Optional[str]
+    auth_file: Optional[StrPath]
+    ca_file: Optional[StrPath]
+    registries_file: Optional[StrPath]
+
+
+class LoadOptions(TransferOptions, total=False):
+    """See `locule.Image.load`."""
+
+    name: Optional[str]
+    from_: Optional[str]
+    platform: Optional[str]
+
+
+class PullOptions(RegistryOptions, total=False):
+    """See `locule.Image.pull`."""
+
+    name: Optional[str]
+    platform: Optional[str]
+
+
+class NewImageOptions(TransferOptions, total=False):
+    """See `locule.Image.import_` and `locule.Container.commit`."""
+
+    name: Optional[str]
+    compression: str
+    config: Optional[Mapping[str, Any]]
+    author: Optional[str]
+    comment: Optional[str]
+    created: Optional[str]
+
+
+class SaveOptions(TransferOptions, total=False):
+    """See `locule.Image.save`."""
+
+    name: Optional[str]
+
+
+class UnpackOptions(TransferOptions, total=False):
+    """See `locule.Image.unpack`."""
+
+    owner: str
+    max_bytes: Optional[int]
+    max_entries: Optional[int]

@@ -9,9 +9,9 @@ import threading
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Union
 
-from . import _abi, _choices
+from . import _abi, _choices, _image
 from ._cancel import Cancel, use
-from ._choices import Args, Choices, Mount, StrPath, Tty, User
+from ._choices import Args, Choices, Env, ImageLike, Mount, StrPath, Tty, User, path_bytes
 from ._container import (
     Completed, Container, descriptors, finish, milliseconds, one_descriptor, run_streams,
 )
@@ -135,7 +135,7 @@ class Runtime:
         bundle: Optional[StrPath] = None,
         spec: Union[Mapping[str, Any], str, bytes, None] = None,
         overlay: Optional[bool] = None,
-        env: Optional[Mapping[str, str]] = None,
+        env: Optional[Env] = None,
         cwd: Optional[StrPath] = None,
         user: Optional[User] = None,
         hostname: Optional[str] = None,
@@ -145,6 +145,12 @@ class Runtime:
         memory: Union[int, str, None] = None,
         cpus: Optional[float] = None,
         pids: Optional[int] = None,
+        image: Optional[ImageLike] = None,
+        entrypoint: Optional[Sequence[str]] = None,
+        stop_signal: Union[int, str, None] = None,
+        annotations: Optional[Mapping[str, str]] = None,
+        lower: Sequence[StrPath] = (),
+        changes: Optional[StrPath] = None,
         tty: Optional[Tty] = None,
         id: Optional[str] = None,
         detach: bool = False,
@@ -162,7 +168,7 @@ class Runtime:
     ) -> Container:
         """Creates a container; its program waits for `Container.start`.
 
-        Everything up to `pids` is as for `locule.run`, the streams are those of the first
+        Everything up to `changes` is as for `locule.run`, the streams are those of the first
         process, `Container.init`. Besides:
 
         tty         a terminal for the program, ``container.init.terminal``, in place of the
@@ -176,7 +182,8 @@ class Runtime:
                     a connected AF_UNIX socket over which the listener of the seccomp filter
                     comes, in place of `listenerPath`: for `socket.recv_fds` at its other end, in
                     a thread, because creation and start may wait for answers to notifications
-        timeout     how long the creation may take, in seconds: 60
+        timeout     how long the creation may take, in seconds: 60, in which fetching and unpacking
+                    an image do not count
         cancel      a token that stops it
         """
         if parentage not in _PARENTAGE:
@@ -184,12 +191,19 @@ class Runtime:
         choices = Choices(
             args, rootfs=rootfs, bundle=bundle, spec=spec, overlay=overlay, env=env, cwd=cwd,
             user=user, hostname=hostname, mounts=mounts, network=network, readonly=readonly,
-            memory=memory, cpus=cpus, pids=pids, tty=tty,
+            memory=memory, cpus=cpus, pids=pids, tty=tty, image=image, entrypoint=entrypoint,
+            stop_signal=stop_signal, annotations=annotations, lower=lower, changes=changes,
         )
         names = _choices.parse_args(args)
         with ExitStack() as stack:
             runtime = stack.enter_context(self._handle)
             opts = _create_opts(choices)
+            if image is not None:
+                deadline = deadline_of(timeout)
+                opts.image = _image.lend(
+                    image, stack, pull=True, deadline=deadline, cancel=cancel
+                )
+                timeout = left_until(deadline)
             opts.flags |= _abi.CREATE_DETACH if detach else 0
             opts.id = None if id is None else _choices.text_of(id, "id").encode()
             opts.parentage = _PARENTAGE[parentage]
@@ -292,10 +306,15 @@ class Runtime:
     def explain(
         self, args: Optional[Args] = None, *, json: bool = False, **spec: Unpack[CreateOptions]
     ) -> str:
-        """What `create` would do with the same arguments, step by step, without doing it."""
+        """What `create` would do with the same arguments, step by step, without doing it. An image
+        has to be in its store."""
         format = _abi.EXPLAIN_JSON if json else _abi.EXPLAIN_TEXT
-        with self._handle as runtime:
-            opts = _create_opts(Choices(args, **spec))
+        choices = Choices(args, **spec)
+        with ExitStack() as stack:
+            runtime = stack.enter_context(self._handle)
+            opts = _create_opts(choices)
+            if choices.image is not None:
+                opts.image = _image.lend(choices.image, stack, pull=False)
             text = call_for_bytes("locule_runtime_explain", runtime, ctypes.byref(opts), format)
             return text.decode()
 
@@ -319,17 +338,22 @@ def _lend(plugin: PluginLike, stack: ExitStack) -> int:
     return stack.enter_context(handle)
 
 
-def path_bytes(path: StrPath) -> bytes:
-    encoded = os.fsencode(path)
-    if b"\0" in encoded:
-        raise Invalid(f"{path!r} contains a NUL character")
-    return encoded
-
-
 def _create_opts(choices: Choices) -> _abi.CreateOpts:
-    document = choices.document()
+    """All but the image, which may have to be fetched for it."""
     opts = _abi.CreateOpts(flags=choices.flags)
     opts.bundle = None if choices.bundle is None else path_bytes(choices.bundle)
+    opts.changes = None if choices.changes is None else path_bytes(choices.changes)
+    if choices.lower:
+        layers = [path_bytes(layer) for layer in choices.lower]
+        opts.lower = (ctypes.c_char_p * len(layers))(*layers)
+        opts.lower_count = len(layers)
+    if choices.image is not None:
+        overrides = choices.overrides()
+        if overrides is not None:
+            opts.image_overrides_json = overrides
+            opts.image_overrides_json_len = len(overrides)
+        return opts
+    document = choices.document()
     if document is not None:
         opts.spec_json = document
         opts.spec_json_len = len(document)
@@ -375,7 +399,7 @@ def run(
     errors: Optional[str] = None,
     timeout: Optional[float] = None,
     check: bool = False,
-    env: Optional[Mapping[str, str]] = None,
+    env: Optional[Env] = None,
     cwd: Optional[StrPath] = None,
     user: Optional[User] = None,
     hostname: Optional[str] = None,
@@ -385,6 +409,12 @@ def run(
     memory: Union[int, str, None] = None,
     cpus: Optional[float] = None,
     pids: Optional[int] = None,
+    image: Optional[ImageLike] = None,
+    entrypoint: Optional[Sequence[str]] = None,
+    stop_signal: Union[int, str, None] = None,
+    annotations: Optional[Mapping[str, str]] = None,
+    lower: Sequence[StrPath] = (),
+    changes: Optional[StrPath] = None,
     stdin: Stdio = None,
     stdout: Stdio = None,
     stderr: Stdio = None,
@@ -392,23 +422,31 @@ def run(
 ) -> Completed:
     """Runs a program in a new container to its end; like subprocess.run.
 
-    Without `rootfs`, `bundle` and `spec` the container sees this machine's files below a
+    Without `image`, `rootfs`, `bundle` and `spec` the container sees this machine's files below a
     private overlay: what it changes vanishes with it. It has no network, and nothing of this
     process's environment.
 
+    image       an Image, or the name of one in `default_image_store`, which fetches it from its
+                registry if it is not there
     rootfs      a directory with the files of the container
     bundle      an OCI bundle: a directory with config.json
     spec        the config.json itself; relative paths in it are taken from `bundle`, else
                 from the current directory
     overlay     True: write to a private overlay, not to the root's own directory
+    lower       with an overlay: further layers beneath the root, the topmost first
+    changes     with an overlay or an image: a directory that takes what the container changes, in
+                its `upper`, and keeps it
 
-    The arguments above choose what the container is; those below change it, in a bundle or
-    spec too, where they leave alone what is not given:
+    The arguments above choose what the container is; those below change it, in an image, bundle
+    or spec too, where they leave alone what is not given:
 
-    args        the program and its arguments
-    env         the environment, all of it; a PATH is added if there is none
+    args        the program and its arguments; with an image what its Cmd is
+    entrypoint  with an image: in place of its Entrypoint; its Cmd does not count then, either
+    env         the environment, all of it; a PATH is added if there is none. With an image what
+                is added to its own, and for None taken away
     cwd         the working directory in the container
-    user        a user id, "uid:gid" or (uid, gid), as in the container
+    user        a user id, "uid:gid" or (uid, gid), as in the container; with an image also names
+                that it has, "user" or "user:group"
     hostname    the host name
     mounts      Mount(source, target, readonly=True) or "source:target[:ro|rw]"
     network     "none" (the default without a bundle or spec) or "host"
@@ -416,6 +454,8 @@ def run(
     memory      the most memory, in bytes or as in "256M"
     cpus        the most processors' worth of time, as in 0.5
     pids        the most processes
+    annotations of the configuration, beside what it has
+    stop_signal with an image: name or number of the signal that ends it, for an annotation
 
     A bundle's or spec's own terminal is left out: `run` is about streams. The rest is as in
     subprocess.run: input, capture_output, text, encoding, errors, check,
@@ -432,5 +472,6 @@ def run(
         capture_output=capture_output, text=text, encoding=encoding, errors=errors,
         timeout=timeout, check=check, env=env, cwd=cwd, user=user, hostname=hostname,
         mounts=mounts, network=network, readonly=readonly, memory=memory, cpus=cpus, pids=pids,
-        stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=pass_fds,
+        image=image, entrypoint=entrypoint, stop_signal=stop_signal, annotations=annotations,
+        lower=lower, changes=changes, stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=pass_fds,
     )

@@ -21,7 +21,7 @@ from typing import (
     Sequence, Tuple, TypeVar, Union,
 )
 
-from . import _container, _events, _process, _runtime
+from . import _container, _events, _image, _process, _runtime
 from ._cancel import Cancel
 from ._choices import Args, Mount, StrPath, Tty, User, default_spec
 from ._container import Completed, run_streams
@@ -32,27 +32,33 @@ from ._errors import (
     StateError, SystemCallError, Timeout, TimeoutExpired, Unsupported,
 )
 from ._events import Event
+from ._image import ImageSummary, Pruned
 from ._plugin import Plugin, PluginLike, Refused, WasmPlugin
 from ._plugin_call import Call
 from ._process import deadline_of, left_until
+from ._progress import Progress
 from ._stdio import DEVNULL, PIPE, STDOUT, Stdio, Terminal
 from ._version import has, library_version
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from ._options import CreateOptions, SpecOptions
+    from ._options import (
+        CreateOptions, LoadOptions, NewImageOptions, PullOptions, RegistryOptions, SaveOptions,
+        SpecOptions, UnpackOptions,
+    )
 
 T = TypeVar("T")
 
 __all__ = [
     "Busy", "Call", "CalledProcessError", "Cancel", "Cancelled", "Change", "Completed",
-    "Container", "DEVNULL", "Event", "Exists", "HookError", "InternalError", "Invalid",
-    "KeeperError", "LoculeError", "Mount", "NotFound", "PIPE", "PermissionDenied", "Plugin",
-    "PluginError", "Process", "ProgramError", "Refused", "ResourceError", "Runtime", "STDOUT",
-    "SpecError", "State", "StateError", "Stats", "SystemCallError", "Terminal", "Timeout",
-    "TimeoutExpired", "Unsupported", "WasmPlugin", "default_runtime", "default_spec", "has",
-    "library_version", "run",
+    "Container", "DEVNULL", "Event", "Exists", "HookError", "Image", "ImageStore",
+    "ImageSummary", "InternalError", "Invalid", "KeeperError", "LoculeError", "Mount",
+    "NotFound", "PIPE", "PermissionDenied", "Plugin", "PluginError", "Process", "ProgramError",
+    "Progress", "Pruned", "Refused", "ResourceError", "Runtime", "STDOUT", "SpecError",
+    "State", "StateError", "Stats", "SystemCallError", "Terminal", "Timeout", "TimeoutExpired",
+    "Unsupported", "WasmPlugin", "default_image_store", "default_runtime", "default_spec",
+    "has", "library_version", "run",
 ]
 
 
@@ -425,6 +431,12 @@ class Container:
         """Iterates over what happens to the container, to the end of its first process."""
         return _events_of(self._container.events(), timeout)
 
+    async def commit(
+        self, *, store: Optional["ImageStore"] = None, **options: Unpack[NewImageOptions]
+    ) -> "Image":
+        """Makes an image of what the stopped container has changed: see locule.Container."""
+        return await (store or default_image_store()).commit(self, **options)
+
     async def delete(self, *, force: bool = False) -> None:
         # Not to be left half done: a cancelled task goes on when it is.
         task = asyncio.ensure_future(asyncio.to_thread(self._container.delete, force=force))
@@ -594,6 +606,154 @@ class Runtime:
         self.close()
 
 
+class Image:
+    """An image in a store: see locule.Image. `progress` is called in a thread of the executor."""
+
+    def __init__(self, image: _image.Image) -> None:
+        # Made by ImageStore only.
+        self._image = image
+        self._handle = image._handle
+        self.digest = image.digest
+
+    @staticmethod
+    async def load(
+        path: StrPath, *, store: Optional["ImageStore"] = None, **options: Unpack[LoadOptions]
+    ) -> "Image":
+        """Takes an image from an OCI layout or a docker-archive."""
+        return await (store or default_image_store()).load(path, **options)
+
+    @staticmethod
+    async def pull(
+        reference: str, *, store: Optional["ImageStore"] = None, **options: Unpack[PullOptions]
+    ) -> "Image":
+        """Fetches an image from a registry."""
+        return await (store or default_image_store()).pull(reference, **options)
+
+    @staticmethod
+    async def import_(
+        path: StrPath, *, store: Optional["ImageStore"] = None, **options: Unpack[NewImageOptions]
+    ) -> "Image":
+        """Makes an image of one layer of a root filesystem."""
+        return await (store or default_image_store()).import_(path, **options)
+
+    @staticmethod
+    async def get(name: str, store: Optional["ImageStore"] = None) -> "Image":
+        """The image of this name, or with this digest. NotFound if there is none."""
+        return await (store or default_image_store()).get(name)
+
+    def __repr__(self) -> str:
+        return f"<locule.aio.Image {self.digest}>"
+
+    @property
+    def names(self) -> List[str]:
+        return self._image.names
+
+    @property
+    def size(self) -> int:
+        return self._image.size
+
+    async def inspect(self) -> Dict[str, Any]:
+        return await asyncio.to_thread(self._image.inspect)
+
+    async def tag(self, name: str) -> None:
+        """Gives it a further name."""
+        await asyncio.to_thread(self._image.tag, name)
+
+    async def save(self, path: StrPath, **options: Unpack[SaveOptions]) -> None:
+        """Writes it to an OCI layout, a directory or a tar file."""
+        await _in_thread(lambda cancel: self._image.save(path, cancel=cancel, **options))
+
+    async def push(self, reference: str, **options: Unpack[RegistryOptions]) -> None:
+        """Sends it to a registry."""
+        await _in_thread(lambda cancel: self._image.push(reference, cancel=cancel, **options))
+
+    async def unpack(self, dir: StrPath, **options: Unpack[UnpackOptions]) -> None:
+        """Unpacks it to a new or empty directory, as a plain tree."""
+        await _in_thread(lambda cancel: self._image.unpack(dir, cancel=cancel, **options))
+
+    def close(self) -> None:
+        """Gives the handle back. The image stays in its store."""
+        self._image.close()
+
+    async def __aenter__(self) -> "Image":
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        self.close()
+
+
+class ImageStore:
+    """Images and their unpacked layers, in one directory: see locule.ImageStore."""
+
+    def __init__(self, path: Optional[StrPath] = None, *, read_only: bool = False) -> None:
+        self._store = _image.ImageStore(path, read_only=read_only)
+
+    @classmethod
+    def _of(cls, store: _image.ImageStore) -> "ImageStore":
+        made = cls.__new__(cls)
+        made._store = store
+        return made
+
+    def __repr__(self) -> str:
+        return repr(self._store).replace("locule.", "locule.aio.", 1)
+
+    @property
+    def path(self) -> str:
+        return self._store.path
+
+    async def load(self, path: StrPath, **options: Unpack[LoadOptions]) -> Image:
+        """Takes an image from an OCI layout or a docker-archive."""
+        return await self._make(
+            lambda cancel: self._store.load(path, cancel=cancel, **options)
+        )
+
+    async def pull(self, reference: str, **options: Unpack[PullOptions]) -> Image:
+        """Fetches an image from a registry."""
+        return await self._make(
+            lambda cancel: self._store.pull(reference, cancel=cancel, **options)
+        )
+
+    async def import_(self, path: StrPath, **options: Unpack[NewImageOptions]) -> Image:
+        """Makes an image of one layer of a root filesystem."""
+        return await self._make(
+            lambda cancel: self._store.import_(path, cancel=cancel, **options)
+        )
+
+    async def commit(self, container: Container, **options: Unpack[NewImageOptions]) -> Image:
+        """Makes an image of what a stopped container has changed."""
+        return await self._make(
+            lambda cancel: self._store.commit(container._container, cancel=cancel, **options)
+        )
+
+    async def _make(self, call: Callable[[Cancel], _image.Image]) -> Image:
+        return Image(await _in_thread(call, lambda image: image.close()))
+
+    async def get(self, name: str) -> Image:
+        """The image of this name, or with this digest. NotFound if there is none."""
+        return Image(await asyncio.to_thread(self._store.get, name))
+
+    async def list(self) -> List[ImageSummary]:
+        return await asyncio.to_thread(self._store.list)
+
+    async def remove(self, name: str) -> None:
+        """Takes a name away, or with a digest an image with all its names."""
+        await asyncio.to_thread(self._store.remove, name)
+
+    async def prune(self, *, all: bool = False) -> Pruned:
+        """Removes what no image and no container needs."""
+        return await asyncio.to_thread(self._store.prune, all=all)
+
+    def close(self) -> None:
+        """Gives the handle back. What is in the store stays."""
+        self._store.close()
+
+    async def __aenter__(self) -> "ImageStore":
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        self.close()
+
+
 async def _events_of(
     events: _events.Events, timeout: Optional[float]
 ) -> AsyncIterator[Event]:
@@ -644,6 +804,11 @@ async def _run_to_end(
 def default_runtime() -> Runtime:
     """The runtime that `run` uses: that of `locule.run`."""
     return Runtime._of(_runtime.default_runtime())
+
+
+def default_image_store() -> ImageStore:
+    """The store that is used where none is given: that of locule."""
+    return ImageStore._of(_image.default_image_store())
 
 
 async def run(

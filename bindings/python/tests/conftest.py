@@ -23,6 +23,9 @@ if "LOCULE_LIBRARY" not in os.environ and BUILT.exists():
 import locule  # noqa: E402
 
 
+USER = "54321"
+
+
 def need(condition: object, what: str) -> None:
     if not condition:
         pytest.skip(f"skipped: {what}")
@@ -79,6 +82,36 @@ def bundle(library: None, tmp_path: Path) -> Path:
     spec["root"]["path"] = "rootfs"
     (path / "config.json").write_text(json.dumps(spec))
     return path
+
+
+@pytest.fixture
+def as_user(root: None):
+    """Runs Python code as a user who is nobody in particular, with its own copy of it all."""
+    home = Path("/tmp") / f"locule-test-{os.getpid()}"
+    home.mkdir(mode=0o755)
+    shutil.copytree(PACKAGE / "locule", home / "locule")
+    library = home / "liblocule.so.0"
+    shutil.copy(os.environ.get("LOCULE_LIBRARY") or "liblocule.so.0", library)
+    (home / "run").mkdir()
+    os.chown(home / "run", int(USER), int(USER))
+    prefix = [
+        tool("setpriv"), "--reuid", USER, "--regid", USER, "--clear-groups",
+        "--bounding-set=-all",
+    ]
+    allowed = subprocess.run([*prefix, tool("unshare"), "-Ur", "true"], capture_output=True)
+    env = {
+        "PYTHONPATH": str(home), "LOCULE_LIBRARY": str(library), "HOME": str(home),
+        "XDG_RUNTIME_DIR": str(home / "run"), "XDG_DATA_HOME": str(home / "run"),
+    }
+    try:
+        if allowed.returncode != 0:
+            pytest.skip("skipped: user namespaces for ordinary users")
+        python = python_of_others(prefix)
+        yield lambda text, *arguments: script(
+            text, *arguments, prefix=prefix, env=env, python=python
+        )
+    finally:
+        shutil.rmtree(home)
 
 
 def script(text: str, *arguments: str, **options: object) -> "subprocess.CompletedProcess[str]":

@@ -21,6 +21,9 @@ STRUCTS = {
     "locule_exit": _abi.Exit,
     "locule_watch_opts": _abi.WatchOpts,
     "locule_plugin_opts": _abi.PluginOpts,
+    "locule_image_store_opts": _abi.ImageStoreOpts,
+    "locule_image_opts": _abi.ImageOpts,
+    "locule_image_progress": _abi.ImageProgress,
 }
 
 

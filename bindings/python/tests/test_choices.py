@@ -14,6 +14,7 @@ from locule._choices import (
     DEFAULT_PATH, Choices, Mount, parse_args, parse_cpus, parse_env, parse_memory, parse_user,
     process_document,
 )
+from locule import _options
 from locule._options import CreateOptions, RunOptions, SpecOptions
 
 
@@ -185,6 +186,77 @@ def test_a_second_process_has_a_terminal_only_if_asked() -> None:
     }
 
 
+def overrides(**choices):
+    text = Choices(image="alpine", **choices).overrides()
+    return None if text is None else json.loads(text)
+
+
+def test_arguments_become_what_is_other_than_the_image_has_it() -> None:
+    assert overrides() is None
+    assert overrides(env={}, mounts=(), tty=False, readonly=False, network="none") is None
+    assert overrides(
+        args=["ls", Path("/etc")], entrypoint=[], env={"A": "b", "C": None}, cwd="/tmp",
+        user="dev:users", hostname="h", mounts=["/a:/b", Mount("/c", "/d", readonly=False)],
+        network="host", readonly=True, memory="1K", cpus=0.5, pids=7, tty=(24, 80),
+        annotations={"x": "y"}, stop_signal="SIGINT",
+    ) == {
+        "args": ["ls", "/etc"], "entrypoint": [], "env": ["A=b", "C"], "cwd": "/tmp",
+        "user": "dev:users", "hostname": "h", "hostNetwork": True, "readonly": True,
+        "memory": 1024, "cpus": 0.5, "pids": 7, "terminal": True, "terminalSize": [24, 80],
+        "mounts": [
+            {"source": "/a", "target": "/b", "readonly": True},
+            {"source": "/c", "target": "/d", "readonly": False},
+        ],
+        "annotations": {"x": "y"}, "stopSignal": "SIGINT",
+    }
+
+
+@pytest.mark.parametrize("given, expected", [
+    (0, "0"), (1000, "1000"), ("1000", "1000"), ((1, 2), "1:2"), ("dev", "dev"), ("dev:7", "dev:7"),
+])
+def test_a_user_of_an_image_may_have_a_name(given, expected) -> None:
+    assert overrides(user=given) == {"user": expected}
+
+
+def test_wrong_arguments_are_refused_with_an_image_too() -> None:
+    for name, wrong in [
+        ("user", -1), ("user", (1, 2, 3)), ("user", "a\0"), ("env", {"A=B": "x"}),
+        ("env", {"": None}), ("memory", "M"), ("network", "bridge"), ("entrypoint", ["a\0"]),
+        ("annotations", {"x": "\0"}),
+    ]:
+        with pytest.raises(locule.Invalid, match=name):
+            overrides(**{name: wrong})
+    with pytest.raises(TypeError, match="entrypoint"):
+        overrides(entrypoint="/bin/sh")
+    with pytest.raises(TypeError, match="lower"):
+        Choices(rootfs="/x", lower="/y")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="image"):
+        Choices(image=Path("layout"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("other", [
+    {"rootfs": "/x"}, {"bundle": "/x"}, {"spec": {}}, {"overlay": False}, {"lower": ["/x"]},
+])
+def test_an_image_takes_the_place_of_other_roots(other) -> None:
+    with pytest.raises(locule.Invalid, match=next(iter(other))):
+        Choices(image="alpine", **other)
+    with pytest.raises(locule.Invalid, match="image"):
+        locule.default_spec(image="alpine")
+
+
+@pytest.mark.parametrize("only", [{"entrypoint": ["sh"]}, {"stop_signal": "TERM"}])
+def test_what_only_an_image_has_needs_one(only) -> None:
+    with pytest.raises(locule.Invalid, match=next(iter(only))):
+        Choices(rootfs="/x", **only)
+
+
+def test_annotations_are_added_to_those_of_a_spec() -> None:
+    assert changed(annotations={"x": "y"})["annotations"] == {"x": "y"}
+    spec = {**SPEC, "annotations": {"a": "b", "x": "z"}}
+    document = json.loads(Choices(spec=spec, annotations={"x": "y"}).document())
+    assert document["annotations"] == {"a": "b", "x": "y"}
+
+
 # --- signatures ------------------------------------------------------------------------------
 
 def keywords(function) -> "set[str]":
@@ -210,7 +282,22 @@ def test_create_takes_every_choice() -> None:
 
 def test_aio_has_the_same_names() -> None:
     assert set(locule.__all__) - set(aio.__all__) == {"Events"}
-    for name in ("Runtime", "Container", "Process"):
+    for name in ("Runtime", "Container", "Process", "Image", "ImageStore"):
         public = {one for one in vars(getattr(locule, name)) if not one.startswith("_")}
         asynchronous = {one for one in dir(getattr(aio, name)) if not one.startswith("_")}
         assert public - asynchronous <= {"has_ended"}, name
+
+
+def test_images_take_what_is_declared_for_checkers() -> None:
+    def options(name: str) -> "set[str]":
+        return set(getattr(_options, name).__annotations__) | {"cancel"}
+
+    for method, name in [
+        ("load", "LoadOptions"), ("pull", "PullOptions"), ("import_", "NewImageOptions"),
+    ]:
+        assert keywords(getattr(locule.Image, method)) == options(name) | {"store"}
+    assert keywords(locule.Container.commit) == options("NewImageOptions") | {"store"}
+    for method, name in [
+        ("save", "SaveOptions"), ("push", "RegistryOptions"), ("unpack", "UnpackOptions"),
+    ]:
+        assert keywords(getattr(locule.Image, method)) == options(name)

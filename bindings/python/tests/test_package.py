@@ -20,9 +20,10 @@ def python(*arguments: str, **options: object) -> "subprocess.CompletedProcess[s
     )
 
 
-def test_mypy_finds_nothing_in_the_package_and_the_example() -> None:
+def test_mypy_finds_nothing_in_the_package_and_the_examples() -> None:
     pytest.importorskip("mypy", reason="skipped: mypy")
-    done = python("-m", "mypy", "--strict", "locule", "examples/run.py")
+    examples = ["examples/run.py", "examples/image.py"]
+    done = python("-m", "mypy", "--strict", "--scripts-are-modules", "locule", *examples)
     assert done.returncode == 0, done.stdout
 
 
