@@ -64,9 +64,8 @@ pub(super) fn take(
     let mut found = found;
     // An index may lead to another one.
     for _ in 0..4 {
-        let digest = sha256(&found.bytes);
-        let index = match manifest::document(&found.bytes, &found.media_type, &digest.to_string())?
-        {
+        let what = format!("manifest {}", sha256(&found.bytes));
+        let index = match manifest::document(&found.bytes, &found.media_type, &what)? {
             Document::Index(index) => index,
             Document::Manifest(manifest) => {
                 return take_manifest(store, source, &found, *manifest, guide);

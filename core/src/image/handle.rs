@@ -293,9 +293,8 @@ impl ImageStore {
         let spec = container.spec();
         let annotations = spec.annotations().as_ref();
         let Some(base) = annotations.and_then(|all| all.get(BASE_DIGEST)) else {
-            let message = format!(
-                "the container was made from no image: it has no annotation {BASE_DIGEST}"
-            );
+            let message =
+                format!("the container was made from no image: it has no annotation {BASE_DIGEST}");
             return Err(state(message));
         };
         let _making = self.0.making(guide)?;

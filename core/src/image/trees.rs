@@ -18,10 +18,8 @@ pub(super) const LINKS: usize = 40;
 /// The marks of an opaque directory, behind which nothing of lower layers is seen.
 pub(super) const OPAQUE: [&std::ffi::CStr; 2] = [c"trusted.overlay.opaque", c"user.overlay.opaque"];
 
-pub(super) const DIRECTORY: OFlag = OFlag::O_RDONLY
-    .union(OFlag::O_DIRECTORY)
-    .union(OFlag::O_NOFOLLOW)
-    .union(OFlag::O_CLOEXEC);
+pub(super) const DIRECTORY: OFlag =
+    OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
 /// Reads a small file of layers, the topmost first. Links are followed, within the tree. `None` if there is
 /// none; an error if it is no regular file or larger than `limit`.
@@ -39,21 +37,21 @@ pub(super) fn read_file(layers: &[File], path: &str, limit: u64) -> Result<Optio
     };
     let file = match found {
         Found::Other(node) if kind(&node.stat) == libc::S_IFREG => {
-            let flags =
-                OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+            let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
             File::from(openat(&node.dir, &node.name[..], flags, Mode::empty()).map_err(fail)?)
         }
         _ => return Err(wrong("is no regular file".to_owned())),
     };
     let metadata = file.metadata();
-    let metadata = metadata.map_err(|error| Error::io(Stage::Image, &error, format!("{path:?}")))?;
+    let metadata =
+        metadata.map_err(|error| Error::io(Stage::Image, &error, format!("{path:?}")))?;
     if !metadata.is_file() {
         return Err(wrong("is no regular file".to_owned()));
     }
     let mut bytes = Vec::with_capacity(metadata.len().min(limit) as usize);
-    file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(|error| {
-        Error::io(Stage::Image, &error, format!("read {path:?} of the image"))
-    })?;
+    file.take(limit.saturating_add(1))
+        .read_to_end(&mut bytes)
+        .map_err(|error| Error::io(Stage::Image, &error, format!("read {path:?} of the image")))?;
     if bytes.len() as u64 > limit {
         return Err(wrong(format!("has more than {limit} bytes")).with_category(Category::Resource));
     }

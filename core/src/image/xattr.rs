@@ -90,9 +90,7 @@ pub(super) fn remove(fd: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
 }
 
 /// Calls until the result fits, without asking for its size where a little room does.
-fn grown(
-    call: impl Fn(*mut u8, usize) -> Result<isize, Errno>,
-) -> Result<Vec<u8>, Errno> {
+fn grown(call: impl Fn(*mut u8, usize) -> Result<isize, Errno>) -> Result<Vec<u8>, Errno> {
     let mut small = [0; 256];
     match Errno::result(call(small.as_mut_ptr(), small.len())?) {
         Ok(size) => return Ok(small[..size as usize].to_vec()),

@@ -1,1 +1,218 @@
-//! What a container has changed becomes a layer.
+//! Containers made from images, and images made from what containers have changed.
+
+use std::fs;
+use std::path::Path;
+
+use locule::image::{
+    IdRange, Ids, Image, ImageMount, ImageStore, Limits, NewOptions, Overrides, PruneOptions,
+    Transfer,
+};
+use locule::{Category, Container, CreateOptions, Runtime, RuntimeOptions, Source, Stdio};
+use locule_images::{Layer, Layout, TarFile, is_root, look, skip};
+use serde_json::json;
+
+use super::{load, scratch, store};
+
+const BUSYBOX: &str = "/bin/busybox";
+
+/// An image of two layers whose programs are busybox.
+fn image(store: &ImageStore, dir: &Path) -> Option<Image> {
+    if !is_root() {
+        skip("root");
+        return None;
+    }
+    let Ok(busybox) = fs::read(BUSYBOX) else {
+        skip("busybox, statically linked");
+        return None;
+    };
+    let executable = |header: &mut tar::Header| header.set_mode(0o755);
+    let regular = tar::EntryType::Regular;
+    let lower = TarFile::new()
+        .dir("etc/", 0o755)
+        .file("etc/passwd", "root:x:0:0::/root:/bin/sh\nuser:x:1000:100::/home/user:/bin/sh\n")
+        .file("etc/group", "root:x:0:\nusers:x:100:\nextra:x:200:user\n")
+        .dir("data/", 0o755)
+        .file("data/old", "old")
+        .entry("bin/busybox", regular, executable, &busybox)
+        .symlink("bin/sh", "busybox")
+        .entry(
+            "home/user/own",
+            regular,
+            |header| {
+                header.set_uid(1000);
+                header.set_gid(100);
+            },
+            b"mine",
+        );
+    let upper = TarFile::new().file("data/.wh..wh..opq", "").file("data/new", "new");
+    let mut layout = Layout::new(&dir.join("layout"));
+    let config = json!({
+        "Entrypoint": ["/bin/sh", "-c"],
+        "Cmd": ["echo default"],
+        "Env": ["PATH=/bin", "FROM=image"],
+        "WorkingDir": "/home/user",
+        "Labels": { "a.label": "its value" },
+    });
+    layout.image(Some("box"), &[Layer::gzip(lower.finish()), Layer::zstd(upper.finish())], config);
+    Some(load(store, layout.path()).unwrap())
+}
+
+fn runtime(dir: &Path) -> Runtime {
+    let state_dir = Some(dir.join("state"));
+    Runtime::new(RuntimeOptions { state_dir, ..RuntimeOptions::default() }).unwrap()
+}
+
+fn create(
+    runtime: &Runtime,
+    image: &Image,
+    overrides: Overrides,
+    changes: Option<&Path>,
+) -> locule::Result<Container> {
+    let overrides = Box::new(overrides);
+    runtime.create(CreateOptions {
+        stdio: [Stdio::Null, Stdio::Pipe, Stdio::Inherit],
+        changes,
+        ..CreateOptions::new(Source::Image { image, overrides })
+    })
+}
+
+fn output(container: &Container) -> String {
+    let mut pipe = fs::File::from(container.init().take_pipe(1).unwrap());
+    container.start(None).unwrap();
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut pipe, &mut text).unwrap();
+    container.init().wait(None, None).unwrap();
+    text
+}
+
+fn run(runtime: &Runtime, image: &Image, overrides: Overrides) -> String {
+    let container = create(runtime, image, overrides, None).unwrap();
+    let text = output(&container);
+    container.delete(true).unwrap();
+    text
+}
+
+fn script(text: &str) -> Overrides {
+    Overrides { args: Some(vec![text.to_owned()]), ..Overrides::default() }
+}
+
+#[test]
+fn a_container_is_what_its_image_says_and_what_the_caller_changes() {
+    let dir = scratch();
+    let store = store(dir.path());
+    let Some(image) = image(&store, dir.path()) else { return };
+    let runtime = runtime(dir.path());
+    assert_eq!(run(&runtime, &image, Overrides::default()), "default\n");
+    let asked = "busybox id -u; busybox id -g; busybox id -G; busybox pwd; echo $FROM $MORE $HOME";
+    assert_eq!(run(&runtime, &image, script(asked)), "0\n0\n0\n/home/user\nimage /root\n");
+    let overrides = Overrides {
+        user: Some("user".to_owned()),
+        env: vec!["MORE=caller".to_owned()],
+        cwd: Some("/data".into()),
+        mounts: vec![ImageMount {
+            source: dir.path().join("layout"),
+            target: "/mnt".into(),
+            readonly: true,
+        }],
+        ..script(&format!("{asked}; busybox ls /data /mnt/oci-layout; busybox cat /data/new"))
+    };
+    assert_eq!(
+        run(&runtime, &image, overrides),
+        "1000\n100\n100 200\n/data\nimage caller /home/user\n/mnt/oci-layout\n\n/data:\nnew\nnew"
+    );
+    let unknown = Overrides { user: Some("nobody-such".to_owned()), ..script("") };
+    let error = create(&runtime, &image, unknown, None).unwrap_err();
+    assert!(error.to_string().contains("nobody-such"), "{error}");
+    assert_eq!(fs::read_dir(store.path().join("uses")).unwrap().count(), 0);
+}
+
+#[test]
+fn in_a_user_namespace_files_belong_to_whom_the_image_says() {
+    let dir = scratch();
+    // Its own users have to reach it.
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o711);
+    fs::set_permissions(dir.path(), mode).unwrap();
+    let store = store(dir.path());
+    let Some(image) = image(&store, dir.path()) else { return };
+    let runtime = runtime(dir.path());
+    let range = IdRange { inside: 0, outside: 200_000, count: 65_536 };
+    let overrides = Overrides {
+        uid_mappings: vec![range],
+        gid_mappings: vec![range],
+        user: Some("user".to_owned()),
+        ..script(
+            "busybox stat -c '%u %g' own /bin/busybox; busybox ls /data; echo x >> own; \
+                  busybox cat own; busybox grep -c 200000 /proc/self/uid_map",
+        )
+    };
+    assert_eq!(run(&runtime, &image, overrides), "1000 100\n0 0\nnew\nminex\n1\n");
+}
+
+#[test]
+fn what_a_container_has_changed_becomes_a_layer_and_the_same_one_each_time() {
+    let dir = scratch();
+    let store = store(dir.path());
+    let Some(image) = image(&store, dir.path()) else { return };
+    let runtime = runtime(dir.path());
+    let changes = dir.path().join("changes");
+    let made = script(
+        "echo more > /data/more; busybox rm /data/new; busybox rm -r /home/user; busybox mkdir \
+         /home/user; busybox touch -d @1000000000 /data/more; busybox ln /data/more /data/linked",
+    );
+    let container = create(&runtime, &image, made, Some(&changes)).unwrap();
+    let options = NewOptions {
+        name: Some("box:changed".to_owned()),
+        config: Some(json!({ "Cmd": ["busybox ls -A /data /home/user"] })),
+        created: Some("2026-01-01T00:00:00Z".to_owned()),
+        ..NewOptions::default()
+    };
+    let commit = |container: &Container| store.commit(container, &options, Transfer::default());
+    let early = commit(&container).unwrap_err();
+    assert_eq!(early.category(), Category::State, "{early}");
+    output(&container);
+    // Even without its name.
+    store.remove("box").unwrap();
+    store.prune(&PruneOptions { all: true }).unwrap();
+    let committed = commit(&container).unwrap();
+    assert_eq!(commit(&container).unwrap().digest(), committed.digest());
+    container.delete(false).unwrap();
+    let said = committed.inspect().unwrap();
+    assert_eq!(said["layers"].as_array().unwrap().len(), 3);
+    assert_eq!(said["config"]["config"]["Env"][1], "FROM=image");
+    assert_eq!(said["config"]["history"].as_array().unwrap().len(), 1);
+    let listing = run(&runtime, &committed, Overrides::default());
+    assert_eq!(listing, "/data:\nlinked\nmore\n\n/home/user:\n");
+    let tree = dir.path().join("tree");
+    committed.unpack(&tree, &Ids::default(), &Limits::default(), Transfer::default()).unwrap();
+    let files = look(&tree);
+    assert_eq!(files[Path::new("data/more")].same_as, Path::new("data/linked"));
+    assert_eq!(files[Path::new("data/more")].modified.0, 1_000_000_000);
+    assert!(!files.contains_key(Path::new("home/user/own")));
+    assert!(!files.contains_key(Path::new("data/new")));
+
+    let plain = create(&runtime, &committed, script("true"), None).unwrap();
+    output(&plain);
+    let error = commit(&plain).unwrap_err();
+    assert_eq!(error.category(), Category::State, "{error}");
+    plain.delete(false).unwrap();
+}
+
+#[test]
+fn the_layers_of_a_container_stay_as_long_as_it_does() {
+    let dir = scratch();
+    let store = store(dir.path());
+    let Some(image) = image(&store, dir.path()) else { return };
+    let runtime = runtime(dir.path());
+    let container = create(&runtime, &image, script("busybox cat /data/new"), None).unwrap();
+    store.remove("box").unwrap();
+    let all = PruneOptions { all: true };
+    let pruned = store.prune(&all).unwrap();
+    assert_eq!((pruned.layers, pruned.blobs), (0, 0));
+    assert_eq!(output(&container), "new");
+    container.delete(false).unwrap();
+    let pruned = store.prune(&all).unwrap();
+    assert_eq!((pruned.layers, pruned.blobs), (2, 4));
+    assert_eq!(fs::read_dir(store.path().join("uses")).unwrap().count(), 0);
+    let gone = create(&runtime, &image, script("true"), None).unwrap_err();
+    assert_eq!(gone.category(), Category::NotFound, "{gone}");
+}

@@ -27,7 +27,7 @@ fn schemas() -> Option<PathBuf> {
 }
 
 fn schema(directory: &Path, name: &str) -> Validator {
-    let base = "https://opencontainers.org/schema/image/";
+    let base = "https://opencontainers.org/schema/";
     let mut registry = Registry::new();
     let read = |path: &Path| -> Value {
         serde_json::from_slice(&fs::read(path).expect("a schema")).expect("a schema in JSON")
@@ -36,8 +36,9 @@ fn schema(directory: &Path, name: &str) -> Validator {
         let file = entry.file_name().into_string().expect("a plain name");
         if file.ends_with(".json") {
             let resource = jsonschema::Resource::from_contents(read(&entry.path()));
-            // Some refer to others as if those lay in a folder of their own.
-            for uri in [format!("{base}{file}"), format!("{base}descriptor/{file}")] {
+            // They refer to each other as if they lay in several folders.
+            for folder in ["", "image/", "image/descriptor/", "image/index/", "image/manifest/"] {
+                let uri = format!("{base}{folder}{file}");
                 registry = registry.add(uri, resource.clone()).expect("a schema");
             }
         }

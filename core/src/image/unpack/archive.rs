@@ -138,9 +138,8 @@ impl<'a, 'g> Archive<'a, 'g> {
                     continue;
                 }
                 _ => {
-                    self.take(entry, header, size, pax, (name, link)).map_err(|error| {
-                        error.context(format!("entry {}", shown(&entry.name)))
-                    })?;
+                    self.take(entry, header, size, pax, (name, link))
+                        .map_err(|error| error.context(format!("entry {}", shown(&entry.name))))?;
                     return Ok(true);
                 }
             }
@@ -165,7 +164,9 @@ impl<'a, 'g> Archive<'a, 'g> {
         entry.link.clear();
         match link.as_deref().or(pax.link.as_deref()) {
             Some(link) => entry.link.extend_from_slice(link),
-            None => entry.link.extend_from_slice(header.link_name_bytes().as_deref().unwrap_or(&[])),
+            None => {
+                entry.link.extend_from_slice(header.link_name_bytes().as_deref().unwrap_or(&[]))
+            }
         }
         let old = header.as_old();
         entry.kind = match header.entry_type() {
@@ -424,7 +425,10 @@ mod tests {
         assert_eq!(number(b"7\x0007\0\0\0\0"), None);
         assert_eq!(number(&[0x80, 0, 0, 0, 0, 0, 1, 0]), Some(256));
         assert_eq!(number(&[0xff; 12]), Some(-1));
-        assert_eq!(number(&[0x80, 0, 0, 0, 0x7f, 255, 255, 255, 255, 255, 255, 255]), Some(i64::MAX));
+        assert_eq!(
+            number(&[0x80, 0, 0, 0, 0x7f, 255, 255, 255, 255, 255, 255, 255]),
+            Some(i64::MAX)
+        );
         assert_eq!(number(&[0x80, 0, 0, 0, 0x80, 0, 0, 0, 0, 0, 0, 0]), None);
         assert_eq!(number(&[0xbf; 12]), None);
     }

@@ -109,9 +109,8 @@ fn set(of: Of<'_>, name: &CStr, value: &[u8]) -> Result<()> {
             tracing::warn!(?name, %errno, "an attribute is left out");
             Ok(())
         }
-        result => result.map_err(|errno| {
-            os(errno, format!("set the attribute {}", shown(name.to_bytes())))
-        }),
+        result => result
+            .map_err(|errno| os(errno, format!("set the attribute {}", shown(name.to_bytes())))),
     }
 }
 
@@ -221,9 +220,8 @@ mod tests {
     #[test]
     fn lists_of_rights_name_the_shifted_ids() {
         let (uids, gids) = ([range(0, 1000, 10)], [range(0, 2000, 10)]);
-        let entry = |tag: u16, id: u32| {
-            [&tag.to_le_bytes()[..], &[6, 0], &id.to_le_bytes()[..]].concat()
-        };
+        let entry =
+            |tag: u16, id: u32| [&tag.to_le_bytes()[..], &[6, 0], &id.to_le_bytes()[..]].concat();
         let list = |user, group| {
             [vec![2, 0, 0, 0], entry(1, u32::MAX), entry(2, user), entry(8, group)].concat()
         };

@@ -31,7 +31,8 @@ impl Unpacker<'_, '_> {
             kind => {
                 let (from, none) = (&node.dir, Mode::empty());
                 if kind == libc::S_IFLNK {
-                    let target = readlinkat(from, name).map_err(|errno| os(errno, "read a link"))?;
+                    let target =
+                        readlinkat(from, name).map_err(|errno| os(errno, "read a link"))?;
                     self.fresh(name, |dir| symlinkat(target.as_bytes(), dir, name))?;
                 } else {
                     let kind = SFlag::from_bits_truncate(kind);

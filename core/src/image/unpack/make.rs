@@ -90,12 +90,7 @@ impl Unpacker<'_, '_> {
         Ok(())
     }
 
-    fn file(
-        &mut self,
-        archive: &mut Archive<'_, '_>,
-        entry: &Entry,
-        name: &[u8],
-    ) -> Result<()> {
+    fn file(&mut self, archive: &mut Archive<'_, '_>, entry: &Entry, name: &[u8]) -> Result<()> {
         let owner = self.options.ids.outside(entry.uid, entry.gid)?;
         let mut file = self.new_file(name)?;
         match &entry.sparse {
@@ -215,9 +210,8 @@ impl Unpacker<'_, '_> {
             Errno::ENOENT => spec(format!("{} is not there any more", target())),
             errno => os(errno, format!("link it to {shown}")),
         };
-        let link = |dir: BorrowedFd<'_>| {
-            linkat(&node.dir, &node.name[..], dir, name, AtFlags::empty())
-        };
+        let link =
+            |dir: BorrowedFd<'_>| linkat(&node.dir, &node.name[..], dir, name, AtFlags::empty());
         match link(self.dir()) {
             Err(Errno::EEXIST) => {
                 let there = fstatat(self.dir(), name, AtFlags::AT_SYMLINK_NOFOLLOW);

@@ -141,9 +141,7 @@ mod tests {
 
     #[test]
     fn times_have_fractions_and_may_be_before_1970() {
-        let parse = |text: &str| {
-            time(text.as_bytes()).map(|time| (time.tv_sec(), time.tv_nsec()))
-        };
+        let parse = |text: &str| time(text.as_bytes()).map(|time| (time.tv_sec(), time.tv_nsec()));
         assert_eq!(parse("12"), Some((12, 0)));
         assert_eq!(parse("12.5"), Some((12, 500_000_000)));
         assert_eq!(parse("12.0000000019"), Some((12, 1)));

@@ -134,8 +134,7 @@ pub(super) fn map_in_data(
                 _ => digits.push(byte),
             }
         }
-        pax::number(&digits)
-            .ok_or_else(|| spec("its map of holes has something else than numbers"))
+        pax::number(&digits).ok_or_else(|| spec("its map of holes has something else than numbers"))
     };
     let count = line()?;
     let mut parts = Vec::new();
@@ -153,13 +152,17 @@ pub(super) fn check(parts: &[Part], size: u64, data: u64) -> Result<()> {
         if part.offset < end {
             return Err(spec("the parts of its data overlap"));
         }
-        end = part.offset.checked_add(part.length).filter(|end| *end <= size).ok_or_else(|| {
-            spec("its map of holes goes beyond its size")
-        })?;
+        end = part
+            .offset
+            .checked_add(part.length)
+            .filter(|end| *end <= size)
+            .ok_or_else(|| spec("its map of holes goes beyond its size"))?;
         sum += part.length;
     }
     if sum != data {
-        return Err(spec(format!("its map of holes tells of {sum} bytes of data, there are {data}")));
+        return Err(spec(format!(
+            "its map of holes tells of {sum} bytes of data, there are {data}"
+        )));
     }
     Ok(())
 }

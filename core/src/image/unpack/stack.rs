@@ -260,8 +260,7 @@ impl<'a, 'g> Unpacker<'a, 'g> {
             }
             Err(Errno::ENOENT) => self.descend_below(name, missing),
             Err(Errno::ENOTDIR | Errno::ELOOP) => {
-                let stat =
-                    fstatat(self.dir(), name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(fail)?;
+                let stat = fstatat(self.dir(), name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(fail)?;
                 if trees::kind(&stat) == libc::S_IFLNK {
                     return Ok(Step::Link(readlinkat(self.dir(), name).map_err(fail)?.into_vec()));
                 }
@@ -293,7 +292,9 @@ impl<'a, 'g> Unpacker<'a, 'g> {
             true => {
                 let mut path = self.real_path();
                 path.extend_from_slice(name);
-                self.tree().find(&path, false).map_err(|errno| os(errno, "look into lower layers"))?
+                self.tree()
+                    .find(&path, false)
+                    .map_err(|errno| os(errno, "look into lower layers"))?
             }
             false => None,
         };

@@ -87,8 +87,7 @@ impl Unpacker<'_, '_> {
                         Err(errno) => return Err(fail(errno)),
                     }
                 }
-                let (child, stat) =
-                    open(current.as_fd(), &name, self.is_caller()).map_err(fail)?;
+                let (child, stat) = open(current.as_fd(), &name, self.is_caller()).map_err(fail)?;
                 let frame = Frame { name, kept, stat, changed: false, rest: Vec::new() };
                 frames.push(read(&child, frame, &keep).map_err(fail)?);
                 current = child;
@@ -139,11 +138,7 @@ fn restore(dir: &OwnedFd, stat: &FileStat, changed: bool) -> Result<(), Errno> {
 }
 
 /// Removes what is no directory, and lists what is one.
-fn read(
-    fd: &OwnedFd,
-    mut frame: Frame,
-    keep: impl Fn(u64, &[u8]) -> bool,
-) -> Result<Frame, Errno> {
+fn read(fd: &OwnedFd, mut frame: Frame, keep: impl Fn(u64, &[u8]) -> bool) -> Result<Frame, Errno> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let mut dir = Dir::openat(fd, ".", flags, Mode::empty())?;
     for entry in dir.iter() {

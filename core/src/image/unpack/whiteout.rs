@@ -137,4 +137,3 @@ fn whiteout_failed(errno: Errno, name: &[u8]) -> Error {
         _ => error,
     }
 }
-
