@@ -86,6 +86,13 @@ class Before:
         if os.path.isdir(scene.state):
             names = set(os.listdir(scene.state)) - set(scene.before)
             found += [f"state directory {name}" for name in sorted(names)]
+        # What is half made in a store of images, and what keeps layers for a container. Locks stay.
+        for name in ("drafts", "uses"):
+            kept = scene.directory / "images" / name
+            found += [
+                f"image store {name}/{path.name}" for path in kept.glob("*")
+                if path.suffix != ".lock"
+            ]
         reap(self._drivers)
         pids = set(children(os.getpid())) - set(self._drivers)
         if driver.is_alive():

@@ -148,23 +148,29 @@ fn fetch(
                 return Err(Error::new(Category::NotFound, Stage::Image, message));
             }
         };
-        match result {
-            Ok(()) => break,
+        let error = match result {
+            Ok(()) if draft.size() == size => break,
+            // An end that a line makes is further on the next time.
+            Ok(()) => {
+                let message =
+                    format!("blob {name}: it ends after {} of {size} bytes", draft.size());
+                Error::new(Category::Spec, Stage::Image, message)
+            }
             // What is wrong with the blob, the caller or this machine stays so.
             Err(error) if error.category() != Category::System => return Err(error),
-            Err(error) => {
-                failures = if draft.size() > from { 1 } else { failures + 1 };
-                if failures > 3 {
-                    return Err(error);
-                }
-                tracing::debug!(blob = %name, at = draft.size(), %error, "interrupted, going on");
-            }
+            Err(error) => error,
+        };
+        failures = if draft.size() > from { 1 } else { failures + 1 };
+        if failures > 3 {
+            return Err(error);
         }
+        tracing::debug!(blob = %name, at = draft.size(), %error, "interrupted, going on");
     }
     draft.keep(Some((digest, size)))?;
     guide.finished(Step::Fetch, &name, size)
 }
 
+/// Reads up to the end, wherever that is.
 fn copy(
     mut source: Box<dyn Read + '_>,
     draft: &mut BlobDraft<'_>,
@@ -191,10 +197,6 @@ fn copy(
             if helpless { error.with_category(Category::Resource) } else { error }
         })?;
         guide.report(Step::Fetch, name, draft.size(), size)?;
-    }
-    if draft.size() < size {
-        let message = format!("blob {name}: it ends after {} of {size} bytes", draft.size());
-        return Err(Error::new(Category::System, Stage::Image, message));
     }
     Ok(())
 }

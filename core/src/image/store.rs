@@ -75,7 +75,12 @@ impl Store {
     /// may pass, but not look.
     fn make(&self) -> Result<()> {
         let failed = |error: io::Error| {
-            Error::io(Stage::Image, &error, format!("make the image store {:?}", self.path))
+            let message = format!("make the image store {:?}", self.path);
+            let refused = Error::io(Stage::Image, &error, message);
+            match refused.errno() {
+                Some(libc::ENOTDIR) => refused.with_category(Category::Invalid),
+                _ => refused,
+            }
         };
         if let Some(parent) = self.path.parent() {
             DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(failed)?;

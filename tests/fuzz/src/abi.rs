@@ -1007,6 +1007,9 @@ impl Create {
             lower: ptr::null(),
             lower_count: 0,
             changes: ptr::null(),
+            image: ptr::null(),
+            image_overrides_json: ptr::null(),
+            image_overrides_json_len: 0,
         });
         let code = call(opts.get());
         // SAFETY: the reference from above, or NULL.

@@ -286,6 +286,9 @@ impl CAbi {
             lower: lower_pointers.as_ptr(),
             lower_count: lower.len(),
             changes: pointer(&changes),
+            image: ptr::null(),
+            image_overrides_json: ptr::null(),
+            image_overrides_json_len: 0,
         };
         Ok(f(&raw const opts))
     }

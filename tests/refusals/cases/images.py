@@ -58,7 +58,7 @@ class Layout:
     def place(self, digest):
         return self.path / "blobs" / digest.replace(":", "/")
 
-    def add(self, name, tar=PLAIN, config=None, layer=None, manifest=None, diff_id=None):
+    def add(self, name, tar=PLAIN, config=None, layer=None, kind=CONFIG, diff_id=None):
         """An image; the dictionaries go over what is right."""
         packed = gzip.compress(tar, mtime=0)
         document = {
@@ -71,11 +71,10 @@ class Layout:
         self.layer, self.config = self.blob(packed), self.blob(text)
         whole = json.dumps({
             "schemaVersion": 2, "mediaType": MANIFEST,
-            "config": {"mediaType": CONFIG, "digest": self.config, "size": len(text)},
+            "config": {"mediaType": kind, "digest": self.config, "size": len(text)},
             "layers": [{
                 "mediaType": LAYER, "digest": self.layer, "size": len(packed), **(layer or {}),
             }],
-            **(manifest or {}),
         }).encode()
         self.manifest = self.blob(whole)
         self.manifests.append({
@@ -143,13 +142,14 @@ def wrong_call(name, says, call, category="invalid", **more):
     return case(name, refused(category, says, stage="arguments", **more), [store(), call])
 
 
-def wrong_container(name, expect, *steps, **words):
-    return case(name, expect, [*IMPORT, create(image=1, **words), *steps], prepare=_tree)
+def wrong_container(name, expect, *steps, still=None, **words):
+    do = [*IMPORT, create(image=1, **words), *steps]
+    return case(name, expect, do, prepare=_tree, still=still)
 
 
 CASES = [
     # --- The store ------------------------------------------------------------------------------
-    case("a store that is a file is refused", refused("not-found", "$DIR/bundle/config.json", "ENOTDIR"),
+    case("a store that is a file is refused", refused("invalid", "$BUNDLE", "ENOTDIR"),
          [store("$BUNDLE/config.json")]),
     case("a store that others can write to is refused",
          refused("permission", "$DIR/images", advises="store of your own"), [store()],
@@ -228,7 +228,7 @@ CASES = [
     wrong_image("more layers than the configuration knows are refused", "diff_ids",
                 layout(config={"rootfs": {"type": "layers", "diff_ids": []}})),
     wrong_image("an artifact that is no container image is refused", "no container image",
-                layout(manifest={"artifactType": "application/x-rain"}), category="unsupported"),
+                layout(kind="application/x-rain"), category="unsupported"),
 
     # --- Layers ---------------------------------------------------------------------------------
     *(wrong_image(f"a layer with {what} is refused when it is unpacked", says,
@@ -246,7 +246,7 @@ CASES = [
                 [*LOAD, image("unpack", path="$DIR/out")]),
     case("a directory that is not empty takes no image", refused("exists", "$DIR/bundle"),
          [*LOAD, image("unpack", path="$BUNDLE")], prepare=layout()),
-    case("more entries than are allowed are refused", refused("resource", "1 ", advises="limit"),
+    case("more entries than are allowed are refused", refused("resource", "more than 1 entries"),
          [*LOAD, image("unpack", path="$DIR/out", max_entries=1)],
          prepare=layout(tar=_tar(("a", b""), ("b", b"")))),
     case("more bytes than are allowed are refused", refused("resource", "1000 bytes", advises="limit"),
@@ -281,9 +281,9 @@ CASES = [
     wrong_container("a choice of a wrong type is refused", refused("invalid", "`args`", id=True),
                     overrides='{"args": "sh"}'),
     wrong_container("a user whom the image does not know is refused",
-                    refused("invalid", '"nobody"', id=True), overrides='{"user": "nobody"}'),
+                    refused("not-found", '"nobody"', id=True), overrides='{"user": "nobody"}'),
     case("an image without a program is refused",
-         refused("invalid", "program", id=True, advises="args"),
+         refused("invalid", "nothing to run", id=True, advises="args"),
          [store(), image("import", path="$DIR/tree"), create(image=1)], prepare=_tree),
     wrong_container("a container whose changes were not kept is not committed",
                     refused("state", "not kept", id=True),
