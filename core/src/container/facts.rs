@@ -51,7 +51,7 @@ fn uid_map() -> Vec<Vec<u32>> {
 }
 
 /// The machine's own maps every id to itself.
-pub(super) fn in_user_namespace() -> bool {
+pub(crate) fn in_user_namespace() -> bool {
     let map = uid_map();
     !map.is_empty() && map != [[0, 0, u32::MAX]]
 }

@@ -28,6 +28,8 @@ mod stdio;
 pub use cancel::Cancel;
 pub use checkpoint::{CheckpointOptions, CriuOptions, ManageCgroups, NetworkLock, RestoreOptions};
 pub use events::Event;
+#[cfg(feature = "images")]
+pub(crate) use facts::in_user_namespace;
 pub use facts::rootless_ids;
 pub use handle::Container;
 pub use options::{

@@ -11,11 +11,12 @@ use serde_json::{Value, json};
 use super::digest::{Hasher, unwrap};
 use super::handle::NewOptions;
 use super::manifest::{CONFIG, MANIFEST, Parts};
-use super::pack::{self, Kind};
+use super::pack::{self, Kind, Marks};
 use super::store::Store;
 use super::transfer::{Guide, Step};
 use super::unpack::Ids;
 use super::{Compression, compress, fetch, layers, manifest, platform};
+use crate::container::in_user_namespace;
 use crate::{Category, Error, Result, Stage};
 
 /// A layer that has just been made.
@@ -84,8 +85,12 @@ pub(super) fn commit(
     guide: &mut Guide<'_>,
 ) -> Result<Value> {
     let upper = layers::open_dir(upper)?;
+    let marks = match ids {
+        Ids::Same if !in_user_namespace() => Marks::Trusted,
+        _ => Marks::User,
+    };
     let layer = layer(store, options.compression, guide, &mut |out, guide| {
-        Ok(pack::pack(&upper, Kind::Upper, ids, out, guide)?.latest)
+        Ok(pack::pack(&upper, Kind::Upper(marks), ids, out, guide)?.latest)
     })?;
     let config = store.document(base.manifest.config().digest(), None)?;
     let config: Value = manifest::parse(&config, "the image's configuration")?;

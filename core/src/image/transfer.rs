@@ -109,6 +109,12 @@ impl<'a> Guide<'a> {
         Ok(())
     }
 
+    /// What stops the call, for code that waits by itself.
+    #[cfg(feature = "registry")]
+    pub(crate) fn limits(&self) -> (Option<Cancel>, Option<Instant>) {
+        (self.cancel.cloned(), self.deadline)
+    }
+
     /// The time that is left; `None` for as long as it takes.
     pub(crate) fn left(&self) -> Option<Duration> {
         self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))

@@ -251,7 +251,9 @@ pub(crate) fn poll_readable(
     poll_for(fd.as_raw_fd(), libc::POLLIN, at, cancel, stage)
 }
 
-fn poll_for(
+/// Waits for `events` at `fd`, or with -1 for the time alone; false if the time came first. A
+/// cancelled token is an error.
+pub(crate) fn poll_for(
     fd: RawFd,
     events: libc::c_short,
     at: Option<Instant>,

@@ -7,6 +7,8 @@ mod image;
 mod memory_file;
 mod spawn;
 
+#[cfg(feature = "registry")]
+pub(crate) use channel::poll_for;
 pub(crate) use channel::{Channel, Deadline, Message, poll_readable, request};
 pub(crate) use image::{Images, host_pidfd};
 pub(crate) use memory_file::{Execution, memory_file};

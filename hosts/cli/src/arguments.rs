@@ -1,9 +1,11 @@
 //! The command line: verbs, options, and what each is for.
 
+mod image;
+
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command};
 use locule::cgroup::Manager;
 
 use crate::failure::Failure;
@@ -24,7 +26,7 @@ const HELP_OF_ALL: &str = "NAME:\n   {name} - {about}\n\nUSAGE:\n   {usage}\n\nC
 type Verb = (&'static str, fn() -> Command);
 
 /// All verbs.
-const VERBS: [Verb; 23] = [
+const VERBS: [Verb; 24] = [
     ("create", create),
     ("run", run),
     ("start", start),
@@ -41,6 +43,7 @@ const VERBS: [Verb; 23] = [
     ("spec", spec),
     ("checkpoint", checkpoint),
     ("restore", restore),
+    ("image", image::image),
     ("features", features),
     ("explain", explain),
     ("doctor", doctor),
@@ -77,14 +80,17 @@ pub fn command_for(program: &str, words: &[OsString]) -> Command {
 
 fn with_verbs(command: Command, verbs: &[Verb]) -> Command {
     let program = command.get_name().to_owned();
-    command.subcommands(verbs.iter().map(|(_, verb)| {
-        let verb = verb();
-        let name = format!("{program} {}", verb.get_name());
-        verb.display_name(name.clone())
-            .bin_name(name)
-            .help_template(HELP)
-            .disable_version_flag(true)
-    }))
+    command.subcommands(verbs.iter().map(|(_, verb)| named(verb(), &program)))
+}
+
+/// A verb, with its own, below what is called `above`.
+fn named(verb: Command, above: &str) -> Command {
+    let name = format!("{above} {}", verb.get_name());
+    let verb = match verb.has_subcommands() {
+        true => verb.mut_subcommands(|own| named(own, &name)),
+        false => verb.help_template(HELP),
+    };
+    verb.display_name(name.clone()).bin_name(name).disable_version_flag(true)
 }
 
 /// The options before the verb.
@@ -175,40 +181,44 @@ fn create() -> Command {
 
 fn run() -> Command {
     let of_template = [
-        list_of("env", "NAME=VALUE", "with --rootfs: set a variable").short('e'),
-        value("cwd", "DIR", "with --rootfs: the working directory"),
-        value("user", "UID[:GID]", "with --rootfs: run as this user").short('u'),
-        value("hostname", "NAME", "with --rootfs: the hostname"),
-        switch("tty", "with --rootfs: give it a terminal, as it gets if this program has one")
+        list_of("env", "NAME=VALUE", "without a bundle: set a variable").short('e'),
+        value("cwd", "DIR", "without a bundle: the working directory"),
+        value("user", "UID[:GID]", "without a bundle: run as this user; --image has names, too")
+            .short('u'),
+        value("hostname", "NAME", "without a bundle: the hostname"),
+        switch("tty", "without a bundle: give it a terminal, as it gets if this program has one")
             .short('t'),
-        switch("read-only", "with --rootfs: mount the root read-only"),
-        switch("overlay", "with --rootfs: forget its changes to the root; always so for /"),
-        value("network", "NAME", "with --rootfs: none or host"),
-        value("memory", "BYTES", "with --rootfs: the most memory, such as 64m"),
-        value("cpus", "N", "with --rootfs: the most processor time, such as 1.5"),
-        value("pids", "N", "with --rootfs: the most processes"),
-        list_of("mount", "SOURCE:TARGET[:ro]", "with --rootfs: bind a path of the host's"),
+        switch("read-only", "without a bundle: mount the root read-only"),
+        value("network", "NAME", "without a bundle: none or host"),
+        value("memory", "BYTES", "without a bundle: the most memory, such as 64m"),
+        value("cpus", "N", "without a bundle: the most processor time, such as 1.5"),
+        value("pids", "N", "without a bundle: the most processes"),
+        list_of("mount", "SOURCE:TARGET[:ro]", "without a bundle: bind a path of the host's"),
     ];
     creating(verb("run", "create and run a container"))
-        .mut_arg("id", |id| id.required(false).required_unless_present("rootfs"))
+        .mut_arg("id", |id| id.required(false).required_unless_present("source"))
         .args([
             switch("detach", "do not wait for it to end").short('d'),
             switch("keep", "do not delete it when it has ended"),
             switch("no-subreaper", "has no effect: this program never becomes one"),
-            value("rootfs", "DIR", "no bundle: run the PROGRAM with this root")
-                .conflicts_with_all(["bundle", "config"]),
-        ])
-        .args(of_template.map(|option| option.requires("rootfs")))
-        .arg(
-            Arg::new("program")
-                .value_name("PROGRAM")
-                .help("with --rootfs: the program and its arguments, after --")
-                .last(true)
-                .num_args(0..)
+            value("rootfs", "DIR", "no bundle: run the PROGRAM with this root"),
+            value("image", "NAME", "no bundle: run an image, which is fetched if it is missing"),
+            switch("overlay", "with --rootfs: forget its changes to the root; always so for /")
                 .requires("rootfs")
-                .value_parser(clap::value_parser!(OsString))
-                .allow_hyphen_values(true),
+                .conflicts_with("image"),
+        ])
+        .group(
+            ArgGroup::new("source")
+                .args(["rootfs", "image"])
+                .conflicts_with_all(["bundle", "config"]),
         )
+        // What would conflict with something given is not missed, so it takes both.
+        .args(
+            of_template
+                .map(|option| option.requires("source").conflicts_with_all(["bundle", "config"])),
+        )
+        .args(image::of_run())
+        .arg(image::program())
 }
 
 fn start() -> Command {
@@ -392,7 +402,7 @@ fn man() -> Command {
 
 fn help() -> Command {
     verb("help", "show a list of commands or help for one command")
-        .arg(Arg::new("verb").value_name("COMMAND").help("the command"))
+        .arg(Arg::new("verb").value_name("COMMAND").help("the command").num_args(0..))
 }
 
 /// Options before the verb.

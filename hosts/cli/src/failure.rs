@@ -101,6 +101,12 @@ impl From<locule::Error> for Failure {
         if error.step().is_some() {
             text = format!("error during container init: {text}");
         }
+        // No engine looks for words here, and people need them.
+        if error.stage() == Stage::Image {
+            if let Some(advice) = error.advice() {
+                text = format!("{text} ({advice})");
+            }
+        }
         Failure::of(text)
     }
 }

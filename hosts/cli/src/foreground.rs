@@ -43,9 +43,14 @@ impl Signals {
 
 /// The size of this program's terminal, if it has one.
 pub fn own_size() -> Option<TerminalSize> {
+    size_of(0)
+}
+
+/// The size of the terminal that one of this program's streams is, if it is one.
+pub fn size_of(stream: i32) -> Option<TerminalSize> {
     let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: the structure lives through the call.
-    let known = unsafe { libc::ioctl(0, libc::TIOCGWINSZ, &raw mut size) } == 0;
+    let known = unsafe { libc::ioctl(stream, libc::TIOCGWINSZ, &raw mut size) } == 0;
     known.then_some(TerminalSize { rows: size.ws_row, columns: size.ws_col })
 }
 

@@ -34,10 +34,7 @@ pub fn canonical(command: &mut Command, words: &[OsString]) -> Result<Vec<OsStri
                 made.push(word.clone());
                 continue;
             }
-            if current.has_subcommands()
-                && positionals == 0
-                && current.get_name() == command.get_name()
-            {
+            if current.has_subcommands() {
                 return Err(Failure::unknown_verb(word));
             }
             positionals += 1;
@@ -122,6 +119,14 @@ mod tests {
         assert_eq!(of("-root /r create -b /x id"), "locule --root=/r create --bundle=/x id");
         assert_eq!(of("--root=/r create --bundle=/x id"), "locule --root=/r create --bundle=/x id");
         assert_eq!(of("run -no-subreaper id"), "locule run --no-subreaper id");
+    }
+
+    #[test]
+    fn verbs_may_have_verbs() {
+        assert_eq!(of("image -store /s"), "flag provided but not defined: -store");
+        assert_eq!(of("image pull -store /s a"), "locule image pull --store=/s a");
+        assert_eq!(of("image save a b.tar -q"), "locule image save a b.tar --quiet");
+        assert_eq!(of("image nonsense"), "No help topic for 'nonsense'");
     }
 
     #[test]

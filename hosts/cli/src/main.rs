@@ -8,10 +8,12 @@ mod commands;
 mod failure;
 mod foreground;
 mod grammar;
+mod interrupt;
 mod log;
 mod notify;
 mod output;
 mod plugins;
+mod progress;
 mod streams;
 mod users;
 

@@ -11,11 +11,10 @@ use std::path::{Path, PathBuf};
 
 use locule::{Process, Runtime};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use serde_json::{Value, json};
 
 use crate::failure::Failure;
 
-pub const VARIABLE: &str = "NOTIFY_SOCKET";
+const VARIABLE: &str = "NOTIFY_SOCKET";
 const NAME: &str = "notify.sock";
 /// Where the container finds the socket.
 const INSIDE: &str = "/run/notify";
@@ -35,6 +34,13 @@ const PASSED_ON: [&str; 8] = [
 /// The directory that a container's socket is in; empty for an id that can have none.
 pub struct Place(PathBuf);
 
+/// What a container needs to find it: a mount and a variable.
+pub struct Inside<'a> {
+    pub source: &'a Path,
+    pub target: &'static str,
+    pub variable: String,
+}
+
 impl Place {
     /// Beside the states, which are the library's own.
     pub fn of(runtime: &Runtime, id: &str) -> Place {
@@ -46,23 +52,15 @@ impl Place {
         Place(Path::new(&beside).join(id))
     }
 
-    /// Makes it, and has a configuration mount it; false if nobody wants to be told.
-    pub fn prepare(&self, config: &mut Value) -> Result<bool, Failure> {
+    /// Makes it, for a container that is to find it; `None` if nobody wants to be told.
+    pub fn prepare(&self) -> Result<Option<Inside<'_>>, Failure> {
         if manager().is_none() || self.0.as_os_str().is_empty() {
-            return Ok(false);
+            return Ok(None);
         }
         let failed = |error| Failure::of(format!("{}: {error}", self.0.display()));
         fs::create_dir_all(&self.0).map_err(failed)?;
-        let mount = json!({
-            "destination": INSIDE,
-            "type": "bind",
-            "source": self.0,
-            "options": ["bind", "nosuid", "noexec", "nodev", "ro"],
-        });
-        append(&mut config["mounts"], mount);
         let variable = format!("{VARIABLE}={INSIDE}/{NAME}");
-        append(&mut config["process"]["env"], variable.into());
-        Ok(true)
+        Ok(Some(Inside { source: &self.0, target: INSIDE, variable }))
     }
 
     /// The socket, to be listened to before the program is started; `None` if there is none.
@@ -82,14 +80,6 @@ impl Place {
             // The last one also its parent.
             let _ = self.0.parent().map(fs::remove_dir);
         }
-    }
-}
-
-/// Adds to a list that may not be there.
-pub fn append(list: &mut Value, entry: Value) {
-    match list {
-        Value::Array(entries) => entries.push(entry),
-        other => *other = json!([entry]),
     }
 }
 

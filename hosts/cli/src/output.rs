@@ -76,3 +76,31 @@ pub fn pretty(value: &Value) -> io::Result<()> {
     serde_json::to_writer_pretty(&mut out, value)?;
     writeln!(out)
 }
+
+/// A number of bytes, for people.
+pub fn size(bytes: u64) -> String {
+    let units = ["kB", "MB", "GB", "TB", "PB", "EB"];
+    if bytes < 1000 {
+        return format!("{bytes} B");
+    }
+    let mut number = bytes as f64 / 1000.0;
+    let mut unit = 0;
+    // Before it would be rounded to 1000.0.
+    while number >= 999.95 && unit + 1 < units.len() {
+        number /= 1000.0;
+        unit += 1;
+    }
+    format!("{number:.1} {}", units[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_short() {
+        let sizes = [0, 999, 1000, 999_949, 999_950, 12_345_678, u64::MAX].map(size);
+        let short = ["0 B", "999 B", "1.0 kB", "999.9 kB", "1.0 MB", "12.3 MB", "18.4 EB"];
+        assert_eq!(sizes.each_ref().map(String::as_str), short);
+    }
+}

@@ -189,6 +189,14 @@ fn what_a_container_has_changed_becomes_a_layer_and_the_same_one_each_time() {
     assert_eq!(files[Path::new("data/more")].modified.0, 1_000_000_000);
     assert!(!files.contains_key(Path::new("home/user/own")));
     assert!(!files.contains_key(Path::new("data/new")));
+    // The directory was copied, and hides nothing that it did not hide before.
+    let changed =
+        Overrides { args: Some(vec!["echo x >/data/x".to_owned()]), ..Default::default() };
+    let container = create(&runtime, &image, changed, Some(&dir.path().join("other"))).unwrap();
+    output(&container);
+    let committed = commit(&container).unwrap();
+    container.delete(false).unwrap();
+    assert_eq!(run(&runtime, &committed, script("busybox ls /data")), "new\nx\n");
 
     let plain = create(&runtime, &committed, script("true"), None).unwrap();
     output(&plain);

@@ -34,9 +34,18 @@ use crate::{Category, Error, Result, Stage};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// An overlay's upper directory, whose marks become whiteouts.
-    Upper,
+    Upper(Marks),
     /// A tree, of which everything goes in.
     Tree,
+}
+
+/// Which attributes are an overlay's own. The others it has copied like any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Marks {
+    /// `trusted.overlay.*`: it was mounted by root.
+    Trusted,
+    /// `user.overlay.*`: it was mounted in a user namespace.
+    User,
 }
 
 /// What was packed.
@@ -233,10 +242,7 @@ impl Packer<'_, '_> {
     fn directory(&mut self, dir: OwnedFd) -> Result<Frame> {
         let stat = fstat(&dir).map_err(|errno| self.failed(errno, "look at"))?;
         let mut xattrs = self.all_xattrs(&Of::File(dir.as_fd()))?;
-        let opaque = match self.kind {
-            Kind::Upper => xattr::overlay(&xattrs, "opaque").map(<[u8]>::to_vec),
-            Kind::Tree => None,
-        };
+        let opaque = self.mark(&xattrs, "opaque").map(<[u8]>::to_vec);
         self.select(&mut xattrs)?;
         self.header(EntryType::Directory, &stat, b"", &xattrs)?;
         let mut names = self.names(&dir)?;
@@ -248,7 +254,7 @@ impl Packer<'_, '_> {
             return Err(Error::new(Category::Spec, Stage::Image, message));
         }
         let path = self.path.len();
-        if self.kind == Kind::Upper {
+        if matches!(self.kind, Kind::Upper(_)) {
             if opaque.as_deref() == Some(b"y") {
                 self.whiteout(b".wh..opq")?;
             }
@@ -269,6 +275,17 @@ impl Packer<'_, '_> {
         }
         let rest = names.into_iter().rev().map(|(name, _)| name).collect();
         Ok(Frame { dir: Some(dir), id: id(&stat), rest, path })
+    }
+
+    /// The value of one of the overlay's own attributes.
+    fn mark<'x>(&self, xattrs: &'x Xattrs, name: &str) -> Option<&'x [u8]> {
+        let prefix = match self.kind {
+            Kind::Upper(Marks::Trusted) => "trusted.overlay.",
+            Kind::Upper(Marks::User) => "user.overlay.",
+            Kind::Tree => return None,
+        };
+        let whole = [prefix, name].concat().into_bytes();
+        xattrs.iter().find(|(name, _)| *name == whole).map(|(_, value)| value.as_slice())
     }
 
     fn names(&self, dir: &OwnedFd) -> Result<Vec<(CString, Option<Type>)>> {
@@ -305,7 +322,7 @@ impl Packer<'_, '_> {
             SFlag::S_IFCHR => stat.st_rdev == 0,
             SFlag::S_IFREG if attributes && stat.st_size == 0 => {
                 let xattrs = self.all_xattrs(&Of::Entry(dir, name))?;
-                xattr::overlay(&xattrs, "whiteout").is_some()
+                self.mark(&xattrs, "whiteout").is_some()
             }
             _ => false,
         })
@@ -384,12 +401,12 @@ impl Packer<'_, '_> {
     fn all_xattrs(&self, of: &Of<'_>) -> Result<Xattrs> {
         let xattrs = xattr::read(of);
         let xattrs = xattrs.map_err(|errno| self.failed(errno, "read the attributes of"))?;
-        if self.kind == Kind::Upper {
+        if matches!(self.kind, Kind::Upper(_)) {
             for (name, what) in [
                 ("redirect", "overlayfs has moved it rather than copied it"),
                 ("metacopy", "overlayfs has copied its attributes alone"),
             ] {
-                if xattr::overlay(&xattrs, name).is_some() {
+                if self.mark(&xattrs, name).is_some() {
                     let message = format!("{:?}: {what}", self.shown());
                     let error = Error::new(Category::Unsupported, Stage::Image, message);
                     return Err(error.hint(

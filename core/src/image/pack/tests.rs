@@ -257,7 +257,7 @@ fn devices_keep_their_numbers() {
         return;
     }
     chmod(&dir.at("c"), 0o666);
-    let all = entries(&dir.pack(Kind::Upper, &Ids::Same).unwrap());
+    let all = entries(&dir.pack(Kind::Upper(Marks::Trusted), &Ids::Same).unwrap());
     assert_eq!((all["b"].kind, all["b"].header.device), (EntryType::Block, (259, 1_048_575)));
     assert_eq!((all["c"].kind, all["c"].header.device), (EntryType::Char, (1, 3)));
     assert_eq!(all["c"].header.mode, 0o666);
@@ -294,7 +294,7 @@ fn the_same_tree_gives_the_same_bytes() {
 
 #[test]
 fn further_names_of_a_file_are_links_to_its_first() {
-    for kind in [Kind::Tree, Kind::Upper] {
+    for kind in [Kind::Tree, Kind::Upper(Marks::Trusted)] {
         let dir = Dir::new();
         dir.dir("b");
         dir.file("b/second", b"content");
@@ -340,7 +340,7 @@ fn marks_of_an_upper_directory_become_whiteouts() {
     // As overlayfs makes them.
     fs::hard_link(dir.at("plain/zz"), dir.at("opaque/zz")).unwrap();
     set_time(&dir.at("plain/zz"), 4_000_000_000, 0);
-    let tar = dir.pack(Kind::Upper, &Ids::Same).unwrap();
+    let tar = dir.pack(Kind::Upper(Marks::Trusted), &Ids::Same).unwrap();
     assert_eq!(
         names(&tar),
         [
@@ -371,12 +371,14 @@ fn marks_of_an_upper_directory_become_whiteouts() {
 }
 
 #[test]
-fn marks_without_privilege_count_as_well() {
+fn only_the_marks_of_the_overlay_itself_count() {
     let dir = Dir::new();
     if !set_xattr(&dir.dir("opaque"), "user.overlay.opaque", b"y") {
         return;
     }
-    assert_eq!(dir.list(Kind::Upper), ["./", "opaque/", "opaque/.wh..wh..opq"]);
+    assert_eq!(dir.list(Kind::Upper(Marks::User)), ["./", "opaque/", "opaque/.wh..wh..opq"]);
+    // Without it, the directory was copied from a layer for user namespaces, and hides nothing.
+    assert_eq!(dir.list(Kind::Upper(Marks::Trusted)), ["./", "opaque/"]);
     assert_eq!(dir.list(Kind::Tree), ["./", "opaque/"]);
 }
 
@@ -386,9 +388,9 @@ fn what_overlayfs_keeps_elsewhere_is_refused() {
         let dir = Dir::new();
         dir.dir("moved");
         dir.file("moved/file", b"");
-        for space in ["user", "trusted"] {
+        for (space, marks) in [("user", Marks::User), ("trusted", Marks::Trusted)] {
             if set_xattr(&dir.at(path), &format!("{space}.overlay.{name}"), b"/elsewhere") {
-                let error = dir.refused(Kind::Upper, &Ids::Same);
+                let error = dir.refused(Kind::Upper(marks), &Ids::Same);
                 assert_eq!(error.category(), Category::Unsupported);
                 assert!(error.to_string().contains(path), "{error}");
                 assert_eq!(dir.list(Kind::Tree), ["./", "moved/", "moved/file"]);
@@ -399,7 +401,7 @@ fn what_overlayfs_keeps_elsewhere_is_refused() {
 
 #[test]
 fn a_file_that_would_be_taken_for_a_whiteout_is_refused() {
-    for kind in [Kind::Upper, Kind::Tree] {
+    for kind in [Kind::Upper(Marks::Trusted), Kind::Tree] {
         let dir = Dir::new();
         dir.dir("d");
         dir.file("d/.wh.x", b"");

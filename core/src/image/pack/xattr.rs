@@ -79,13 +79,6 @@ fn grow(mut call: impl FnMut(*mut c_void, usize) -> isize) -> nix::Result<Vec<u8
     }
 }
 
-/// The value of an attribute of overlayfs, with or without privilege.
-pub(super) fn overlay<'a>(xattrs: &'a Xattrs, name: &str) -> Option<&'a [u8]> {
-    let whole = [format!("trusted.overlay.{name}"), format!("user.overlay.{name}")];
-    let found = xattrs.iter().find(|(found, _)| whole.iter().any(|name| name.as_bytes() == found));
-    found.map(|(_, value)| &value[..])
-}
-
 /// Leaves what belongs into an image, with ids as they are there.
 pub(super) fn select(xattrs: &mut Xattrs, owners: &Owners<'_>) -> Result<()> {
     xattrs.retain(|(name, _)| {

@@ -4,6 +4,7 @@ use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{Mode, SFlag, fstatat, mknodat};
 
+use super::Ids;
 use super::stack::{Missing, Unpacker};
 use super::{Form, os, shown, spec};
 use crate::image::trees::{self, DIRECTORY, OPAQUE};
@@ -92,18 +93,21 @@ impl Unpacker<'_, '_> {
         self.mark_opaque()
     }
 
-    /// Makes the current directory opaque, for overlayfs mounted by root and by others. Only root
-    /// may set the one mark; some filesystems know the other one not.
+    /// Makes the current directory opaque, with the mark that an overlay of these files will look for: in a
+    /// user namespace that of users. Never both: an overlay copies the one it does not know, and
+    /// then it seems to be its own.
     pub(super) fn mark_opaque(&mut self) -> Result<()> {
         self.touch();
-        let set = OPAQUE.map(|name| xattr::set(Of::File(self.dir()), name, b"y"));
-        match set {
-            [Ok(()), Ok(()) | Err(Errno::EOPNOTSUPP)] | [Err(Errno::EPERM), Ok(())] => Ok(()),
-            [trusted, user] => {
-                let errno = user.err().or(trusted.err()).unwrap_or(Errno::EIO);
-                Err(os(errno, "mark its directory opaque"))
-            }
-        }
+        let [trusted, user] = OPAQUE;
+        let mark = |name| xattr::set(Of::File(self.dir()), name, b"y");
+        let marked = match self.options.ids {
+            Ids::Same => match mark(trusted) {
+                Err(Errno::EPERM) => mark(user),
+                marked => marked,
+            },
+            Ids::Caller | Ids::Mapped { .. } => mark(user),
+        };
+        marked.map_err(|errno| os(errno, "mark its directory opaque"))
     }
 
     /// Hides everything in the roots of lower layers, name by name.

@@ -4,17 +4,21 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::ArgMatches;
+use locule::image::{Image, ImageMount, Overrides};
 use locule::{
     Category, Container, CreateOptions, OnHostExit, Parentage, Rootfs, Runtime, Source, Stdio,
 };
 use serde::Deserialize;
+use serde_json::{Value, json};
 
+use super::image::run::wanted;
 use super::{Done, id, remove, runtime, template};
 use crate::arguments::{Global, path};
 use crate::failure::{Failure, of_program};
 use crate::foreground::{self, Signals};
+use crate::interrupt::{self, Interrupt};
 use crate::log;
-use crate::notify::{self, Place};
+use crate::notify::Place;
 use crate::streams::{self, Announce};
 
 pub fn create(program: &str, global: &Global, own: &ArgMatches) -> Done {
@@ -29,17 +33,26 @@ pub fn create(program: &str, global: &Global, own: &ArgMatches) -> Done {
 }
 
 pub fn run(program: &str, global: &Global, own: &ArgMatches) -> Done {
-    let failed = |failure: Failure| failure.context(format!("{program} run failed"));
+    let failed =
+        |failure: Failure| interrupt::of_signal(failure.context(format!("{program} run failed")));
     let (detach, keep) = (own.get_flag("detach"), own.get_flag("keep"));
-    let given = match template::fill(own)? {
-        Some(filled) => Given { json: filled.json, base: None, rootfs: filled.rootfs },
-        None => configured(own).map_err(failed)?,
+    let given = if let Some(filled) = template::fill(own)? {
+        let origin = Origin::Text { json: filled.json, base: None };
+        Given { origin, rootfs: filled.rootfs, changes: None }
+    } else if let Some(wanted) = wanted(own).map_err(interrupt::of_signal)? {
+        let origin = Origin::Image(wanted.image, Box::new(wanted.overrides));
+        Given { origin, rootfs: Rootfs::Direct, changes: wanted.changes }
+    } else {
+        configured(own).map_err(failed)?
     };
     let runtime = runtime(global)?;
     let place = Place::of(&runtime, id(own));
+    // Unpacking an image may take long: a signal is for the program only when there is one.
+    let caught = given.origin.is_image().then(Interrupt::catch).transpose()?;
     if detach {
         let container = make(&runtime, own, &given, &place, Parentage::Orphan, OnHostExit::Detach);
         let container = container.map_err(failed)?;
+        drop(caught);
         start_and_tell(&container, &place).map_err(|failure| {
             let _ = container.delete(true);
             place.remove();
@@ -47,9 +60,15 @@ pub fn run(program: &str, global: &Global, own: &ArgMatches) -> Done {
         })?;
         return Ok(ExitCode::SUCCESS);
     }
-    let signals = Signals::hold()?;
+    let held = if caught.is_none() { Some(Signals::hold()?) } else { None };
     let end = if keep { OnHostExit::Detach } else { OnHostExit::Kill };
     let container = make(&runtime, own, &given, &place, Parentage::Keeper, end).map_err(failed)?;
+    let signals = held.map_or_else(Signals::hold, Ok)?;
+    drop(caught);
+    interrupt::check().inspect_err(|_| {
+        let _ = container.delete(true);
+        place.remove();
+    })?;
     let ended = start_and_attend(&container, &place, &signals);
     if !keep {
         remove(&container)?;
@@ -88,9 +107,34 @@ fn start_and_tell(container: &Container, place: &Place) -> Result<(), Failure> {
 
 /// What container to make.
 struct Given {
-    json: Vec<u8>,
-    base: Option<PathBuf>,
+    origin: Origin,
     rootfs: Rootfs,
+    /// Where its changes to the root are kept.
+    changes: Option<PathBuf>,
+}
+
+/// Where its configuration comes from.
+enum Origin {
+    Text { json: Vec<u8>, base: Option<PathBuf> },
+    Image(Image, Box<Overrides>),
+}
+
+impl Origin {
+    fn is_image(&self) -> bool {
+        matches!(self, Origin::Image(..))
+    }
+
+    /// Whether it has a terminal. What is wrong with it is said when all of it is read.
+    fn wants_terminal(&self) -> bool {
+        match self {
+            Origin::Text { json, .. } => wants_terminal(json),
+            Origin::Image(_, overrides) => {
+                let patch = overrides.patch.as_ref();
+                let patched = patch.and_then(|patch| patch["process"]["terminal"].as_bool());
+                patched.unwrap_or(overrides.terminal)
+            }
+        }
+    }
 }
 
 /// As the bundle says.
@@ -99,7 +143,8 @@ fn configured(own: &ArgMatches) -> Result<Given, Failure> {
         return Err(Failure::of("a container id is missing"));
     }
     let (json, bundle) = configuration(own)?;
-    Ok(Given { json, base: Some(bundle), rootfs: Rootfs::Direct })
+    let origin = Origin::Text { json, base: Some(bundle) };
+    Ok(Given { origin, rootfs: Rootfs::Direct, changes: None })
 }
 
 fn make(
@@ -118,15 +163,28 @@ fn make(
         }
     }
     let announce = Announce::read(own);
-    announce.check(wants_terminal(&given.json), detached)?;
+    announce.check(given.origin.wants_terminal(), detached)?;
     let activated = activated();
     let passed = streams::preserved(own, activated)?;
-    let changed = changed_by_manager(&given.json, place, activated)?;
-    let json = changed.as_deref().unwrap_or(&given.json);
-    let source = Source::Spec { json, base: given.base.clone() };
+    let managed = Managed::of(place, activated)?;
+    let changed;
+    let source = match &given.origin {
+        Origin::Text { json, base } => {
+            changed = managed.in_text(json).inspect_err(|_| place.remove())?;
+            let json = changed.as_deref().unwrap_or(json);
+            Source::Spec { json, base: base.clone() }
+        }
+        Origin::Image(image, overrides) => {
+            let mut overrides = overrides.clone();
+            managed.in_overrides(&mut overrides);
+            Source::Image { image, overrides }
+        }
+    };
     let mut options = CreateOptions::new(source);
     options.id = Some(id(own)).filter(|id| !id.is_empty());
     options.rootfs = given.rootfs;
+    options.changes = given.changes.as_deref();
+    options.cancel = Interrupt::cancel();
     options.stdio = [Stdio::Inherit; 3];
     // This program's own terminal adds what a line needs at its end, or nobody wants it.
     options.raw_output = !detached;
@@ -149,7 +207,6 @@ fn make(
     Ok(container)
 }
 
-/// Whether a configuration has a terminal. What is wrong with it is said when all of it is read.
 fn wants_terminal(json: &[u8]) -> bool {
     #[derive(Default, Deserialize)]
     #[serde(default)]
@@ -170,26 +227,62 @@ fn activated() -> usize {
     number("LISTEN_FDS").filter(|_| meant).unwrap_or(0)
 }
 
-/// The configuration with what a service manager around this program has for the container; `None`
-/// if there is none.
-fn changed_by_manager(
-    json: &[u8],
-    place: &Place,
-    activated: usize,
-) -> Result<Option<Vec<u8>>, Failure> {
-    if activated == 0 && std::env::var_os(notify::VARIABLE).is_none() {
-        return Ok(None);
-    }
-    let mut config =
-        serde_json::from_slice(json).map_err(|error| Failure::of(error.to_string()))?;
-    let mut changed = place.prepare(&mut config)?;
-    if activated > 0 {
-        changed = true;
-        for variable in [format!("LISTEN_FDS={activated}"), "LISTEN_PID=1".to_owned()] {
-            notify::append(&mut config["process"]["env"], variable.into());
+/// What a service manager around this program has for the container.
+struct Managed<'a> {
+    variables: Vec<String>,
+    /// Where its socket is, and where it is to be.
+    mount: Option<(&'a Path, &'static str)>,
+}
+
+impl<'a> Managed<'a> {
+    fn of(place: &'a Place, activated: usize) -> Result<Managed<'a>, Failure> {
+        let inside = place.prepare()?;
+        let mount = inside.as_ref().map(|inside| (inside.source, inside.target));
+        let mut variables: Vec<_> = inside.into_iter().map(|inside| inside.variable).collect();
+        if activated > 0 {
+            variables.push(format!("LISTEN_FDS={activated}"));
+            variables.push("LISTEN_PID=1".to_owned());
         }
+        Ok(Managed { variables, mount })
     }
-    Ok(changed.then(|| config.to_string().into_bytes()))
+
+    /// The configuration with it; `None` if there is nothing.
+    fn in_text(self, json: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
+        if self.variables.is_empty() {
+            return Ok(None);
+        }
+        let mut config: Value =
+            serde_json::from_slice(json).map_err(|error| Failure::of(error.to_string()))?;
+        if let Some((source, target)) = self.mount {
+            let mount = json!({
+                "destination": target,
+                "type": "bind",
+                "source": source,
+                "options": ["bind", "nosuid", "noexec", "nodev", "ro"],
+            });
+            append(&mut config["mounts"], mount);
+        }
+        for variable in self.variables {
+            append(&mut config["process"]["env"], variable.into());
+        }
+        Ok(Some(config.to_string().into_bytes()))
+    }
+
+    fn in_overrides(self, overrides: &mut Overrides) {
+        overrides.env.extend(self.variables);
+        overrides.mounts.extend(self.mount.map(|(source, target)| {
+            let (source, target) = (source.to_owned(), target.into());
+            ImageMount { source, target, readonly: true }
+        }));
+    }
+}
+
+/// Adds to a list that may not be there.
+fn append(list: &mut Value, entry: Value) {
+    match list {
+        Value::Array(entries) => entries.push(entry),
+        other => *other = json!([entry]),
+    }
 }
 
 /// The text of the configuration and the bundle.

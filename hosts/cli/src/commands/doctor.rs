@@ -7,11 +7,14 @@ use std::process::ExitCode;
 
 use clap::ArgMatches;
 use locule::cgroup::{Manager, Mode};
+use locule::image::{ImageStore, StoreOptions};
 use locule::spec::Template;
-use locule::{CreateOptions, HostFacts, Rootfs, Source};
+use locule::{Category, CreateOptions, HostFacts, Rootfs, Source};
 use nix::sys::utsname::uname;
+use nix::unistd::{AccessFlags, access};
 use serde_json::json;
 
+use super::image::store_path;
 use super::{Done, looking};
 use crate::arguments::{Global, text};
 use crate::failure::Failure;
@@ -73,6 +76,7 @@ pub fn doctor(global: &Global, own: &ArgMatches) -> Done {
         limits(),
         resctrl(),
         state_directory(global),
+        images(&facts),
     ];
     checks.push(container(global));
     let healthy = checks.iter().all(|check| check.finding != Finding::Bad);
@@ -356,6 +360,29 @@ fn state_directory(global: &Global) -> Check {
             advice: "name another one with --root".to_owned(),
         },
     }
+}
+
+/// Where images are kept, and whether their layers can be shared there. Makes nothing.
+fn images(facts: &HostFacts) -> Check {
+    let about = "images";
+    let path = store_path(None);
+    let advice = "image and run --image need a directory: name one with --store or LOCULE_IMAGES";
+    let store = match ImageStore::open(StoreOptions { path, read_only: true }) {
+        Ok(store) => store,
+        Err(error) if error.category() == Category::NotFound => {
+            return good(about, "none yet");
+        }
+        Err(error) => return missing(about, error.to_string(), advice),
+    };
+    let found = store.path().display().to_string();
+    if access(store.path(), AccessFlags::W_OK).is_err() {
+        return missing(about, format!("{found} cannot be written to"), advice);
+    }
+    if !facts.privileged && version() < (5, 11) {
+        let advice = "overlays of ordinary users take Linux 5.11: run --image needs root here";
+        return missing(about, found, advice);
+    }
+    good(about, found)
 }
 
 /// Everything together.

@@ -80,7 +80,7 @@ fn stats(container: &Container) -> Result<Value, Failure> {
 }
 
 /// As Go writes them: `5s`, `100ms`, `1m30s`.
-fn duration(text: &str) -> Option<Duration> {
+pub fn duration(text: &str) -> Option<Duration> {
     let mut total = Duration::ZERO;
     let mut rest = text;
     while !rest.is_empty() {

@@ -7,6 +7,7 @@ mod doctor;
 mod events;
 mod exec;
 mod explain;
+mod image;
 mod kill;
 mod list;
 mod ps;
@@ -18,7 +19,7 @@ pub mod update;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::ArgMatches;
+use clap::{ArgMatches, Command};
 use locule::plugin::Plugins;
 use locule::{Category, Container, Runtime, RuntimeOptions};
 
@@ -43,6 +44,7 @@ pub fn run(program: &str, verb: &str, global: &Global, own: &ArgMatches) -> Done
         "restore" => restore::restore(global, own),
         "events" => events::events(global, own),
         "spec" => spec::spec(own),
+        "image" => image::image(program, global, own),
         "doctor" => doctor::doctor(global, own),
         "plugin" => {
             let words: Vec<_> = arguments::texts(own, "rest").map(str::to_owned).collect();
@@ -138,33 +140,42 @@ fn completion(program: &str, own: &ArgMatches) -> Done {
 }
 
 fn help(program: &str, own: &ArgMatches) -> Done {
+    let verbs: Vec<_> = own.get_many::<String>("verb").into_iter().flatten().collect();
+    help_on(program, &verbs.iter().map(|verb| verb.as_str()).collect::<Vec<_>>())
+}
+
+/// Prints the help on a verb, or on one of a verb's, or on everything.
+fn help_on(program: &str, verbs: &[&str]) -> Done {
     let mut command = arguments::command(program);
     command.build();
-    let page = match own.get_one::<String>("verb") {
-        None => command.render_long_help(),
-        Some(verb) => match command.find_subcommand_mut(verb) {
-            Some(verb) => verb.render_long_help(),
-            None => return Err(Failure::unknown_verb(verb.as_ref())),
-        },
-    };
-    print!("{page}");
+    let mut command = &mut command;
+    for verb in verbs {
+        command = command
+            .find_subcommand_mut(verb)
+            .ok_or_else(|| Failure::unknown_verb(verb.as_ref()))?;
+    }
+    print!("{}", command.render_long_help());
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes the manual: a page of the program and one of each verb.
+/// Writes the manual: a page of the program and one of each verb, those of verbs included.
 fn man(program: &str, own: &ArgMatches) -> Done {
     let directory = own.get_one::<PathBuf>("directory").expect("required");
     let failed = |error| Failure::of(format!("{}: {error}", directory.display()));
     let mut command = arguments::command(program);
     command.build();
-    let verbs = command.get_subcommands().filter(|verb| !verb.is_hide_set()).cloned();
-    let pages = verbs.map(|verb| (format!("{program}-{}", verb.get_name()), verb));
-    let pages: Vec<_> = pages.chain([(program.to_owned(), command.clone())]).collect();
-    for (name, page) in pages {
+    for (name, page) in pages(&command, program) {
         let mut text = Vec::new();
         let page = page.version(env!("CARGO_PKG_VERSION")).display_name(name.clone());
         clap_mangen::Man::new(page).render(&mut text).map_err(failed)?;
         std::fs::write(directory.join(format!("{name}.1")), text).map_err(failed)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A page's name and what it is about, for a command and the verbs below it.
+fn pages(command: &Command, name: &str) -> Vec<(String, Command)> {
+    let verbs = command.get_subcommands().filter(|verb| !verb.is_hide_set());
+    let below = verbs.flat_map(|verb| pages(verb, &format!("{name}-{}", verb.get_name())));
+    below.chain([(name.to_owned(), command.clone())]).collect()
 }

@@ -24,10 +24,7 @@ pub fn fill(own: &ArgMatches) -> Result<Option<Filled>, Failure> {
     let Some(root) = path(own, "rootfs") else { return Ok(None) };
     let root = std::fs::canonicalize(&root)
         .map_err(|error| Failure::of(format!("--rootfs {}: {error}", root.display())))?;
-    let args = own.get_many::<OsString>("program").into_iter().flatten().map(|word| {
-        word.to_str().ok_or_else(|| Failure::of(format!("{word:?} is no text in UTF-8")))
-    });
-    let args = args.collect::<Result<Vec<_>, _>>()?;
+    let args = program(own)?;
     if args.is_empty() {
         return Err(Failure::of(
             "--rootfs needs a program: run --rootfs DIR -- PROGRAM ARGUMENT...",
@@ -51,26 +48,58 @@ pub fn fill(own: &ArgMatches) -> Result<Option<Filled>, Failure> {
         template.hostname = hostname.to_owned();
     }
     template.readonly = own.get_flag("read-only");
-    template.terminal = own.get_flag("tty")
+    template.terminal = wants_terminal(own);
+    template.network = if host_network(own)? { Network::Host } else { Network::None };
+    template.rootless = locule::rootless_ids();
+    let Limited { memory, cpus, pids } = limits(own)?;
+    (template.memory, template.cpus, template.pids) = (memory, cpus, pids);
+    template.mounts = texts(own, "mount").map(mount).collect::<Result<_, _>>()?;
+    let rootfs = if overlay { Rootfs::Overlay } else { Rootfs::Direct };
+    Ok(Some(Filled { json: template.json()?, rootfs }))
+}
+
+/// The program and its arguments.
+pub fn program(own: &ArgMatches) -> Result<Vec<&str>, Failure> {
+    let words = own.get_many::<OsString>("program").into_iter().flatten();
+    words
+        .map(|word| {
+            word.to_str().ok_or_else(|| Failure::of(format!("{word:?} is no text in UTF-8")))
+        })
+        .collect()
+}
+
+/// Whether it gets a terminal: as asked for, or as this program has one to attend to.
+pub fn wants_terminal(own: &ArgMatches) -> bool {
+    own.get_flag("tty")
         || !own.get_flag("detach")
             && std::io::stdin().is_terminal()
-            && std::io::stdout().is_terminal();
-    template.network = match text(own, "network") {
-        None | Some("none") => Network::None,
-        Some("host") => Network::Host,
-        Some(other) => {
-            return Err(Failure::of(format!("--network {other}: expected none or host")));
-        }
-    };
-    template.rootless = locule::rootless_ids();
-    template.memory = match text(own, "memory") {
+            && std::io::stdout().is_terminal()
+}
+
+pub fn host_network(own: &ArgMatches) -> Result<bool, Failure> {
+    match text(own, "network") {
+        None | Some("none") => Ok(false),
+        Some("host") => Ok(true),
+        Some(other) => Err(Failure::of(format!("--network {other}: expected none or host"))),
+    }
+}
+
+/// Limits, where they are given.
+pub struct Limited {
+    pub memory: Option<u64>,
+    pub cpus: Option<f64>,
+    pub pids: Option<i64>,
+}
+
+pub fn limits(own: &ArgMatches) -> Result<Limited, Failure> {
+    let memory = match text(own, "memory") {
         Some(given) => {
             let wrong = || Failure::of(format!("--memory {given}: expected bytes, such as 64m"));
             Some(u64::try_from(bytes("memory", given)?).map_err(|_| wrong())?)
         }
         None => None,
     };
-    template.cpus = match text(own, "cpus") {
+    let cpus = match text(own, "cpus") {
         Some(given) => {
             let cpus = given.parse().ok().filter(|cpus: &f64| cpus.is_finite() && *cpus > 0.0);
             let wrong = || Failure::of(format!("--cpus {given}: expected a number, such as 1.5"));
@@ -78,20 +107,18 @@ pub fn fill(own: &ArgMatches) -> Result<Option<Filled>, Failure> {
         }
         None => None,
     };
-    template.pids = match text(own, "pids") {
+    let pids = match text(own, "pids") {
         Some(given) => {
             let wrong = || Failure::of(format!("--pids {given}: expected a number above 0"));
             Some(given.parse().ok().filter(|pids| *pids > 0).ok_or_else(wrong)?)
         }
         None => None,
     };
-    template.mounts = texts(own, "mount").map(mount).collect::<Result<_, _>>()?;
-    let rootfs = if overlay { Rootfs::Overlay } else { Rootfs::Direct };
-    Ok(Some(Filled { json: template.json()?, rootfs }))
+    Ok(Limited { memory, cpus, pids })
 }
 
 /// `SOURCE:TARGET[:ro]`
-fn mount(given: &str) -> Result<(PathBuf, PathBuf, bool), Failure> {
+pub fn mount(given: &str) -> Result<(PathBuf, PathBuf, bool), Failure> {
     let wrong = |why: &str| Failure::of(format!("--mount {given}: {why}"));
     let (source, target, read_only) = match given.split(':').collect::<Vec<_>>()[..] {
         [source, target] | [source, target, "rw"] => (source, target, false),

@@ -33,7 +33,7 @@ impl Scene {
             fs::create_dir_all(scene.bundle().join("rootfs").join(place)).expect("mkdir");
         }
         fs::copy(BUSYBOX, scene.bundle().join("rootfs/bin/busybox")).expect("copy");
-        for name in ["cat", "echo", "env", "false", "id", "sh", "sleep", "true"] {
+        for name in ["cat", "echo", "env", "false", "id", "sh", "sleep", "test", "true"] {
             let link = scene.bundle().join("rootfs/bin").join(name);
             std::os::unix::fs::symlink("busybox", link).expect("symlink");
         }
