@@ -59,6 +59,12 @@ type Cmd struct {
 	// Spec is the configuration for [Runtime.Command], where Path, Args, Env, Dir and User of
 	// the command take the place of its process. nil: [DefaultSpec], with [HostRootfs].
 	Spec *specs.Spec
+	// Image is what the container of [Runtime.Command] or [Runtime.ImageCommand] is made of, in
+	// place of Spec. Path, if it is not empty, takes the place of the image's Entrypoint.
+	Image *Image
+	// Overrides are what else is to be other than Image has it. Where Path, Args, Env, Dir and User
+	// of the command are set, they come before.
+	Overrides ImageOverrides
 	// Create are the options for [Runtime.Command], except those about streams.
 	Create []CreateOption
 
@@ -96,7 +102,17 @@ func (r *Runtime) Command(name string, arg ...string) *Cmd {
 	return &Cmd{Path: name, Args: append([]string{name}, arg...), runtime: r}
 }
 
-// String is the command line, for people.
+// ImageCommand is a command in a container of its own, made of an image: its Entrypoint and the
+// arguments, or without any its Cmd. [Cmd.Start] creates the container, and [Cmd.Wait] deletes it.
+// A program by its name, without the Entrypoint, is run by [Runtime.Command] with [Cmd.Image].
+//
+//	out, err := rt.ImageCommand(image, "uname", "-n").Output(ctx)
+func (r *Runtime) ImageCommand(image *Image, arg ...string) *Cmd {
+	return &Cmd{Args: append([]string{""}, arg...), Image: image, runtime: r}
+}
+
+// String is the command line, for people; that of [Runtime.ImageCommand] without what is the
+// image's.
 func (c *Cmd) String() string {
 	var b bytes.Buffer
 	for i, arg := range c.argv() {
@@ -109,7 +125,10 @@ func (c *Cmd) String() string {
 }
 
 func (c *Cmd) argv() []string {
-	argv := []string{c.Path}
+	var argv []string
+	if c.Path != "" {
+		argv = append(argv, c.Path)
+	}
 	if len(c.Args) > 1 {
 		argv = append(argv, c.Args[1:]...)
 	}
@@ -227,14 +246,14 @@ func (c *Cmd) exec(ctx context.Context, process execProcess) (*liblocule.Process
 }
 
 func (c *Cmd) startContainer(ctx context.Context) error {
-	spec, opts, err := c.containerSpec()
+	var config createConfig
+	for _, opt := range c.Create {
+		opt(&config)
+	}
+	spec, err := c.configure(&config)
 	if err != nil {
 		c.stdio.abandon()
 		return err
-	}
-	var config createConfig
-	for _, opt := range opts {
-		opt(&config)
 	}
 	config.stdio, config.pipes = c.stdio, [3]bool{}
 	if c.TTY != nil {
@@ -262,19 +281,24 @@ func (c *Cmd) startContainer(ctx context.Context) error {
 	return nil
 }
 
-// containerSpec is the configuration of the command's own container.
-func (c *Cmd) containerSpec() (*specs.Spec, []CreateOption, error) {
-	opts := c.Create
+// configure makes the configuration of the command's own container, in config if it is of an image.
+func (c *Cmd) configure(config *createConfig) (*specs.Spec, error) {
+	if c.Image != nil {
+		config.image, config.overrides = c.Image, c.Overrides
+	}
+	if config.image != nil {
+		return c.Spec, c.override(&config.overrides)
+	}
 	var spec specs.Spec
 	if c.Spec != nil {
 		spec = *c.Spec
 	} else {
 		made, err := DefaultSpec(SpecOptions{Rootless: true})
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		spec = *made
-		opts = append([]CreateOption{HostRootfs()}, opts...)
+		HostRootfs()(config)
 	}
 	var process specs.Process
 	if spec.Process != nil {
@@ -292,7 +316,53 @@ func (c *Cmd) containerSpec() (*specs.Spec, []CreateOption, error) {
 		process.User = *c.User
 	}
 	spec.Process = &process
-	return &spec, opts, nil
+	return &spec, nil
+}
+
+// override puts what the command says into the overrides.
+func (c *Cmd) override(o *ImageOverrides) error {
+	if c.Path != "" {
+		o.Entrypoint = []string{}
+	}
+	if argv := c.argv(); len(argv) > 0 {
+		o.Args = argv
+	}
+	if c.Env != nil {
+		o.Env, o.ClearEnv = c.Env, true
+	}
+	if c.Dir != "" {
+		o.Cwd = c.Dir
+	}
+	if c.User == nil {
+		return nil
+	}
+	o.User = fmt.Sprintf("%d:%d", c.User.UID, c.User.GID) // for HOME
+	var err error
+	o.Patch, err = patchUser(o.Patch, c.User) // it can say more
+	return err
+}
+
+// patchUser is the patch with this user.
+func patchUser(patch any, user *specs.User) (any, error) {
+	text, err := json.Marshal(patch)
+	if err != nil {
+		return nil, invalid("create", err.Error())
+	}
+	var config, process map[string]json.RawMessage
+	if err := json.Unmarshal(text, &config); err != nil {
+		return nil, invalid("create", "Patch is no object: "+err.Error())
+	}
+	if json.Unmarshal(config["process"], &process) != nil || process == nil {
+		process = make(map[string]json.RawMessage)
+	}
+	if config == nil {
+		config = make(map[string]json.RawMessage)
+	}
+	if process["user"], err = json.Marshal(user); err != nil {
+		return nil, invalid("create", err.Error())
+	}
+	config["process"], err = json.Marshal(process)
+	return config, err
 }
 
 // watchContext ends the command when ctx is done first.

@@ -12,6 +12,11 @@
 // and the whole life of it: start, wait, signal, pause, limits, statistics, delete; and
 // [Container.Command] runs further commands in it.
 //
+// # Images
+//
+// An [ImageStore] takes images from layouts, archives and registries, or makes them of trees, and
+// [Runtime.ImageCommand] and [WithImage] make containers of them.
+//
 // # Errors
 //
 // What the library reports is an [*Error], which says where in the container's life and where
@@ -22,8 +27,10 @@
 //
 // Everything may be called by any number of goroutines at once, except the methods of a
 // [Cmd]. Creating, starting and deleting occupy a thread for the milliseconds that they take,
-// or as long as hooks and plugins run. Waiting, for one process or for thousands, occupies none.
-// Nothing calls back from C into Go but a [HostPlugin], on the goroutine that is in the call.
+// or as long as hooks and plugins run, and moving and unpacking images as long as that takes.
+// Waiting, for one process or for thousands, occupies none.
+// Nothing calls back from C into Go but a [HostPlugin] and [WithProgress], on the goroutine that
+// is in the call.
 //
 // # Plugins
 //

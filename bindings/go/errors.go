@@ -15,7 +15,7 @@ import (
 
 // Sentinels for [errors.Is]. An [*Error] is the one of its [Code].
 var (
-	// ErrNotFound says that there is no such container, process or file. Such an error is
+	// ErrNotFound says that there is no such container, process, image or file. Such an error is
 	// [fs.ErrNotExist], too.
 	ErrNotFound = errors.New("locule: not found")
 	// ErrExists says that the id is in use. Such an error is [fs.ErrExist], too.
@@ -24,7 +24,7 @@ var (
 	ErrState = errors.New("locule: wrong state")
 	// ErrInvalid says that an argument is wrong. Such an error is [fs.ErrInvalid], too.
 	ErrInvalid = errors.New("locule: invalid argument")
-	// ErrSpec says that config.json, or another OCI document, is wrong: see [Error.Pointer].
+	// ErrSpec says that config.json, another OCI document or an image is wrong: see [Error.Pointer].
 	ErrSpec = errors.New("locule: invalid configuration")
 	// ErrPermission says that the system refused for lack of privilege. Such an error is
 	// [fs.ErrPermission], too.
@@ -37,7 +37,8 @@ var (
 	// ErrTimeout says that the library's own time limit passed, not the context's. Such an
 	// error is [os.ErrDeadlineExceeded], too.
 	ErrTimeout = errors.New("locule: timed out")
-	// ErrResource says that memory, disk, descriptors or processes ran out.
+	// ErrResource says that memory, disk, descriptors or processes ran out, or that an image
+	// unpacks to more than it may.
 	ErrResource = errors.New("locule: out of resources")
 	// ErrProgram says that the program could not be executed.
 	ErrProgram = errors.New("locule: cannot execute the program")
@@ -57,8 +58,8 @@ type Code int
 // The categories. A later version of the library may return others.
 const (
 	CodeInvalid     Code = -4097 // an argument is wrong
-	CodeSpec        Code = -4098 // config.json is wrong
-	CodeNotFound    Code = -4099 // no such container, process or file
+	CodeSpec        Code = -4098 // config.json or an image is wrong
+	CodeNotFound    Code = -4099 // no such container, process, image or file
 	CodeExists      Code = -4100 // the id is in use
 	CodeState       Code = -4101 // not in this state of the container
 	CodePermission  Code = -4102 // lack of privilege
@@ -72,7 +73,7 @@ const (
 	CodeHook        Code = -4110 // a hook failed
 	CodeKeeper      Code = -4111 // the keeper is gone
 	CodePlugin      Code = -4112 // a plugin refused or failed
-	CodeCallback    Code = -4113 // not seen in Go
+	CodeCallback    Code = -4113 // the function of WithProgress returned an error
 	CodeBug         Code = -4114 // a defect in Locule
 )
 
@@ -102,7 +103,7 @@ type Error struct {
 	// Errno is what the system call that failed returned, or 0.
 	Errno syscall.Errno
 
-	// What the context says, if it ended the call.
+	// What the context says, or a function of the caller's, if it ended the call.
 	cause error
 }
 
@@ -154,8 +155,8 @@ func (e *Error) Is(target error) bool {
 	return false
 }
 
-// Unwrap returns what the context says if it ended the call, else the [syscall.Errno] of the
-// system call that failed, or nil.
+// Unwrap returns what the context says, or what the function of [WithProgress] returned, if that
+// ended the call, else the [syscall.Errno] of the system call that failed, or nil.
 func (e *Error) Unwrap() error {
 	switch {
 	case e.cause != nil:
@@ -203,6 +204,9 @@ func wrap(ctx context.Context, op, id string, err error) error {
 	}
 	if wrapped.Code == CodeCancelled || wrapped.Code == CodeTimeout {
 		wrapped.cause = ctx.Err()
+	}
+	if e.Cause != nil {
+		wrapped.cause = e.Cause
 	}
 	return wrapped
 }

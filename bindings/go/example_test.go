@@ -66,6 +66,80 @@ func ExampleRuntime_Create() {
 	fmt.Println(status, err)
 }
 
+// From an image to a running container.
+func ExampleRuntime_ImageCommand() {
+	ctx := context.Background()
+	store, err := locule.OpenImageStore()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer store.Close()
+
+	image, err := store.Get("alpine")
+	if errors.Is(err, locule.ErrNotFound) {
+		image, err = store.Pull(ctx, "alpine", locule.WithProgress(func(p locule.ImageProgress) error {
+			fmt.Printf("%v %.19s: %d of %d bytes\n", p.Step, p.Digest, p.Done, p.Total)
+			return nil // an error would stop the call
+		}))
+	}
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer image.Close()
+
+	rt, err := locule.Open()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer rt.Close()
+	cmd := rt.ImageCommand(image, "cat", "/etc/os-release")
+	cmd.Overrides.User = "nobody"
+	cmd.Overrides.Memory = 64 << 20
+	out, err := cmd.Output(ctx)
+	fmt.Printf("%s %v\n", out, err)
+}
+
+// What a container changes becomes an image.
+func ExampleImageStore_Commit() {
+	ctx := context.Background()
+	store, err := locule.OpenImageStore()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer store.Close()
+	image, err := store.Import(ctx, "./rootfs", locule.WithConfig(map[string]any{"Cmd": []string{"sh"}}))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer image.Close()
+
+	rt, err := locule.Open()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer rt.Close()
+	install := locule.ImageOverrides{Args: []string{"sh", "-c", "echo hello >/greeting"}}
+	c, err := rt.Create(ctx, "", nil, locule.WithImage(image, install), locule.WithChanges("/var/tmp/changes"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	defer c.Delete(context.WithoutCancel(ctx), locule.ForceDelete)
+	if err := c.Start(ctx); err != nil {
+		log.Fatal(err)
+	}
+	if status, err := c.Wait(ctx); err != nil || !status.Success() {
+		log.Fatal(status, err)
+	}
+
+	changed, err := store.Commit(ctx, c, locule.WithName("greeter"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer changed.Close()
+	fmt.Println(changed.Digest(), changed.Save(ctx, "greeter.tar"))
+}
+
 func ExampleError() {
 	rt, err := locule.Open()
 	if err != nil {

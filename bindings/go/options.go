@@ -26,6 +26,10 @@ type createConfig struct {
 	pipes      [3]bool
 	stdio      stdio
 	listener   *os.File
+	lowerDirs  []string
+	changes    string
+	image      *Image
+	overrides  ImageOverrides
 }
 
 // WithBundle names the bundle: the directory from which relative paths in the spec are taken,
@@ -38,6 +42,27 @@ func WithBundle(dir string) CreateOption {
 // what the container changes there vanishes with it.
 func WithOverlay() CreateOption {
 	return func(c *createConfig) { c.flags |= liblocule.CreateRootfsOverlay }
+}
+
+// WithLower puts further read-only layers beneath the root filesystem, the topmost first, under a
+// private overlay like [WithOverlay]. They are layers as overlayfs has them, where a character
+// device 0, 0 hides what has its name further down. An image has layers of its own.
+func WithLower(dirs ...string) CreateOption {
+	return func(c *createConfig) {
+		c.flags |= liblocule.CreateRootfsOverlay
+		c.lowerDirs = dirs
+	}
+}
+
+// WithChanges keeps in this directory what the container changes in its root filesystem, under an
+// overlay like [WithOverlay]: a container that is created with it again finds the changes, and
+// [ImageStore.Commit] makes an image of them. It is made if missing, cannot be on an overlay, and is
+// for one container at a time.
+func WithChanges(dir string) CreateOption {
+	return func(c *createConfig) {
+		c.flags |= liblocule.CreateRootfsOverlay
+		c.changes = dir
+	}
 }
 
 // HostRootfs shows the container the host's own files, under a private overlay like
@@ -120,18 +145,23 @@ func WithTTY(size WinSize) CreateOption {
 // lower makes the options for the library, except for streams and time, and finds out whether
 // there will be a terminal.
 func (c *createConfig) lower(id string, spec *specs.Spec) (*liblocule.CreateOptions, error) {
-	if spec == nil && c.bundle == "" {
-		return nil, invalid("create", "neither a spec nor a bundle is given")
+	if spec == nil && c.bundle == "" && c.image == nil {
+		return nil, invalid("create", "neither a spec nor a bundle nor an image is given")
 	}
 	o := &liblocule.CreateOptions{
 		Flags:     c.flags,
 		ID:        id,
 		Bundle:    c.bundle,
 		Parentage: c.parentage,
+		Lower:     c.lowerDirs,
+		Changes:   c.changes,
 	}
 	var err error
 	if o.SeccompListener, err = oneDescriptor("create", c.listener); err != nil {
 		return nil, err
+	}
+	if c.image != nil {
+		return o, c.lowerImage(o, spec)
 	}
 	ours := spec != nil
 	if spec == nil {

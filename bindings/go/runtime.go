@@ -123,9 +123,9 @@ func (r *Runtime) StateDir() string { return r.lib.StateDir() }
 
 // Create creates a container from spec: everything is set up and the program waits for
 // [Container.Start]. An empty id invents one. With a nil spec, config.json comes from the
-// bundle of [WithBundle].
+// bundle of [WithBundle] or is made of the image of [WithImage].
 //
-// It blocks until the container is set up, hooks included; the end of ctx stops it. When it
+// It blocks until the container is set up, hooks included, and an image's layers are unpacked; the end of ctx stops it. When it
 // fails, nothing is left behind, and the [*Error] names the stage and the place in the spec.
 //
 // A container dies with the process that created it unless it was created with

@@ -28,6 +28,17 @@ func loculeGoLog(level C.uint32_t, plugin, id, message *C.char, user C.uintptr_t
 	hear(uint32(level), C.GoString(plugin), C.GoString(id), C.GoString(message))
 }
 
+//export loculeGoProgress
+func loculeGoProgress(progress *C.struct_locule_image_progress, user C.uintptr_t) C.int {
+	return truth(!cgo.Handle(user).Value().(*listener).hear(ImageProgress{
+		Step:     uint32(progress.step),
+		Digest:   C.GoString(progress.digest),
+		Done:     uint64(progress.done),
+		Total:    uint64(progress.total),
+		Finished: progress.finished != 0,
+	}))
+}
+
 //export loculeGoRelease
 func loculeGoRelease(user C.uintptr_t) { cgo.Handle(user).Delete() }
 

@@ -43,6 +43,10 @@ type CreateOptions struct {
 	Cancel    *Cancel
 	// SeccompListener is empty, or has one descriptor.
 	SeccompListener []int
+	Lower           []string
+	Changes         string
+	Image           *Image
+	Overrides       []byte
 }
 
 // lower writes the options for C. The struct is Go memory, but all its pointers lead to C
@@ -62,13 +66,27 @@ func (o *CreateOptions) lower(m *memory) (C.struct_locule_create_opts, func(), e
 		pass_fd_count: C.size_t(len(o.PassFDs)),
 
 		seccomp_listener: m.ints(o.SeccompListener),
+		lower:            m.strings(o.Lower),
+		lower_count:      C.size_t(len(o.Lower)),
+		changes:          m.string(o.Changes),
+
+		image_overrides_json:     m.bytes(o.Overrides),
+		image_overrides_json_len: C.size_t(len(o.Overrides)),
 	}
 	if err := m.check(); err != nil {
 		return opts, nil, err
 	}
-	cancel, done, err := o.Cancel.lend()
-	opts.cancel = cancel
-	return opts, done, err
+	image, imageDone, err := o.Image.lend()
+	if err != nil {
+		return opts, nil, err
+	}
+	cancel, cancelDone, err := o.Cancel.lend()
+	if err != nil {
+		imageDone()
+		return opts, nil, err
+	}
+	opts.image, opts.cancel = image, cancel
+	return opts, func() { imageDone(); cancelDone() }, nil
 }
 
 // ExecOptions are the fields of locule_exec_opts.

@@ -32,6 +32,8 @@ type Error struct {
 	ID        string
 	Step      string
 	Hint      string
+	// What a callback returned, if that ended the call.
+	Cause error
 }
 
 func (e *Error) Error() string { return e.Message }
