@@ -301,14 +301,18 @@ fn root_of_a_user_namespace_has_layers_that_it_cannot_reach(t: &Test) {
         })
         .collect();
     let changes = private.join("changes");
-    let options = |script: &str, lower: &[PathBuf]| {
+    let spec_of = |script: &str| {
         let mut spec = writable(t, script);
         let linux = &mut spec["linux"];
         linux["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
         for map in ["uidMappings", "gidMappings"] {
             linux[map] = json!([{ "containerID": 0, "hostID": ROOT, "size": 1000 }]);
         }
-        Create { lower: lower.to_vec(), ..keeping(t, &spec, &changes) }
+        spec
+    };
+    let options = |script: &str, lower: &[PathBuf]| Create {
+        lower: lower.to_vec(),
+        ..keeping(t, &spec_of(script), &changes)
     };
     let script = "cat /l*; echo more >>/l1; rm /l2; touch /new; stat -c %u /l1 /new /";
     let output = t.run_with(options(script, &lower)).success();
@@ -323,6 +327,10 @@ fn root_of_a_user_namespace_has_layers_that_it_cannot_reach(t: &Test) {
     // Without any of them.
     let alone = Create { changes: None, ..options("echo new >/new && cat /new", &[]) };
     assert_eq!(t.run_with(alone).success(), "new");
+    // The host's own files, for which there are many overlays.
+    let mut spec = spec_of("echo new >/etc/new && cat /etc/new");
+    spec["root"]["path"] = json!("/");
+    assert_eq!(t.run_with(layered_options(t, &spec, &[])).success(), "new");
     // Somebody else's directory.
     fs::remove_dir_all(&changes).expect("remove");
     fs::DirBuilder::new().mode(0o700).create(&changes).expect("mkdir");
