@@ -546,7 +546,10 @@ fn overlayfs_shows_layers_as_the_tree_is() {
         return println!("skipped: overlayfs");
     };
     assert_eq!(merged, snapshot(&place.root()));
-    // So it is with the other marks.
+    // So it is with the marks for user namespaces, which the files of mapped ids get.
+    let all = || vec![IdRange { inside: 0, outside: 0, count: u32::MAX }];
+    let place = Place::new();
+    place.unpack_all(&Ids::Mapped { uids: all(), gids: all() }, &layers()).unwrap();
     let shown = mounted(&place, &["layer2", "layer1", "layer0"], ",userxattr", names);
     assert_eq!(shown.unwrap(), MERGED);
 }
