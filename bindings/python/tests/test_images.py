@@ -200,7 +200,8 @@ def test_what_is_saved_can_be_loaded(image, tmp_path: Path, place: str) -> None:
     path, out, into = tmp_path / place, Told(), Told()
     image.save(path, progress=out)
     if place.endswith(".tar"):
-        names = {os.path.normpath(name) for name in tarfile.open(path).getnames()}
+        with tarfile.open(path) as archive:
+            names = {os.path.normpath(name) for name in archive.getnames()}
     else:
         names = {one.name for one in path.iterdir()}
     assert {"oci-layout", "index.json"} <= names
@@ -212,19 +213,23 @@ def test_what_is_saved_can_be_loaded(image, tmp_path: Path, place: str) -> None:
     assert into.steps == {"fetch"} and layers <= into.finished
 
 
-def test_one_of_several_is_chosen_by_its_name(image, tmp_path: Path) -> None:
+def test_one_of_several_is_chosen_by_its_name(
+    store: locule.ImageStore, image, tree: Path, tmp_path: Path
+) -> None:
     path = tmp_path / "layout"
     image.save(path, name="localhost/first:1")
-    image.save(path, name="localhost/second:1")
-    with locule.ImageStore(tmp_path / "other") as store:
-        loaded = store.load(path, from_="localhost/second:1", name="chosen")
+    second = store.import_(tree, comment="another")
+    second.save(path, name="localhost/second:1")
+    with locule.ImageStore(tmp_path / "other") as other:
+        loaded = other.load(path, from_="localhost/second:1", name="chosen")
+        assert loaded.digest == second.digest
         assert loaded.names == ["docker.io/library/chosen:latest"]
         with pytest.raises(locule.NotFound, match="localhost/third:1"):
-            store.load(path, from_="localhost/third:1")
-        with pytest.raises(locule.LoculeError, match="plan9"):
-            store.load(path, from_="localhost/first:1", platform="plan9/vax")
+            other.load(path, from_="localhost/third:1")
+        with pytest.raises(locule.Invalid, match="localhost/first:1"):
+            other.load(path)
         with pytest.raises(locule.NotFound, match="nothing"):
-            store.load(tmp_path / "nothing")
+            other.load(tmp_path / "nothing")
 
 
 def test_a_blob_that_is_wrong_is_named(image, tmp_path: Path) -> None:
@@ -324,12 +329,18 @@ def test_what_is_raised_while_the_library_is_at_work_stops_it() -> None:
 def test_ctrl_c_stops_a_call_that_nobody_listens_to(root: None, tree: Path, tmp_path: Path) -> None:
     (tree / "noise").write_bytes(os.urandom(64 << 20))
     done = script(
-        "import locule, os, signal, sys, threading\n"
+        "import locule, os, signal, sys, threading, time\n"
+        "from pathlib import Path\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "store = locule.ImageStore(sys.argv[2])\n"
-        # Some way into the call, but not by the clock: its first file in the store is there.
+        # Some way into the call, but not by the clock: a part of the layer is there.
+        "def big():\n"
+        "    try:\n"
+        "        return any(p.lstat().st_size > 1 << 20 for p in Path(store.path).rglob('*'))\n"
+        "    except OSError:\n"
+        "        return False\n"
         "def interrupt():\n"
-        "    while not any(files for _, _, files in os.walk(store.path)): pass\n"
+        "    while not big(): time.sleep(0.01)\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "threading.Thread(target=interrupt, daemon=True).start()\n"
         "try:\n"
@@ -692,7 +703,7 @@ def test_images_are_awaited(store: locule.ImageStore, tree: Path, tmp_path: Path
             assert loaded.digest == (await second.get("loaded")).digest
             assert len(await second.list()) == 1
             await second.remove("loaded")
-            assert (await second.prune()).images == [loaded.digest]
+            assert (await second.prune()).blobs >= 3
             assert second.path == str(tmp_path / "second")
         async with aio.Runtime(tmp_path / "state") as runtime:
             options = {"image": "box", "changes": tmp_path / "changes"}
