@@ -19,7 +19,7 @@ const MOST_LAYERS: usize = 500;
 
 /// What a manifest or index may be.
 pub(super) enum Document {
-    Index(ImageIndex),
+    Index(Box<ImageIndex>),
     Manifest(Box<ImageManifest>),
 }
 
@@ -49,10 +49,10 @@ pub(super) fn document(bytes: &[u8], media_type: &str, what: &str) -> Result<Doc
         return Err(wrong("it has both layers and manifests".to_owned()));
     }
     match (index, manifest) {
-        (true, _) => Ok(Document::Index(parse(bytes, what)?)),
-        (_, true) => Ok(Document::Manifest(parse(bytes, what)?)),
-        _ if value.get("manifests").is_some() => Ok(Document::Index(parse(bytes, what)?)),
-        _ if value.get("layers").is_some() => Ok(Document::Manifest(parse(bytes, what)?)),
+        (true, _) => Ok(Document::Index(Box::new(parse(bytes, what)?))),
+        (_, true) => Ok(Document::Manifest(Box::new(parse(bytes, what)?))),
+        _ if value.get("manifests").is_some() => Ok(Document::Index(Box::new(parse(bytes, what)?))),
+        _ if value.get("layers").is_some() => Ok(Document::Manifest(Box::new(parse(bytes, what)?))),
         _ => Err(wrong(format!("{:?} is no image", own.unwrap_or(media_type)))),
     }
 }

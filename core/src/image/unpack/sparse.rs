@@ -40,7 +40,7 @@ impl Records {
             b"offset" | b"numbytes" => {
                 let map = self.map.get_or_insert_default();
                 let turn = (key == b"numbytes") as usize;
-                (map.len() % 2 == turn).then(|| ())?;
+                (map.len() % 2 == turn).then_some(())?;
                 map.push(pax::number(value)?);
             }
             // Of no file at all there may be none.
