@@ -757,8 +757,8 @@ struct locule_create_opts {
     size_t lower_count;
     /**
      * With LOCULE_CREATE_ROOTFS_OVERLAY: NULL, or a directory that takes the container's changes,
-     * in its `upper`, and keeps them when the container is deleted; a container that is created with
-     * it again finds them. Made if missing, as the container's root's own. It has to be on a
+     * in its `upper`, and keeps them when the container is deleted; a container that is created
+     * with it again finds them. Made if missing, as the container's root's own. It has to be on a
      * filesystem that can take an overlay's changes, which an overlay cannot, and is for one
      * container at a time: what two see that share it is undefined. Feature "rootfs-layers".
      */
@@ -1517,8 +1517,8 @@ int locule_image_tag(locule_image *image, const char *name, locule_error **err);
  *
  * Any thread. Blocks until it is written. Fails with LOCULE_E_INVALID, LOCULE_E_NOT_FOUND,
  * LOCULE_E_SPEC if it or the layout is damaged, LOCULE_E_CALLBACK, LOCULE_E_CANCELLED,
- * LOCULE_E_TIMEOUT, LOCULE_E_BUSY, LOCULE_E_PERMISSION, LOCULE_E_RESOURCE, LOCULE_E_SYSTEM. Since
- * 0.1.
+ * LOCULE_E_TIMEOUT, LOCULE_E_BUSY, LOCULE_E_PERMISSION, LOCULE_E_RESOURCE, LOCULE_E_SYSTEM.
+ * Since 0.1.
  */
 int locule_image_save(locule_image *image,
                       const char *path,
