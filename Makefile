@@ -18,7 +18,7 @@ KEEPER  := $(OUT)/libexec/locule-keeper
 BINARY  := $(OUT)/bin/locule
 TOOL    := $(OUT)/bin/locule-plugin
 
-.PHONY: help build lib stage plugins demo test test-rust test-python test-go test-fuzz fuzz test-refusals test-invariants test-differential test-soak test-runc test-engines test-vm soak bench deps header test-abi install uninstall fmt lint clean FORCE
+.PHONY: help build lib stage plugins demo test test-rust test-python test-go test-fuzz fuzz test-refusals test-invariants test-differential test-soak test-runc test-engines test-vm soak bench bench-images deps header test-abi install uninstall fmt lint clean FORCE
 .DELETE_ON_ERROR:
 
 help:
@@ -26,6 +26,7 @@ help:
 	@echo "make test       run every test (as root)"
 	@echo "make soak       run 10,000 containers each from a Python and a Go program"
 	@echo "make bench      measure, beside runc and crun; QUICK=1 for a short run"
+	@echo "make bench-images   measure images, beside umoci, skopeo and podman"
 	@echo "make deps       install what the build and the tests need (Debian, Ubuntu; as root)"
 	@echo "make build      compile everything"
 	@echo "make lib        liblocule.so, liblocule.a and the keeper, in $(OUT)"
@@ -203,6 +204,11 @@ test-go: stage plugins
 bench: PACKAGES += runc crun
 bench: deps
 	bench/run.sh $(if $(QUICK),quick)
+
+# Beside umoci, skopeo and podman. ROUNDS=N makes it longer.
+bench-images: PACKAGES += umoci skopeo podman conmon crun debootstrap e2fsprogs
+bench-images: deps $(BINARY)
+	unshare --mount --propagation private bench/images.py $(BINARY) bench/IMAGES.md $(ROUNDS)
 
 # Everything that reads what somebody else wrote, fed by libFuzzer: see tests/README.md.
 TIME ?= 300
