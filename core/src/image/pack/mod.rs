@@ -52,7 +52,6 @@ pub(super) enum Marks {
 pub(super) struct Packed {
     /// The latest modification time of an entry, in seconds since 1970; 0 without any.
     pub(super) latest: i64,
-    pub(super) entries: u64,
 }
 
 /// Writes an uncompressed tar file, of which the first entry is the directory itself: `./`. Sockets are left
@@ -102,7 +101,7 @@ pub(super) fn pack(
     }
     packer.write(&[0; 2 * BLOCK])?;
     packer.guide.finished(Step::Pack, "", packer.done)?;
-    Ok(Packed { latest: packer.latest.unwrap_or(0), entries: packer.entries })
+    Ok(Packed { latest: packer.latest.unwrap_or(0) })
 }
 
 const DIRECTORY: OFlag =

@@ -506,7 +506,7 @@ fn what_was_packed_is_counted() {
     let transfer = Transfer { progress: Some(&mut report), ..Transfer::default() };
     let mut out = Vec::new();
     let packed = pack(&open, Kind::Tree, &Ids::Same, &mut out, &mut Guide::new(transfer)).unwrap();
-    assert_eq!((packed.latest, packed.entries), (1_700_000_000, 3));
+    assert_eq!(packed.latest, 1_700_000_000);
     assert_eq!(seen.first(), Some(&(Step::Pack, 0, false)));
     assert_eq!(seen.last(), Some(&(Step::Pack, out.len() as u64, true)));
 }

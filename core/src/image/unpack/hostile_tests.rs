@@ -460,7 +460,8 @@ fn gnu_sparse(size: u64, parts: &[(u64, u64)], data: u64) -> Header {
 
 #[test]
 fn maps_of_holes_that_make_no_sense_are_refused() {
-    let cases: &[(&str, u64, &[(u64, u64)])] = &[
+    type Parts = &'static [(u64, u64)];
+    let cases: [(&str, u64, Parts); 8] = [
         ("overlap", 100, &[(0, 3), (2, 1)]),
         ("overlap", 100, &[(50, 2), (0, 2)]),
         ("beyond its size", 3, &[(0, 4)]),
@@ -471,7 +472,7 @@ fn maps_of_holes_that_make_no_sense_are_refused() {
         ("tells of 0 bytes", 100, &[]),
     ];
     for (says, size, parts) in cases {
-        refused(says, Category::Spec, |_| Tar::new().raw(&gnu_sparse(*size, parts, 4), b"data"));
+        refused(says, Category::Spec, |_| Tar::new().raw(&gnu_sparse(size, parts, 4), b"data"));
         let map: Vec<String> = parts.iter().map(|(at, length)| format!("{at},{length}")).collect();
         let (map, size) = (map.join(","), size.to_string());
         refused(says, Category::Spec, |_| {

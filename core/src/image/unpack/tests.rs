@@ -532,7 +532,7 @@ fn mounted<T: Send>(
 }
 
 fn overlay(place: &Place, layers: &[&str]) -> Option<BTreeMap<PathBuf, String>> {
-    mounted(place, layers, "", |path| snapshot(path))
+    mounted(place, layers, "", snapshot)
 }
 
 #[test]
