@@ -289,9 +289,9 @@ func WithPlatform(platform string) ImageOption {
 }
 
 // WithProgress has the call tell how far it is: of each blob the beginning and the end, and between
-// them at most ten times a second, on the goroutine that is in the call. An error stops the call,
-// which returns it inside an [*Error], and a panic goes on from there. The function may use this
-// package, but for images of the same store.
+// them at most ten times a second, on a goroutine for which the call waits. An error stops the call,
+// which returns it inside an [*Error]; a panic stops it, too, and goes on from there. The function
+// may use this package, but for images of the same store.
 func WithProgress(tell func(ImageProgress) error) ImageOption {
 	return func(c *imageConfig) {
 		c.lib.Progress = nil

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -213,7 +214,7 @@ func TestAnImageRunsAsItsUsers(t *testing.T) {
 
 	cmd = rt.ImageCommand(image)
 	cmd.Overrides.User = "nobody"
-	if err := cmd.Run(testContext(t)); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "/etc/passwd") {
+	if err := cmd.Run(testContext(t)); !errors.Is(err, ErrNotFound) || !strings.Contains(err.Error(), "/etc/passwd") {
 		t.Error(err)
 	}
 	cmd = rt.ImageCommand(image)
@@ -277,16 +278,17 @@ func TestAUserNamespaceIsMadeForAnImage(t *testing.T) {
 func TestAnImageIsSavedAndLoaded(t *testing.T) {
 	store := openStore(t)
 	image := importImage(t, store)
+	layer := must[*ImageInfo](t)(image.Inspect()).Layers[0].Digest
 	for _, place := range []string{"layout", "image.tar"} {
 		path := filepath.Join(t.TempDir(), place)
 		var out, in heard
 		check(t, image.Save(testContext(t), path, WithName("localhost/saved:1"), out.option(t)))
-		if !out.steps[ImageStepSave] || len(out.finished) == 0 {
+		if !out.steps[ImageStepSave] || !out.finished[layer] {
 			t.Errorf("%+v", out)
 		}
 		other := openStore(t)
 		loaded := must[*Image](t)(other.Load(testContext(t), path, WithFrom("localhost/saved:1"), in.option(t)))
-		if loaded.Digest() != image.Digest() || !in.steps[ImageStepFetch] || !in.finished[image.Digest()] {
+		if loaded.Digest() != image.Digest() || !in.steps[ImageStepFetch] || !in.finished[layer] {
 			t.Errorf("%s %+v", loaded.Digest(), in)
 		}
 		if names := must[*ImageInfo](t)(loaded.Inspect()).Names; !slices.Equal(names, []string{"localhost/saved:1"}) {
@@ -348,22 +350,31 @@ func TestAnErrorOfProgressIsReturned(t *testing.T) {
 	}
 }
 
-func TestAPanicOfProgressGoesOn(t *testing.T) {
+func TestAPanicOrGoexitOfProgressGoesOn(t *testing.T) {
 	store, dir := openStore(t), tree(t)
 	calls := 0
-	func() {
-		defer func() {
-			if value := recover(); value != "too far" {
-				t.Error(value)
-			}
+	run := func(broken func()) (value any, returned bool) {
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			defer func() { value = recover() }()
+			_, _ = store.Import(testContext(t), dir, WithProgress(func(ImageProgress) error {
+				calls++
+				broken()
+				return nil
+			}))
+			returned = true
 		}()
-		_, err := store.Import(testContext(t), dir, WithProgress(func(ImageProgress) error {
-			calls++
-			panic("too far")
-		}))
-		t.Error("it returned", err)
-	}()
-	if calls != 1 {
+		<-ended
+		return value, returned
+	}
+	if value, returned := run(func() { panic("too far") }); value != "too far" || returned {
+		t.Error(value, returned)
+	}
+	if value, returned := run(runtime.Goexit); value != nil || returned {
+		t.Error(value, returned)
+	}
+	if calls != 2 {
 		t.Error(calls, "calls")
 	}
 	// Nothing is held any more.

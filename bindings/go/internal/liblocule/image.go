@@ -18,6 +18,7 @@ package liblocule
 import "C"
 
 import (
+	"runtime"
 	"runtime/cgo"
 	"unsafe"
 )
@@ -61,7 +62,7 @@ type ImageOptions struct {
 	MaxBytes, MaxEntries             uint64
 	TimeoutMS                        uint32
 	Cancel                           *Cancel
-	// Called on the goroutine that is in the call. Its error stops that.
+	// Called while the call waits, on another goroutine. Its error stops the call.
 	Progress func(ImageProgress) error
 }
 
@@ -91,28 +92,43 @@ func (o *ImageOptions) lower(m *memory) C.struct_locule_image_opts {
 
 // listener is told how far one call is, and keeps what came of that.
 type listener struct {
-	tell     func(ImageProgress) error
-	err      error
-	panicked bool
-	value    any // of the panic
+	tell   func(ImageProgress) error
+	err    error
+	broken bool // by a panic, or by Goexit if that has no value
+	value  any
 }
 
-// hear is false if the call has to stop. A panic must not go through the frames of C: the call
-// goes on with it once it is back in Go.
+// hear is false if the call has to stop. Neither a panic nor Goexit, such as of testing's FailNow,
+// must go through the frames of C, which would never give back what they hold. Goexit can only be
+// kept from that by a goroutine of its own.
 func (l *listener) hear(progress ImageProgress) (goOn bool) {
-	if l.err != nil || l.panicked {
+	if l.err != nil || l.broken {
 		return false
 	}
-	l.panicked = true
-	defer func() {
-		if l.panicked {
-			l.value = recover()
-			goOn = false
-		}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		l.broken = true
+		defer func() {
+			if l.broken {
+				l.value = recover()
+			}
+		}()
+		l.err = l.tell(progress)
+		l.broken = false
 	}()
-	l.err = l.tell(progress)
-	l.panicked = false
-	return l.err == nil
+	<-ended
+	return l.err == nil && !l.broken
+}
+
+// goOn goes on, outside of C, with what broke the callback.
+func (l *listener) goOn() {
+	switch {
+	case l.value != nil:
+		panic(l.value)
+	case l.broken:
+		runtime.Goexit()
+	}
 }
 
 // call makes a call with the options, and with a path or the name of an image.
@@ -140,9 +156,7 @@ func (o *ImageOptions) call(
 	}
 	var e *C.locule_error
 	err = failed(call(name, &opts, &e), e)
-	if listener.panicked {
-		panic(listener.value)
-	}
+	listener.goOn()
 	if said, ok := err.(*Error); ok {
 		said.Cause = listener.err
 	}
