@@ -1,9 +1,11 @@
 //! Images in archives: loaded, looked at, made ready for a container, committed.
 //!
 //! An input is an archive; or a JSON object of its files, each as text or as the document itself.
-//! In the latter `@NAME` is the digest of the file NAME and `#NAME` its size, and a file whose name
-//! begins with `@` is a blob. `overrides`, `patch` and `name` are no files, but what a caller says.
+//! In the latter `@NAME` is the digest of the file NAME and `#NAME` its size. A file whose name
+//! begins with `@` is a blob, one with `layer` in its name a tar file of its members.
+//! `overrides`, `patch` and `name` are, besides, what a caller says.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs;
 
@@ -11,21 +13,21 @@ use locule::fuzzing::{commit, image_json, whole_name};
 use locule::image::{
     ImageStore, Limits, NewOptions, Overrides, SaveOptions, StoreOptions, TakeOptions, Transfer,
 };
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use crate::canary::Nest;
 use crate::plan::check_error;
 
-/// Takes names apart from each other: a document that names itself has to end somewhere.
-const DEPTH: usize = 4;
+/// How often digests lead to digests: a document that names itself has to end somewhere.
+const DEPTH: usize = 5;
 
 pub fn run(bytes: &[u8]) {
     let nest = Nest::new("image");
     let said = serde_json::from_slice::<Value>(bytes).ok();
     let members = said.as_ref().and_then(Value::as_object);
     let archive = match members {
-        Some(members) => Archive::of(members),
+        Some(members) => Files::new(members).archive(),
         None => bytes.to_vec(),
     };
     let said = |name: &str| members.and_then(|members| members.get(name));
@@ -97,76 +99,97 @@ fn take<'a>(nest: &Nest, said: &dyn Fn(&str) -> Option<&'a Value>) -> locule::Re
 }
 
 /// The files of an input.
-struct Archive<'a> {
-    members: &'a serde_json::Map<String, Value>,
-    known: HashMap<&'a str, Vec<u8>>,
+struct Files<'a> {
+    members: &'a Map<String, Value>,
+    /// What has been written, by name and depth.
+    known: RefCell<HashMap<(String, usize), Vec<u8>>>,
 }
 
-impl<'a> Archive<'a> {
-    fn of(members: &'a serde_json::Map<String, Value>) -> Vec<u8> {
-        let mut archive = Archive { members, known: HashMap::new() };
-        let mut tar = Vec::new();
-        for name in members.keys().take(32) {
-            let bytes = archive.bytes(name, DEPTH);
-            let name = match name.starts_with('@') {
-                true => format!("blobs/sha256/{}", hex(&bytes)),
-                false => name.clone(),
-            };
-            let mut header = [0u8; 512];
-            let count = name.len().min(99);
-            header[..count].copy_from_slice(&name.as_bytes()[..count]);
-            header[100..108].copy_from_slice(b"0000644\0");
-            header[124..136].copy_from_slice(format!("{:011o}\0", bytes.len()).as_bytes());
-            header[136..148].copy_from_slice(b"00000000000\0");
-            header[148..156].fill(b' ');
-            header[156] = b'0';
-            header[257..265].copy_from_slice(b"ustar\x0000");
-            let sum: u64 = header.iter().map(|byte| u64::from(*byte)).sum();
-            header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-            tar.extend(header);
-            tar.extend(&bytes);
-            tar.resize(tar.len().next_multiple_of(512), 0);
-        }
-        tar.resize(tar.len() + 1024, 0);
-        tar
+impl<'a> Files<'a> {
+    fn new(members: &'a Map<String, Value>) -> Files<'a> {
+        Files { members, known: RefCell::default() }
     }
 
-    fn bytes(&mut self, name: &str, depth: usize) -> Vec<u8> {
-        let Some((name, value)) = self.members.get_key_value(name) else { return Vec::new() };
-        if let Some(known) = self.known.get(name.as_str()) {
+    fn archive(&self) -> Vec<u8> {
+        let mut tar = Tar::default();
+        for name in self.members.keys().take(32) {
+            let bytes = self.bytes(name, DEPTH);
+            match name.starts_with('@') {
+                true => tar.file(&format!("blobs/sha256/{}", hex(&bytes)), &bytes),
+                false => tar.file(name, &bytes),
+            }
+        }
+        tar.end()
+    }
+
+    fn bytes(&self, name: &str, depth: usize) -> Vec<u8> {
+        let key = (name.to_owned(), depth);
+        if let Some(known) = self.known.borrow().get(&key) {
             return known.clone();
         }
-        let bytes = match value {
+        let bytes = match &self.members[name] {
             Value::String(text) => text.clone().into_bytes(),
+            Value::Object(files) if name.contains("layer") => {
+                let mut tar = Tar::default();
+                for (name, contents) in files.iter().take(32) {
+                    tar.file(name, contents.as_str().unwrap_or_default().as_bytes());
+                }
+                tar.end()
+            }
             document => {
                 let mut document = document.clone();
                 self.fill(&mut document, depth);
                 document.to_string().into_bytes()
             }
         };
-        if depth == DEPTH {
-            self.known.insert(name, bytes.clone());
-        }
+        self.known.borrow_mut().insert(key, bytes.clone());
         bytes
     }
 
-    fn fill(&mut self, value: &mut Value, depth: usize) {
+    /// Puts digests and sizes where they are asked for.
+    fn fill(&self, value: &mut Value, depth: usize) {
         match value {
             Value::Array(items) => items.iter_mut().for_each(|item| self.fill(item, depth)),
             Value::Object(members) => members.values_mut().for_each(|item| self.fill(item, depth)),
-            Value::String(text) if depth > 0 && self.members.contains_key(text.as_str()) => {
-                // Names of blobs begin with @ themselves.
-                if text.starts_with('@') {
-                    let bytes = self.bytes(text, depth - 1);
-                    *value = format!("sha256:{}", hex(&bytes)).into();
-                }
-            }
-            Value::String(text) if depth > 0 && text.starts_with('#') => {
-                let bytes = self.bytes(&format!("@{}", &text[1..]), depth - 1);
-                *value = bytes.len().into();
+            Value::String(text) if depth > 0 && text.starts_with(['@', '#']) => {
+                let (kind, name) = text.split_at(1);
+                let names = [format!("@{name}"), name.to_owned()];
+                let Some(name) = names.iter().find(|name| self.members.contains_key(*name)) else { return };
+                let bytes = self.bytes(name, depth - 1);
+                *value = match kind {
+                    "@" => format!("sha256:{}", hex(&bytes)).into(),
+                    _ => bytes.len().into(),
+                };
             }
             _ => {}
         }
+    }
+}
+
+#[derive(Default)]
+struct Tar(Vec<u8>);
+
+impl Tar {
+    fn file(&mut self, name: &str, contents: &[u8]) {
+        let mut header = [0u8; 512];
+        let count = name.len().min(99);
+        header[..count].copy_from_slice(&name.as_bytes()[..count]);
+        header[100..108].copy_from_slice(b"0000644\0");
+        header[124..136].copy_from_slice(format!("{:011o}\0", contents.len()).as_bytes());
+        header[136..148].copy_from_slice(b"00000000000\0");
+        header[148..156].fill(b' ');
+        header[156] = b'0';
+        header[257..265].copy_from_slice(b"ustar\x0000");
+        let sum: u64 = header.iter().map(|byte| u64::from(*byte)).sum();
+        header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        self.0.extend(header);
+        self.0.extend(contents);
+        self.0.resize(self.0.len().next_multiple_of(512), 0);
+    }
+
+    fn end(mut self) -> Vec<u8> {
+        self.0.resize(self.0.len() + 1024, 0);
+        self.0
     }
 }
 
