@@ -35,6 +35,8 @@ pub mod fuzzing {
     pub use crate::cgroup::fuzzing::*;
     pub use crate::compile::fuzzing::*;
     pub use crate::container::fuzzing::*;
+    #[cfg(feature = "images")]
+    pub use crate::image::fuzzing::*;
 }
 
 pub use compile::{HostFacts, IdMappers, Plan, RootEntry};

@@ -44,9 +44,9 @@ for target; do
     mkdir -p "$corpus"
     seed=${SEED:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
     echo "fuzz $target: $seconds seconds, seed $seed"
-    # The structures of these two are made of any bytes, so short inputs are no better ones.
+    # The structures of these are made of any bytes, so short inputs are no better ones.
     case $target in
-    abi | keeper) how='-len_control=0 -max_len=1500' ;;
+    abi | keeper | layer) how='-len_control=0 -max_len=1500' ;;
     *) how="-dict=$(pwd)/tests/fuzz/dictionary" ;;
     esac
     # No symbolizer: it would be a child of the fuzzer, and two targets kill all they find of those.

@@ -4,7 +4,8 @@
  *     host VARIANT DIRECTORY [--break WHAT]
  *
  * DIRECTORY is empty, absolute and the host's own to fill. LOCULE_TEST_PLUGIN is a folder with the
- * component stamp.wasm, for the variant plugins. With --break the host itself does what the library
+ * component stamp.wasm, for the variant plugins; LOCULE_TEST_TREE one with the programs of a root
+ * filesystem, for the variants with images. With --break the host itself does what the library
  * must not do, to show that the checks see it. LOCULE_CYCLES is how many containers are run. */
 
 #define _GNU_SOURCE
@@ -685,7 +686,7 @@ static void load_plugins(const char *stamp, locule_plugin *loaded[2])
     }
 }
 
-/* --- Containers ---------------------------------------------------------------------------- */
+/* --- Calls that have to work --------------------------------------------------------------- */
 
 static locule_runtime *runtime;
 static atomic_int next_cycle, next_id, refusals;
@@ -716,6 +717,149 @@ static int works(int result, const char *what, locule_error *err)
         works_;                                   \
     })
 
+/* --- Images -------------------------------------------------------------------------------- */
+
+static locule_image_store *store;
+static locule_image *image;
+static atomic_int steps, strange_steps;
+
+static int with_images(void)
+{
+    return is("images") || is("images-ordinary-user");
+}
+
+static int is_ordinary(void)
+{
+    return is("ordinary-user") || is("images-ordinary-user");
+}
+
+static int on_step(const struct locule_image_progress *progress, void *user)
+{
+    atomic_fetch_add(&steps, 1);
+    if (!is_worker || user != &steps || progress->size == 0)
+        atomic_fetch_add(&strange_steps, 1);
+    return 0;
+}
+
+/* What has this name and number, in the host's directory. */
+static const char *numbered(char path[4096], const char *name, int number)
+{
+    snprintf(path, 4096, "%s/%s-%d", directory, name, number);
+    return path;
+}
+
+static int remove_one(const char *path, const struct stat *status, int type, struct FTW *where)
+{
+    (void)status, (void)type, (void)where;
+    return remove(path);
+}
+
+static void remove_tree(const char *path)
+{
+    if (nftw(path, remove_one, 8, FTW_PHYS | FTW_DEPTH) != 0)
+        complain(&statuses, "remove %s: %s", path, strerror(errno));
+}
+
+/* Opens the store, and makes the image of which containers are created. */
+static void open_store(const char *tree)
+{
+    static const char config[] = "{\"Env\": [\"PATH=/bin\"], \"Cmd\": [\"/bin/sh\"]}";
+    char path[4096];
+    locule_error *err = NULL;
+    snprintf(path, sizeof path, "%s/images", directory);
+    LOCULE_OPTS(locule_image_store_opts, where, .path = path);
+    LOCULE_OPTS(locule_image_opts, opts, .name = "host", .config_json = config,
+                .config_json_len = strlen(config));
+    if (locule_image_store_open(&where, &store, &err) < 0 ||
+        locule_image_store_import(store, tree, &opts, &image, &err) < 0) {
+        report(0, "import an image", "%s", locule_error_message(err));
+        _exit(1);
+    }
+}
+
+/* What is done with images while other threads do the same, and have containers of one. */
+static void handle_images(int number)
+{
+    char path[4096], name[64];
+    locule_image *other;
+    locule_buf text;
+    LOCULE_OPTS(locule_image_opts, opts, .progress = on_step, .progress_user = &steps);
+    snprintf(name, sizeof name, "localhost/loaded:%d", number);
+    switch (number % 4) {
+    case 0: /* out to a layout or an archive, and in again */
+    case 1:
+        numbered(path, "saved", number);
+        if (number % 4 == 1)
+            strcat(path, ".tar");
+        if (!WORKS(locule_image_save(image, path, &opts, &err)))
+            return;
+        opts.name = name;
+        if (WORKS(locule_image_store_load(store, path, &opts, &other, &err))) {
+            if (strcmp(locule_image_digest(other), locule_image_digest(image)) != 0)
+                complain(&statuses, "another image was loaded than was saved");
+            WORKS(locule_image_store_remove(store, name, &err));
+            locule_image_unref(other);
+        }
+        remove_tree(path);
+        break;
+    case 2:
+        if (WORKS(locule_image_unpack(image, numbered(path, "tree", number), &opts, &err)))
+            remove_tree(path);
+        break;
+    default:
+        if (WORKS(locule_image_store_prune_json(store, 0, &text, &err)))
+            locule_buf_free(&text);
+        if (WORKS(locule_image_store_list_json(store, &text, &err)))
+            locule_buf_free(&text);
+        if (locule_image_store_load(store, "/no/such/archive", &opts, &other, NULL) >= 0 || other != NULL)
+            complain(&statuses, "an archive that is not there was loaded");
+    }
+}
+
+/* Makes an image of what a container that has stopped has changed. */
+static void commit(locule_container *container, int number)
+{
+    locule_image *committed;
+    locule_buf text;
+    char name[64];
+    snprintf(name, sizeof name, "localhost/committed:%d", number);
+    LOCULE_OPTS(locule_image_opts, opts, .name = name, .progress = on_step, .progress_user = &steps,
+                .compression = number % 2 ? LOCULE_COMPRESSION_ZSTD : LOCULE_COMPRESSION_GZIP);
+    if (!WORKS(locule_image_store_commit(store, container, &opts, &committed, &err)))
+        return;
+    if (WORKS(locule_image_inspect_json(committed, &text, &err)))
+        locule_buf_free(&text);
+    WORKS(locule_image_store_remove(store, name, &err));
+    locule_image_unref(committed);
+}
+
+/* Nothing stays in a store of which no image is needed any more. */
+static void check_store(void)
+{
+    static const char *const parts[] = {"blobs/sha256", "layers", "uses", "drafts"};
+    struct text left = {0};
+    locule_buf text;
+    locule_image_unref(image);
+    if (WORKS(locule_image_store_prune_json(store, LOCULE_PRUNE_ALL, &text, &err)))
+        locule_buf_free(&text);
+    for (size_t index = 0; index < sizeof parts / sizeof *parts; index++) {
+        char path[4096];
+        snprintf(path, sizeof path, "%s/%s", locule_image_store_path(store), parts[index]);
+        DIR *entries = opendir(path);
+        struct dirent *entry;
+        while (entries != NULL && (entry = readdir(entries)) != NULL)
+            if (entry->d_name[0] != '.')
+                add(&left, "%s/%s ", parts[index], entry->d_name);
+        if (entries != NULL)
+            closedir(entries);
+    }
+    report(left.length == 0, "nothing is left of images", "%s", left.length ? left.bytes : "");
+    free(left.bytes);
+    locule_image_store_unref(store);
+}
+
+/* --- Containers ---------------------------------------------------------------------------- */
+
 /* An ordinary user whom the files of its program, or who started it, gave capabilities: what it
  * does with them has to work without a user namespace. */
 static int is_capable(void)
@@ -725,6 +869,20 @@ static int is_capable(void)
 
 /* How the ids of the host's containers begin. */
 static char ids[32];
+
+/* Makes a container of the image; with a directory for its changes if that is not NULL. */
+static int make_of_image(const char *const *args, const char *changes, locule_container **container,
+                         locule_error **err)
+{
+    char id[64], overrides[1024];
+    snprintf(overrides, sizeof overrides, "{\"args\": [\"%s\", \"%s\", \"%s\"]}", args[0], args[1],
+             args[2]);
+    snprintf(id, sizeof id, "%s%d", ids, atomic_fetch_add(&next_id, 1));
+    LOCULE_OPTS(locule_create_opts, opts, .id = id, .image = image, .image_overrides_json = overrides,
+                .image_overrides_json_len = strlen(overrides), .changes = changes,
+                .stdio = {{LOCULE_STDIO_PIPE, 0}, {LOCULE_STDIO_PIPE, 0}});
+    return locule_container_create(runtime, &opts, container, err);
+}
 
 static int make(const char *const *args, const char *rootfs, locule_container **container,
                 locule_error **err)
@@ -795,7 +953,7 @@ static void exec_in(locule_container *container, int number, int terminal)
 static void expect_alone(locule_container *container)
 {
     locule_buf pids = {0};
-    if (is("ordinary-user"))
+    if (is_ordinary())
         return; /* no cgroup to ask */
     for (int patience = 10000; patience > 0; patience--) {
         if (!WORKS(locule_container_pids_json(container, &pids, &err)))
@@ -831,7 +989,15 @@ static void run_container(int number)
     locule_process *init;
     int in, out;
 
-    if (!WORKS(make(fate == KILLED ? sleeps : tells, "/", &container, &err)))
+    char changes[4096];
+    int commits = with_images() && fate == TOLD;
+    if (with_images())
+        handle_images(number);
+    if (commits)
+        numbered(changes, "changes", number);
+    if (!WORKS(with_images() ? make_of_image(fate == KILLED ? sleeps : tells, commits ? changes : NULL,
+                                             &container, &err)
+                             : make(fate == KILLED ? sleeps : tells, "/", &container, &err)))
         return;
     if (!WORKS(locule_container_init(container, &init, &err)))
         return;
@@ -871,6 +1037,8 @@ static void run_container(int number)
         else
             close(out);
     }
+    if (commits)
+        commit(container, number);
     WORKS(locule_container_delete(container, 0, &err));
     locule_process_unref(init);
     locule_container_unref(container);
@@ -1189,7 +1357,8 @@ int main(int argc, char **argv)
     int count = 0, signals = 0;
     locule_error *err = NULL;
     locule_plugin *plugins[2] = {NULL, NULL};
-    const char *components = getenv("LOCULE_TEST_PLUGIN"); /* in an environment that goes away */
+    /* In an environment that goes away. */
+    const char *components = getenv("LOCULE_TEST_PLUGIN"), *tree = getenv("LOCULE_TEST_TREE");
 
     if (argc != 3 && (argc != 5 || strcmp(argv[3], "--break") != 0))
         return 2;
@@ -1209,7 +1378,7 @@ int main(int argc, char **argv)
     atexit(on_exit_of_host);
     pthread_atfork(on_fork, NULL, NULL);
 
-    if (is("ordinary-user"))
+    if (is_ordinary())
         be_ordinary();
     if (is("no-clone3"))
         refuse_clone3();
@@ -1254,6 +1423,8 @@ int main(int argc, char **argv)
     }
     locule_plugin_unref(plugins[0]);
     locule_plugin_unref(plugins[1]);
+    if (with_images())
+        open_store(tree);
     meet();
     meet();
     long mappings_before = mappings(), resident_before = from_status("VmRSS:"),
@@ -1266,6 +1437,8 @@ int main(int argc, char **argv)
     /* Everything has run. */
     pthread_mutex_lock(&sampling); /* what the host itself does from here on is not watched */
     check_left(state_dir);
+    if (with_images())
+        check_store();
     locule_runtime_unref(runtime);
     for (int index = 0; index < ITEMS; index++) {
         struct text after = {0};
@@ -1313,6 +1486,10 @@ int main(int argc, char **argv)
         report(atomic_load(&calls) > cycles && atomic_load(&strange_calls) == 0,
                "plugins are called on threads of the host", "%d calls, %d elsewhere",
                atomic_load(&calls), atomic_load(&strange_calls));
+    if (with_images())
+        report(atomic_load(&steps) > cycles && atomic_load(&strange_steps) == 0,
+               "progress is told on threads of the host", "%d times, %d elsewhere", atomic_load(&steps),
+               atomic_load(&strange_steps));
     report(resident_after - resident_before <= 8 * 1024, "resident memory does not grow",
            "%ld kB, then %ld kB", resident_before, resident_after);
     snprintf(text, sizeof text, "%d containers%s", WARM_UP + cycles,

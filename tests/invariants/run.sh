@@ -143,6 +143,23 @@ fresh_for_ordinary() {
     fresh && chown 64123:64123 "$scratch/work"
 }
 
+# As check, with a root filesystem of one program for images.
+# with_tree LANGUAGE VARIANT COMMAND...
+with_tree() {
+    local tree=$scratch/tree busybox
+    for busybox in $(command -v busybox) /bin/busybox ''; do
+        ! readelf -lW "$busybox" 2>/dev/null | grep -q INTERP && [ -n "$busybox" ] && break
+    done
+    if [ -z "$busybox" ]; then
+        skip "$1 $2" 'a busybox without libraries'
+        return
+    fi
+    rm -rf "$tree" && mkdir -p "$tree/bin" "$tree/etc" "$tree/tmp" && cp "$busybox" "$tree/bin/busybox" &&
+        ln "$tree/bin/busybox" "$tree/bin/sh" && ln -s busybox "$tree/bin/sleep" &&
+        echo 'root:x:0:0::/:/bin/sh' >"$tree/etc/passwd"
+    LOCULE_TEST_TREE=$tree check "$@"
+}
+
 in_c() {
     local host=$out/host variant preload all
     ${CC:-cc} -std=gnu11 -O1 -Wall -Wextra -Werror -o "$host" "$here/host.c" \
@@ -150,6 +167,9 @@ in_c() {
     usual c "$host"
     for variant in ordinary-user closed-stdio few-descriptors; do
         check c $variant "$host" $variant "$(fresh)"
+    done
+    for variant in images images-ordinary-user; do
+        with_tree c $variant "$host" $variant "$(fresh)"
     done
 
     preload=$(ldconfig -p | awk '/libjemalloc\.so\.2/ { print $NF; exit }')

@@ -503,6 +503,14 @@ impl Image {
             .map_err(|error| error.context(format!("image {}", self.label())))
     }
 
+    /// What a commit makes of it and a directory of changes.
+    #[cfg(feature = "fuzzing")]
+    pub(super) fn commit_upper(&self, upper: &Path, options: &NewOptions) -> Result<Image> {
+        let (store, guide) = (&self.0.store, &mut Guide::new(Transfer::default()));
+        let descriptor = new::commit(&store.0, &self.0.parts, upper, &Ids::Same, options, guide)?;
+        store.enter(&descriptor, &[])
+    }
+
     fn label(&self) -> &str {
         self.names().first().map_or(self.digest(), String::as_str)
     }

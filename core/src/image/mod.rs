@@ -7,6 +7,8 @@ mod compress;
 mod convert;
 mod digest;
 mod fetch;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod handle;
 mod layers;
 mod layout;

@@ -7,10 +7,13 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 mod abi;
+mod canary;
 mod cgroup;
 pub mod change;
 mod config;
+mod image;
 mod keeper;
+mod layer;
 mod orphans;
 mod plan;
 mod process;
@@ -42,11 +45,13 @@ pub enum Form {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 12] = [
     Target { name: "abi", form: Form::Program, run: abi::run },
     Target { name: "cgroup", form: Form::Bytes, run: cgroup::run },
     Target { name: "config", form: Form::Json, run: config::run },
+    Target { name: "image", form: Form::Json, run: image::run },
     Target { name: "keeper", form: Form::Program, run: keeper::run },
+    Target { name: "layer", form: Form::Program, run: layer::run },
     Target { name: "plan", form: Form::Bytes, run: plan::run },
     Target { name: "process", form: Form::Json, run: process::run },
     Target { name: "protocol", form: Form::Bytes, run: protocol::run },
