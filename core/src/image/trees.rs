@@ -169,6 +169,16 @@ impl<'a> Tree<'a> {
         Ok(Some(Found::Directory(dir)))
     }
 
+    /// Whether something of this name would be seen in a directory if the topmost layer had nothing of it.
+    pub(super) fn is_below(&self, dir: &[u8], name: &[u8]) -> Result<bool, Errno> {
+        let Some(Found::Directory(dir)) = self.find(dir, false)? else { return Ok(false) };
+        let from = dir.layers.iter().position(|(layer, _)| *layer > 0);
+        match from {
+            Some(from) => Ok(child(&dir.layers[from..], name)?.is_some()),
+            None => Ok(false),
+        }
+    }
+
     fn root(&self) -> Result<Directory, Errno> {
         let mut layers = Vec::with_capacity(self.0.len());
         for (number, layer) in self.0.iter().enumerate() {

@@ -16,7 +16,7 @@ use super::{load, scratch, store};
 const BUSYBOX: &str = "/bin/busybox";
 
 /// An image of two layers whose programs are busybox.
-fn image(store: &ImageStore, dir: &Path) -> Option<Image> {
+pub(super) fn image(store: &ImageStore, dir: &Path) -> Option<Image> {
     if !is_root() {
         skip("root");
         return None;
@@ -57,12 +57,12 @@ fn image(store: &ImageStore, dir: &Path) -> Option<Image> {
     Some(load(store, layout.path()).unwrap())
 }
 
-fn runtime(dir: &Path) -> Runtime {
+pub(super) fn runtime(dir: &Path) -> Runtime {
     let state_dir = Some(dir.join("state"));
     Runtime::new(RuntimeOptions { state_dir, ..RuntimeOptions::default() }).unwrap()
 }
 
-fn create(
+pub(super) fn create(
     runtime: &Runtime,
     image: &Image,
     overrides: Overrides,
@@ -76,7 +76,7 @@ fn create(
     })
 }
 
-fn output(container: &Container) -> String {
+pub(super) fn output(container: &Container) -> String {
     let mut pipe = fs::File::from(container.init().take_pipe(1).unwrap());
     container.start(None).unwrap();
     let mut text = String::new();
@@ -85,14 +85,14 @@ fn output(container: &Container) -> String {
     text
 }
 
-fn run(runtime: &Runtime, image: &Image, overrides: Overrides) -> String {
+pub(super) fn run(runtime: &Runtime, image: &Image, overrides: Overrides) -> String {
     let container = create(runtime, image, overrides, None).unwrap();
     let text = output(&container);
     container.delete(true).unwrap();
     text
 }
 
-fn script(text: &str) -> Overrides {
+pub(super) fn script(text: &str) -> Overrides {
     Overrides { args: Some(vec![text.to_owned()]), ..Overrides::default() }
 }
 

@@ -2,10 +2,15 @@
 
 mod commits;
 mod crashes;
+mod debian;
+mod generated;
 mod layouts;
 mod refused;
+mod registry;
 mod schemas;
 mod sharing;
+mod skopeo;
+mod umoci;
 
 use std::path::Path;
 

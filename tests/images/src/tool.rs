@@ -52,8 +52,13 @@ impl Tool {
         dir: &Path,
         args: impl IntoIterator<Item = A>,
     ) -> Output {
+        self.command(dir).args(args).output().expect("a program in PATH")
+    }
+
+    /// A command of it, with its temporary files in the directory.
+    pub fn command(&self, dir: &Path) -> Command {
         let mut command = Command::new(&self.0);
-        command.args(args).current_dir(dir).env("TMPDIR", dir);
-        command.output().expect("a program in PATH")
+        command.current_dir(dir).env("TMPDIR", dir);
+        command
     }
 }

@@ -37,7 +37,7 @@ impl Unpacker<'_, '_> {
             result => return result.map_err(fail),
         }
         let (fd, _) = open(self.dir(), name, self.is_caller()).map_err(fail)?;
-        self.sweep(fd, |_, _| false)?;
+        self.sweep(fd, |_, _, _| Ok(false))?;
         unlinkat(self.dir(), name, UnlinkatFlags::RemoveDir).map_err(fail)
     }
 
@@ -48,7 +48,7 @@ impl Unpacker<'_, '_> {
         match name {
             None => {
                 let fd = openat(self.dir(), ".", DIRECTORY, Mode::empty()).map_err(fail)?;
-                let changed = self.sweep(fd, |inode, name| made.has(inode, name))?;
+                let changed = self.sweep(fd, |_, inode, name| Ok(made.has(inode, name)))?;
                 if changed {
                     self.touch();
                 }
@@ -56,17 +56,39 @@ impl Unpacker<'_, '_> {
             Some(name) => {
                 let (fd, stat) = open(self.dir(), name, self.is_caller()).map_err(fail)?;
                 let top = fd.try_clone().map_err(|_| os(Errno::EMFILE, "sweep a directory"))?;
-                let changed = self.sweep(fd, |inode, name| made.has(inode, name))?;
+                let changed = self.sweep(fd, |_, inode, name| Ok(made.has(inode, name)))?;
                 restore(&top, &stat, changed).map_err(fail)?;
             }
         }
         Ok(())
     }
 
-    /// Removes what is in a directory, except what `keep` names by the inode of its directory and its
+    /// Removes the marks of what is gone from the current directory and those in it: nothing is seen below
+    /// them any more.
+    pub(super) fn remove_marks(&mut self) -> Result<()> {
+        let fail = |errno| os(errno, "look for marks");
+        let fd = openat(self.dir(), ".", DIRECTORY, Mode::empty()).map_err(fail)?;
+        if trees::is_opaque(fd.as_fd()).map_err(fail)? {
+            return Ok(());
+        }
+        let changed = self.sweep(fd, |dir, _, name| {
+            let stat = fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+            Ok(!trees::is_whiteout(&stat))
+        })?;
+        if changed {
+            self.touch();
+        }
+        Ok(())
+    }
+
+    /// Removes what is in a directory, except what `keep` names by its directory, the inode of that, and its
     /// name; of such a directory the contents are swept as well. Says whether anything in it
     /// itself was removed.
-    fn sweep(&self, top: OwnedFd, keep: impl Fn(u64, &[u8]) -> bool) -> Result<bool> {
+    fn sweep(
+        &self,
+        top: OwnedFd,
+        keep: impl Fn(&OwnedFd, u64, &[u8]) -> Result<bool, Errno>,
+    ) -> Result<bool> {
         let fail = |errno| os(errno, "remove what earlier layers left");
         let mut current = top;
         let stat = fstat(&current).map_err(fail)?;
@@ -138,7 +160,11 @@ fn restore(dir: &OwnedFd, stat: &FileStat, changed: bool) -> Result<(), Errno> {
 }
 
 /// Removes what is no directory, and lists what is one.
-fn read(fd: &OwnedFd, mut frame: Frame, keep: impl Fn(u64, &[u8]) -> bool) -> Result<Frame, Errno> {
+fn read(
+    fd: &OwnedFd,
+    mut frame: Frame,
+    keep: impl Fn(&OwnedFd, u64, &[u8]) -> Result<bool, Errno>,
+) -> Result<Frame, Errno> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let mut dir = Dir::openat(fd, ".", flags, Mode::empty())?;
     for entry in dir.iter() {
@@ -147,7 +173,7 @@ fn read(fd: &OwnedFd, mut frame: Frame, keep: impl Fn(u64, &[u8]) -> bool) -> Re
         if matches!(name, b"." | b"..") {
             continue;
         }
-        let kept = frame.kept && keep(frame.stat.st_ino, name);
+        let kept = frame.kept && keep(fd, frame.stat.st_ino, name)?;
         let is_directory = match entry.file_type() {
             Some(kind) => kind == Type::Directory,
             None => {

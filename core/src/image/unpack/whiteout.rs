@@ -56,13 +56,22 @@ impl Unpacker<'_, '_> {
         }
     }
 
-    /// Marks in a layer that a name is gone. Where the layer has an entry of this name, that counts, and
-    /// hides what is below.
+    /// Marks in a layer that a name is gone, if lower layers have it: in a directory that is in one layer
+    /// alone overlayfs lists the marks.
     fn mark_gone(&mut self, name: &[u8]) -> Result<()> {
         let inode = self.inode();
         if self.copied.remove(&(inode, name.to_vec())) {
             self.clear(name)?;
         }
+        let below = self.tree().is_below(&self.real_path(), name);
+        match below.map_err(|errno| os(errno, "look into lower layers"))? {
+            true => self.mark(name),
+            false => Ok(()),
+        }
+    }
+
+    /// Where the layer has an entry of this name, that counts, and hides what is below.
+    fn mark(&mut self, name: &[u8]) -> Result<()> {
         match mknodat(self.dir(), name, SFlag::S_IFCHR, Mode::empty(), 0) {
             Err(Errno::EEXIST) => {}
             made => {
@@ -74,6 +83,7 @@ impl Unpacker<'_, '_> {
             .map_err(|errno| os(errno, "look for what is to be gone"))?;
         if trees::kind(&stat) == libc::S_IFDIR {
             self.descend(name, Missing::Stop)?;
+            self.remove_marks()?;
             self.mark_opaque()?;
         }
         Ok(())
@@ -90,6 +100,7 @@ impl Unpacker<'_, '_> {
         }
         // Overlayfs does not look for the mark at the roots of layers.
         self.hides_all |= self.real_path().is_empty();
+        self.remove_marks()?;
         self.mark_opaque()
     }
 
@@ -124,7 +135,7 @@ impl Unpacker<'_, '_> {
         names.retain(|name| !matches!(&name[..], b"." | b".."));
         for name in names {
             self.enter(b"", Missing::Stop)?;
-            self.mark_gone(&name)?;
+            self.mark(&name)?;
         }
         self.enter(b"", Missing::Stop).map(drop)
     }
