@@ -47,6 +47,9 @@ struct Maker {
     tar: TarFile,
 }
 
+/// Nothing is of a later time.
+pub const LATEST: i64 = 1_500_000_000;
+
 /// The layers of the image of a seed.
 pub fn layers(seed: u64) -> Vec<TarFile> {
     let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
@@ -115,7 +118,7 @@ impl Maker {
         };
         let mut tar = std::mem::take(&mut self.tar);
         let time =
-            format!("{}.{:09}", self.dice.roll(2_000_000_000), self.dice.roll(1_000_000_000));
+            format!("{}.{:09}", self.dice.roll(LATEST as usize), self.dice.roll(1_000_000_000));
         let mut records = vec![("mtime", time.into_bytes())];
         if kind == EntryType::Regular && self.dice.roll(4) == 0 {
             records.push(("SCHILY.xattr.user.number", vec![self.dice.roll(256) as u8; 3]));
@@ -131,7 +134,7 @@ impl Maker {
         let target = target.to_owned();
         let mode = self.dice.of(&[0o644, 0o755, 0o600, 0, 0o4755, 0o2770, 0o1777, 0o444]);
         let (uid, gid) = (self.dice.roll(70_000) as u64, self.dice.roll(3) as u64);
-        let time = self.dice.roll(2_000_000_000) as u64;
+        let time = self.dice.roll(LATEST as usize) as u64;
         move |header| {
             header.set_mode(mode);
             header.set_uid(uid);

@@ -35,7 +35,7 @@ fn committed(dir: &Path, compression: Compression) -> Option<Image> {
     Some(committed)
 }
 
-/// What we make of `/data` and so on, of layers that Debian's programs read: it knows no zstd.
+/// The tree of that as an image of one layer in this compression.
 fn imported(dir: &Path, compression: Compression) -> Option<Image> {
     let changed = committed(dir, compression)?;
     let tree = dir.join("tree");
@@ -97,11 +97,11 @@ fn what_skopeo_writes_we_take_as_the_same_image() {
     let Some(skopeo) = tool("skopeo") else { return };
     let dir = scratch();
     let dir = dir.path();
-    let Some(image) = committed(dir, Compression::Gzip) else { return };
+    let Some(image) = imported(dir, Compression::Gzip) else { return };
     let from = format!("oci:{}", save(&image, dir.join("saved")).display());
     let copy = |to: &str| skopeo.run(dir, ["copy", "-q", &from, to]);
-    copy("oci:layout:docker.io/library/box:copied");
-    copy("oci-archive:layout.tar:docker.io/library/box:copied");
+    copy("oci:theirs:docker.io/library/box:copied");
+    copy("oci-archive:theirs.tar:docker.io/library/box:copied");
     copy("docker-archive:docker.tar:docker.io/library/box:copied");
     let tree = |image: &Image, name: &str| {
         let tree = dir.join(name);
@@ -109,15 +109,13 @@ fn what_skopeo_writes_we_take_as_the_same_image() {
         look(&tree)
     };
     let ours = tree(&image, "ours");
-    for file in ["layout", "layout.tar", "docker.tar"] {
+    for file in ["theirs", "theirs.tar", "docker.tar"] {
         let other = dir.join(format!("with-{file}"));
         fs::create_dir(&other).unwrap();
         let taken = load(&store(&other), &dir.join(file)).unwrap();
-        // A docker-archive has no manifest; what its image is, it still is.
+        // A docker-archive has no manifest.
         if file != "docker.tar" {
-            // Debian's skopeo cannot write zstd, so it writes the second layer anew.
-            let layers = |image: &Image| image.inspect().unwrap()["config"]["rootfs"].clone();
-            assert_eq!(layers(&taken), layers(&image));
+            assert_eq!(taken.digest(), image.digest(), "{file}");
         }
         assert_eq!(taken.names(), ["docker.io/library/box:copied"]);
         assert_eq!(difference(&tree(&taken, &format!("of-{file}")), &ours), [""; 0], "{file}");
@@ -179,20 +177,21 @@ fn podman_runs_what_we_write_and_we_run_what_podman_writes() {
     let dir = scratch();
     let dir = dir.path();
     let Some(podman) = Podman::new(dir) else { return };
-    let Some(image) = committed(dir, Compression::Gzip) else { return };
-    save(&image, dir.join("saved.tar"));
-    podman.run(&["load", "--quiet", "--input", "saved.tar"]);
+    let Some(of_three) = committed(dir, Compression::Gzip) else { return };
+    save(&of_three, dir.join("three.tar"));
+    podman.run(&["load", "--quiet", "--input", "three.tar"]);
     assert_eq!(podman.box_run("docker.io/library/box:changed"), "new\nnew\n");
-    let config = json(&podman.run(&["inspect", "docker.io/library/box:changed"]));
-    assert_eq!(config[0]["Digest"], image.digest());
-    assert_eq!(config[0]["Author"], "nobody");
-    for (format, file) in [
-        ("oci-archive", "o.tar"),
-        ("docker-archive", "d.tar"),
-        ("oci-dir", "o"),
-        ("oci-archive", "z"),
-    ] {
-        podman.run(&["save", "--quiet", "--format", format, "--output", file, "box:changed"]);
+    let told = json(&podman.run(&["inspect", "docker.io/library/box:changed"]));
+    assert_eq!(told[0]["Digest"], of_three.digest());
+    assert_eq!(told[0]["Author"], "nobody");
+
+    let one = scratch();
+    let Some(image) = imported(one.path(), Compression::Gzip) else { return };
+    save(&image, dir.join("one.tar"));
+    podman.run(&["load", "--quiet", "--input", "one.tar"]);
+    for (format, file) in [("oci-archive", "o.tar"), ("docker-archive", "d.tar"), ("oci-dir", "o")]
+    {
+        podman.run(&["save", "--quiet", "--format", format, "--output", file, "box:imported"]);
         let other = dir.join(format!("with-{file}"));
         fs::create_dir(&other).unwrap();
         let taken = load(&store(&other), &dir.join(file)).unwrap();

@@ -40,12 +40,17 @@ impl Registry {
         );
         if security == Security::Full {
             let openssl = tool("openssl")?;
-            let args = "req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out ca.pem -days 2 \
-                        -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1,DNS:localhost";
-            openssl.run(dir, args.split_whitespace());
+            let make = "req -x509 -newkey rsa:2048 -nodes -days 2";
+            for rest in [
+                "-keyout ca-key.pem -out ca.pem -subj /CN=authority",
+                "-keyout key.pem -out cert.pem -CA ca.pem -CAkey ca-key.pem -subj /CN=localhost \
+                 -addext basicConstraints=CA:FALSE -addext subjectAltName=IP:127.0.0.1",
+            ] {
+                openssl.run(dir, make.split_whitespace().chain(rest.split_whitespace()));
+            }
             fs::write(dir.join("users"), USERS).expect("write");
             config += &format!(
-                "  tls: {{certificate: {shown}/ca.pem, key: {shown}/key.pem}}\n\
+                "  tls: {{certificate: {shown}/cert.pem, key: {shown}/key.pem}}\n\
                  auth: {{htpasswd: {{realm: here, path: {shown}/users}}}}\n"
             );
         }

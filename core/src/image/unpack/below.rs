@@ -24,7 +24,10 @@ impl Unpacker<'_, '_> {
     /// Copies what only a lower layer has to the same place in this one.
     pub(super) fn copy_up(&mut self, node: &Node) -> Result<()> {
         self.count()?;
-        self.enter(&node.path.join(&b'/'), Missing::Make)?;
+        self.copying = true;
+        let entered = self.enter(&node.path.join(&b'/'), Missing::Make);
+        self.copying = false;
+        entered?;
         let (name, stat) = (&node.name[..], &node.stat);
         match trees::kind(stat) {
             libc::S_IFREG => self.copy_up_file(node)?,

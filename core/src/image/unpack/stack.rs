@@ -83,6 +83,8 @@ pub(super) struct Unpacker<'a, 'g> {
     pub(super) made: Option<Made>,
     /// What was copied up from lower layers and is no entry of this one: directory and name.
     pub(super) copied: BTreeSet<(u64, Vec<u8>)>,
+    /// Whether directories are being made for that.
+    pub(super) copying: bool,
     pub(super) copied_bytes: u64,
     /// Whether the layer hides the lower ones altogether.
     pub(super) hides_all: bool,
@@ -108,6 +110,7 @@ impl<'a, 'g> Unpacker<'a, 'g> {
             wanted: HashMap::new(),
             made: made.then(Made::default),
             copied: BTreeSet::new(),
+            copying: false,
             copied_bytes: 0,
             hides_all: false,
             entries: 0,
@@ -175,7 +178,7 @@ impl<'a, 'g> Unpacker<'a, 'g> {
     /// Notes that this layer has made something of this name.
     pub(super) fn note(&mut self, name: &[u8]) {
         let inode = self.inode();
-        if !self.copied.is_empty() {
+        if !self.copied.is_empty() && !self.copying {
             self.copied.remove(&(inode, name.to_vec()));
         }
         if let Some(made) = &mut self.made {
@@ -321,6 +324,10 @@ impl<'a, 'g> Unpacker<'a, 'g> {
     /// Makes a directory that no entry of this layer has named yet, and goes there.
     fn make_parent(&mut self, name: &[u8], like: Option<&OwnedFd>) -> Result<()> {
         self.count()?;
+        if self.copying {
+            let inode = self.inode();
+            self.copied.insert((inode, name.to_vec()));
+        }
         self.make_directory(name)?;
         match like {
             Some(like) => self.be_like(like),

@@ -13,14 +13,23 @@ use super::{os, shown};
 use crate::Result;
 use crate::image::trees::{self, DIRECTORY};
 
+/// What becomes of something.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    Yes,
+    /// For a directory: if anything of what is in it stays.
+    Full,
+    No,
+}
+
 /// A directory on the way down.
 struct Frame {
     name: Vec<u8>,
-    kept: bool,
+    keep: Keep,
     stat: FileStat,
     changed: bool,
-    /// Directories in it that are still to be looked at, and whether they are kept.
-    rest: Vec<(Vec<u8>, bool)>,
+    /// Directories in it that are still to be looked at.
+    rest: Vec<(Vec<u8>, Keep)>,
 }
 
 impl Unpacker<'_, '_> {
@@ -37,7 +46,7 @@ impl Unpacker<'_, '_> {
             result => return result.map_err(fail),
         }
         let (fd, _) = open(self.dir(), name, self.is_caller()).map_err(fail)?;
-        self.sweep(fd, |_, _, _| Ok(false))?;
+        self.sweep(fd, |_, _, _| Ok(Keep::No))?;
         unlinkat(self.dir(), name, UnlinkatFlags::RemoveDir).map_err(fail)
     }
 
@@ -45,10 +54,13 @@ impl Unpacker<'_, '_> {
     pub(super) fn remove_earlier(&mut self, name: Option<&[u8]>) -> Result<()> {
         let Some(made) = &self.made else { return Ok(()) };
         let fail = |errno| os(errno, "look for what earlier layers left");
+        let keep = |_: &OwnedFd, inode, name: &[u8]| {
+            Ok(if made.has(inode, name) { Keep::Yes } else { Keep::No })
+        };
         match name {
             None => {
                 let fd = openat(self.dir(), ".", DIRECTORY, Mode::empty()).map_err(fail)?;
-                let changed = self.sweep(fd, |_, inode, name| Ok(made.has(inode, name)))?;
+                let changed = self.sweep(fd, keep)?;
                 if changed {
                     self.touch();
                 }
@@ -56,29 +68,62 @@ impl Unpacker<'_, '_> {
             Some(name) => {
                 let (fd, stat) = open(self.dir(), name, self.is_caller()).map_err(fail)?;
                 let top = fd.try_clone().map_err(|_| os(Errno::EMFILE, "sweep a directory"))?;
-                let changed = self.sweep(fd, |_, inode, name| Ok(made.has(inode, name)))?;
+                let changed = self.sweep(fd, keep)?;
                 restore(&top, &stat, changed).map_err(fail)?;
             }
         }
         Ok(())
     }
 
-    /// Removes the marks of what is gone from the current directory and those in it: nothing is seen below
-    /// them any more.
-    pub(super) fn remove_marks(&mut self) -> Result<()> {
+    /// Removes from the current directory of a layer, and from those in it, what is of no use once nothing of
+    /// lower layers is seen there: marks, and what was copied up.
+    pub(super) fn forget_lower(&mut self) -> Result<()> {
         let fail = |errno| os(errno, "look for marks");
         let fd = openat(self.dir(), ".", DIRECTORY, Mode::empty()).map_err(fail)?;
         if trees::is_opaque(fd.as_fd()).map_err(fail)? {
             return Ok(());
         }
-        let changed = self.sweep(fd, |dir, _, name| {
-            let stat = fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-            Ok(!trees::is_whiteout(&stat))
-        })?;
-        if changed {
+        if self.sweep(fd, |dir, inode, name| self.own(dir, inode, name))? {
             self.touch();
         }
         Ok(())
+    }
+
+    /// Removes what was copied up to this name in the current directory, unless it is a directory with
+    /// something of this layer in it.
+    pub(super) fn remove_copied(&mut self, name: &[u8]) -> Result<()> {
+        let fail = |errno| os(errno, format!("remove {}, which was copied up", shown(name)));
+        let stat = match fstatat(self.dir(), name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            // It went with what was around it, whose inode number is another directory's by now.
+            Err(Errno::ENOENT) => return Ok(()),
+            stat => stat.map_err(fail)?,
+        };
+        if trees::kind(&stat) != libc::S_IFDIR {
+            return self.clear(name);
+        }
+        let (fd, stat) = open(self.dir(), name, self.is_caller()).map_err(fail)?;
+        let top = fd.try_clone().map_err(|_| os(Errno::EMFILE, "sweep a directory"))?;
+        let changed = self.sweep(fd, |dir, inode, name| self.own(dir, inode, name))?;
+        match unlinkat(self.dir(), name, UnlinkatFlags::RemoveDir) {
+            Ok(()) => self.touch(),
+            Err(Errno::ENOTEMPTY | Errno::EEXIST) => {
+                restore(&top, &stat, changed).map_err(fail)?;
+            }
+            Err(errno) => return Err(fail(errno)),
+        }
+        Ok(())
+    }
+
+    /// Whether something in a layer is an entry of it.
+    fn own(&self, dir: &OwnedFd, inode: u64, name: &[u8]) -> Result<Keep, Errno> {
+        let stat = fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        let copied = !self.copied.is_empty() && self.copied.contains(&(inode, name.to_vec()));
+        Ok(match (copied, trees::kind(&stat)) {
+            (false, _) if trees::is_whiteout(&stat) => Keep::No,
+            (false, _) => Keep::Yes,
+            (true, libc::S_IFDIR) => Keep::Full,
+            (true, _) => Keep::No,
+        })
     }
 
     /// Removes what is in a directory, except what `keep` names by its directory, the inode of that, and its
@@ -87,19 +132,20 @@ impl Unpacker<'_, '_> {
     fn sweep(
         &self,
         top: OwnedFd,
-        keep: impl Fn(&OwnedFd, u64, &[u8]) -> Result<bool, Errno>,
+        keep: impl Fn(&OwnedFd, u64, &[u8]) -> Result<Keep, Errno>,
     ) -> Result<bool> {
         let fail = |errno| os(errno, "remove what earlier layers left");
         let mut current = top;
         let stat = fstat(&current).map_err(fail)?;
-        let frame = Frame { name: Vec::new(), kept: true, stat, changed: false, rest: Vec::new() };
+        let frame =
+            Frame { name: Vec::new(), keep: Keep::Yes, stat, changed: false, rest: Vec::new() };
         let mut frames = vec![read(&current, frame, &keep).map_err(fail)?];
         loop {
             let count = frames.len();
             let frame = &mut frames[count - 1];
             if let Some((name, kept)) = frame.rest.pop() {
                 self.guide.check()?;
-                if !kept {
+                if kept == Keep::No {
                     match unlinkat(&current, &name[..], UnlinkatFlags::RemoveDir) {
                         Ok(()) => {
                             frame.changed = true;
@@ -110,7 +156,7 @@ impl Unpacker<'_, '_> {
                     }
                 }
                 let (child, stat) = open(current.as_fd(), &name, self.is_caller()).map_err(fail)?;
-                let frame = Frame { name, kept, stat, changed: false, rest: Vec::new() };
+                let frame = Frame { name, keep: kept, stat, changed: false, rest: Vec::new() };
                 frames.push(read(&child, frame, &keep).map_err(fail)?);
                 current = child;
                 continue;
@@ -121,11 +167,19 @@ impl Unpacker<'_, '_> {
             if fstat(&parent).map_err(fail)?.st_ino != above.stat.st_ino {
                 return Err(fail(Errno::ESTALE));
             }
-            if done.kept {
-                restore(&current, &done.stat, done.changed).map_err(fail)?;
-            } else {
-                unlinkat(&parent, &done.name[..], UnlinkatFlags::RemoveDir).map_err(fail)?;
+            let removed = match done.keep {
+                Keep::Yes => false,
+                Keep::Full | Keep::No => {
+                    match unlinkat(&parent, &done.name[..], UnlinkatFlags::RemoveDir) {
+                        Err(Errno::ENOTEMPTY | Errno::EEXIST) if done.keep == Keep::Full => false,
+                        result => result.map(|()| true).map_err(fail)?,
+                    }
+                }
+            };
+            if removed {
                 above.changed = true;
+            } else {
+                restore(&current, &done.stat, done.changed).map_err(fail)?;
             }
             current = parent;
         }
@@ -163,7 +217,7 @@ fn restore(dir: &OwnedFd, stat: &FileStat, changed: bool) -> Result<(), Errno> {
 fn read(
     fd: &OwnedFd,
     mut frame: Frame,
-    keep: impl Fn(&OwnedFd, u64, &[u8]) -> Result<bool, Errno>,
+    keep: impl Fn(&OwnedFd, u64, &[u8]) -> Result<Keep, Errno>,
 ) -> Result<Frame, Errno> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let mut dir = Dir::openat(fd, ".", flags, Mode::empty())?;
@@ -173,7 +227,10 @@ fn read(
         if matches!(name, b"." | b"..") {
             continue;
         }
-        let kept = frame.kept && keep(fd, frame.stat.st_ino, name)?;
+        let kept = match frame.keep {
+            Keep::No => Keep::No,
+            _ => keep(fd, frame.stat.st_ino, name)?,
+        };
         let is_directory = match entry.file_type() {
             Some(kind) => kind == Type::Directory,
             None => {
@@ -183,7 +240,7 @@ fn read(
         };
         if is_directory {
             frame.rest.push((name.to_vec(), kept));
-        } else if !kept {
+        } else if kept == Keep::No {
             unlinkat(fd, name, UnlinkatFlags::NoRemoveDir)?;
             frame.changed = true;
         }

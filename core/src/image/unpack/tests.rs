@@ -555,6 +555,29 @@ fn overlayfs_shows_layers_as_the_tree_is() {
 }
 
 #[test]
+fn marks_are_only_where_something_is_below() {
+    let first = Tar::new().file("d/a", "").file("d/s/b", "").file(".wh.x", "").file("d/.wh.x", "");
+    let second = Tar::new()
+        .file("d/s/.wh.b", "")
+        .file("d/.wh.a", "")
+        .file("d/.wh.x", "")
+        .dir("new")
+        .file("new/.wh.x", "")
+        .file("d/.wh..wh..opq", "");
+    // What was copied up to be linked to goes with its directories.
+    let third = Tar::new().link("l", "f/g/h").file("f/.wh..wh..opq", "").link("m", "i/j/k");
+    let third = third.file("i/.wh.j", "").file("i/n", "");
+    let below = Tar::new().file("f/g/h", "").file("i/j/k", "");
+    let place = Place::new();
+    let layers = [first.end(), second.end(), below.end(), third.end()];
+    place.unpack_all(&ids(), &layers).unwrap();
+    let made = |layer: usize| names(&place.path.join(format!("layer{layer}")));
+    assert_eq!(made(0), ["d/", "d/a", "d/s/", "d/s/b"]);
+    assert_eq!(made(1), ["d/", "d/s/", "new/"]);
+    assert_eq!(made(3), ["f/", "i/", "i/j", "i/n", "l", "m"]);
+}
+
+#[test]
 fn a_layer_can_hide_all_below() {
     let first =
         Tar::new().dir(".").dir("a").file("a/x", "").file("b", "").dir("c").file("c/x", "").end();

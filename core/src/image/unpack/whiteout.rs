@@ -61,7 +61,7 @@ impl Unpacker<'_, '_> {
     fn mark_gone(&mut self, name: &[u8]) -> Result<()> {
         let inode = self.inode();
         if self.copied.remove(&(inode, name.to_vec())) {
-            self.clear(name)?;
+            self.remove_copied(name)?;
         }
         let below = self.tree().is_below(&self.real_path(), name);
         match below.map_err(|errno| os(errno, "look into lower layers"))? {
@@ -83,7 +83,7 @@ impl Unpacker<'_, '_> {
             .map_err(|errno| os(errno, "look for what is to be gone"))?;
         if trees::kind(&stat) == libc::S_IFDIR {
             self.descend(name, Missing::Stop)?;
-            self.remove_marks()?;
+            self.forget_lower()?;
             self.mark_opaque()?;
         }
         Ok(())
@@ -91,16 +91,9 @@ impl Unpacker<'_, '_> {
 
     /// Hides what lower layers have in the current directory.
     fn hide_below(&mut self) -> Result<()> {
-        let inode = self.inode();
-        let start = (inode, Vec::new());
-        let copied = self.copied.range(start..).take_while(|(dir, _)| *dir == inode);
-        for (inode, name) in copied.cloned().collect::<Vec<_>>() {
-            self.clear(&name)?;
-            self.copied.remove(&(inode, name));
-        }
         // Overlayfs does not look for the mark at the roots of layers.
         self.hides_all |= self.real_path().is_empty();
-        self.remove_marks()?;
+        self.forget_lower()?;
         self.mark_opaque()
     }
 
