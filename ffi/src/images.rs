@@ -79,7 +79,8 @@ mod built {
     }
 
     pub(crate) fn open(path: Option<&Path>, read_only: bool) -> Result<Store> {
-        Store::open(StoreOptions { path: path.map(Path::to_owned), read_only })
+        let path = path.map(Path::to_owned);
+        Store::open(StoreOptions { path, read_only, ..StoreOptions::default() })
     }
 
     /// What a container of the image is created from.

@@ -94,7 +94,7 @@ pub(super) fn effective_capabilities() -> Result<u64> {
     Ok(u64::from(sets[0][0]) | u64::from(sets[1][0]) << 32)
 }
 
-fn id_mappers() -> Option<IdMappers> {
+pub(crate) fn id_mappers() -> Option<IdMappers> {
     let find = |name: &str| {
         let candidates = ["/usr/bin", "/bin", "/usr/local/bin", "/run/wrappers/bin"];
         candidates.into_iter().map(|dir| Path::new(dir).join(name)).find(|path| path.exists())

@@ -28,9 +28,9 @@ mod stdio;
 pub use cancel::Cancel;
 pub use checkpoint::{CheckpointOptions, CriuOptions, ManageCgroups, NetworkLock, RestoreOptions};
 pub use events::Event;
-#[cfg(feature = "images")]
-pub(crate) use facts::in_user_namespace;
 pub use facts::rootless_ids;
+#[cfg(feature = "images")]
+pub(crate) use facts::{id_mappers, in_user_namespace};
 pub use handle::Container;
 pub use options::{
     CreateOptions, ExecOptions, OnHostExit, Parentage, Rootfs, RuntimeOptions, Source, Stdio,

@@ -16,7 +16,7 @@ use super::save::{self, Saved};
 use super::store::{Entry, Store};
 use super::transfer::Guide;
 use super::unpack::{IdRange, Ids, Limits};
-use super::{Compression, Overrides, Transfer, digest, layers, new, prune, reference};
+use super::{Compression, Overrides, Transfer, digest, inside, layers, new, prune, reference};
 use crate::spec::oci;
 use crate::{Category, Container, Error, Result, Stage, Status};
 
@@ -31,6 +31,9 @@ pub struct StoreOptions {
     pub path: Option<PathBuf>,
     /// Change nothing: use what is there. Such a store may be another user's.
     pub read_only: bool,
+    /// The command `locule`, which an ordinary user with subordinate ids needs to unpack images. Default: this program if
+    /// that is its name, else the one in `/usr/local/bin`, `/usr/bin` or `$PATH`.
+    pub command: Option<PathBuf>,
 }
 
 /// How an image is taken from a file or directory, or from a registry.
@@ -119,7 +122,7 @@ impl ImageStore {
     /// # Errors
     /// `Permission` for a directory of another user, or one that others can write to.
     pub fn open(options: StoreOptions) -> Result<ImageStore> {
-        Ok(ImageStore(Arc::new(Store::open(options.path, options.read_only)?)))
+        Ok(ImageStore(Arc::new(Store::open(options)?)))
     }
 
     /// Its directory.
@@ -344,6 +347,27 @@ impl ImageStore {
     /// `Busy` if they take longer.
     pub fn prune(&self, options: &PruneOptions) -> Result<Pruned> {
         prune::prune(&self.0, options)
+    }
+
+    /// What the command `locule` does as root of a user namespace for an image that is unpacked outside of it: makes
+    /// the missing layers. An error is printed as a line that is understood there.
+    #[doc(hidden)]
+    pub fn unpack_layers(&self, digest: &str, ids: &str) -> Result<(), String> {
+        let unpack = || {
+            let guide = &mut Guide::new(Transfer::default());
+            let _making = self.0.making(guide)?;
+            let image = self.image(&[], digest)?;
+            let (named, here) = inside::whose(ids)?;
+            let limits = Limits::default();
+            layers::unpacked_as(&self.0, &image.0.parts, (&named, &here), &limits, guide)
+        };
+        unpack().map(drop).map_err(|error: Error| inside::report(&error))
+    }
+
+    /// The same for a draft that is to be removed.
+    #[doc(hidden)]
+    pub fn remove_draft(&self, name: &str) -> Result<(), String> {
+        prune::remove_draft(&self.0, name).map_err(|error| inside::report(&error))
     }
 }
 

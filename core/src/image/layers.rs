@@ -67,10 +67,22 @@ pub(super) fn unpacked(
     limits: &Limits,
     guide: &mut Guide<'_>,
 ) -> Result<Vec<Unpacked>> {
+    unpacked_as(store, parts, (ids, ids), limits, guide)
+}
+
+/// As [`unpacked`], with the ids by which the layers are found, and those that they have here, which in a
+/// user namespace are others.
+pub(super) fn unpacked_as(
+    store: &Store,
+    parts: &Parts,
+    (named, ids): (&Ids, &Ids),
+    limits: &Limits,
+    guide: &mut Guide<'_>,
+) -> Result<Vec<Unpacked>> {
     let mut made: Vec<Unpacked> = Vec::new();
     let layers = parts.manifest.layers().iter().zip(&parts.diff_ids);
     for ((layer, diff_id), chain_id) in layers.zip(chain_ids(parts)) {
-        let key = key(&chain_id, ids);
+        let key = key(&chain_id, named);
         let path = store.path.join("layers").join(&key);
         if !path.is_dir() {
             make(store, &key, layer, diff_id, &made, ids, limits, guide)?;
@@ -78,6 +90,17 @@ pub(super) fn unpacked(
         made.insert(0, Unpacked { root: path.join("root"), key });
     }
     Ok(made)
+}
+
+/// Digests and sizes of the layers that are not unpacked for these ids.
+pub(super) fn missing(store: &Store, parts: &Parts, ids: &Ids) -> Vec<(String, u64)> {
+    let layers = parts.manifest.layers().iter().zip(chain_ids(parts));
+    let is_missing = |chain_id: &str| {
+        let path = store.path.join("layers").join(key(chain_id, ids));
+        !path.is_dir()
+    };
+    let missing = layers.filter(|(_, chain_id)| is_missing(chain_id));
+    missing.map(|(layer, _)| (layer.digest().to_string(), layer.size())).collect()
 }
 
 /// An unpacked layer.

@@ -10,6 +10,7 @@ mod fetch;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod handle;
+mod inside;
 mod layers;
 mod layout;
 mod manifest;
@@ -26,6 +27,7 @@ mod registry;
 mod repository;
 mod save;
 mod store;
+mod subordinate;
 mod transfer;
 mod trees;
 mod unpack;

@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::inside::{self, Refused};
 use super::layers::{self, Unpacked};
 use super::manifest::Parts;
 use super::store::{Making, Store};
 use super::transfer::Guide;
-use super::unpack::{Ids, Limits};
-use super::{Overrides, convert, trees};
+use super::unpack::{IdRange, Ids, Limits};
+use super::{Overrides, convert, subordinate, trees};
 use crate::{Category, Error, Result, Stage};
 
 /// The files from which a configuration is made, `/etc/passwd` and the like, are no larger.
@@ -55,11 +56,7 @@ pub(super) struct Asked<'a> {
 pub(super) fn prepare(asked: &Asked<'_>, guide: &mut Guide<'_>) -> Result<Prepared> {
     let Asked { store, parts, .. } = asked;
     let making = store.using(guide)?;
-    let ids = match (asked.overrides.ids()?, asked.rootless) {
-        (Some(ids), _) => ids,
-        (None, Some(_)) => Ids::Caller,
-        (None, None) => Ids::Same,
-    };
+    let ids = ids(asked, guide)?;
     let limits = Limits::default();
     let mut unpacked = layers::unpacked(store, parts, &ids, &limits, guide)?;
     if unpacked.is_empty() {
@@ -87,6 +84,40 @@ pub(super) fn prepare(asked: &Asked<'_>, guide: &mut Guide<'_>) -> Result<Prepar
     };
     let lower = unpacked.into_iter().skip(1).map(|layer| layer.root).collect();
     Ok(Prepared { json, lower, usage, _making: making })
+}
+
+/// Whose the layers are. Those that an ordinary user cannot make by itself are there then.
+fn ids(asked: &Asked<'_>, guide: &mut Guide<'_>) -> Result<Ids> {
+    let Asked { store, parts, digest, .. } = asked;
+    let lacks = |ids: &Ids| !layers::missing(store, parts, ids).is_empty();
+    let (ids, wanted) = match (asked.overrides.ids()?, asked.rootless) {
+        (Some(ids), None) => return Ok(ids),
+        (None, None) => return Ok(Ids::Same),
+        (Some(ids), Some(_)) => (ids, true),
+        (None, Some(own)) => match subordinate::ids(own) {
+            Some(ids) => (ids, false),
+            None => return Ok(Ids::Caller),
+        },
+    };
+    if !lacks(&ids) || wanted && (store.read_only || is_single(&ids)) {
+        return Ok(ids);
+    }
+    if store.read_only {
+        return Ok(Ids::Caller);
+    }
+    match inside::unpack(store, digest, parts, &ids, guide) {
+        Err(Refused::Unable(error)) if !wanted => {
+            tracing::debug!(%error, "unpacked without subordinate ids");
+            Ok(Ids::Caller)
+        }
+        done => Ok(done.map(|()| ids)?),
+    }
+}
+
+/// Whether it is a mapping for which no further ids are needed.
+fn is_single(ids: &Ids) -> bool {
+    let single = |ranges: &[IdRange]| matches!(ranges, [range] if range.count == 1);
+    matches!(ids, Ids::Mapped { uids, gids } if single(uids) && single(gids))
 }
 
 /// An image of no layers still has a root.

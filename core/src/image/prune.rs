@@ -10,7 +10,8 @@ use super::handle::{PruneOptions, Pruned};
 use super::manifest::{self, Document};
 use super::prepare::Usage;
 use super::store::{Entry, Store, size_of};
-use crate::{Error, Result, Stage};
+use super::{inside, subordinate};
+use crate::{Category, Error, Result, Stage, rootless_ids};
 
 pub(super) fn prune(store: &Store, options: &PruneOptions) -> Result<Pruned> {
     let _alone = store.alone()?;
@@ -51,9 +52,34 @@ pub(super) fn prune(store: &Store, options: &PruneOptions) -> Result<Pruned> {
         }
     }
     for (_, path) in listing(&store.path.join("drafts"))? {
-        remove(&path)?;
+        match remove(&path) {
+            Err(error) if error.category() == Category::Permission => {
+                remove_inside(store, &path, error)?
+            }
+            removed => removed?,
+        }
     }
     Ok(pruned)
+}
+
+/// Removes files of ids that the caller has in a user namespace only.
+fn remove_inside(store: &Store, path: &Path, refused: Error) -> Result<()> {
+    let Some(ids) = rootless_ids().and_then(subordinate::ids) else { return Err(refused) };
+    inside::remove(store, &ids, path).map_err(|error| match error {
+        inside::Refused::Unable(error) => {
+            tracing::debug!(%error, "no user namespace for what is to be removed");
+            refused
+        }
+        inside::Refused::Failed(error) => error,
+    })
+}
+
+/// Removes one draft, whose remover holds the lock outside.
+pub(super) fn remove_draft(store: &Store, name: &str) -> Result<()> {
+    if matches!(name, "" | "." | "..") || name.contains('/') {
+        return Err(Error::new(Category::Invalid, Stage::Image, format!("no draft: {name:?}")));
+    }
+    remove(&store.path.join("drafts").join(name))
 }
 
 struct Used {

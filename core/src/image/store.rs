@@ -24,6 +24,7 @@ use nix::fcntl::{Flock, FlockArg};
 use oci_spec::image::Digest;
 use serde_json::{Value, json};
 
+use super::StoreOptions;
 use super::digest::{Hasher, Verified, unwrap};
 use super::transfer::Guide;
 use crate::{Category, Error, Result, Stage};
@@ -41,6 +42,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) struct Store {
     pub(super) path: PathBuf,
     pub(super) read_only: bool,
+    /// The command `locule`, if the caller says where it is.
+    pub(super) command: Option<PathBuf>,
 }
 
 /// Held by who makes something in the store: nothing is removed meanwhile.
@@ -56,14 +59,15 @@ pub(super) struct Entry {
 }
 
 impl Store {
-    pub(super) fn open(path: Option<PathBuf>, read_only: bool) -> Result<Store> {
+    pub(super) fn open(options: StoreOptions) -> Result<Store> {
+        let StoreOptions { path, read_only, command } = options;
         let path = match path {
             Some(path) => std::path::absolute(&path).map_err(|error| {
                 Error::io(Stage::Arguments, &error, format!("image store {path:?}"))
             })?,
             None => default_path()?,
         };
-        let store = Store { path, read_only };
+        let store = Store { path, read_only, command };
         if !read_only {
             store.make()?;
         }

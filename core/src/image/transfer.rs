@@ -115,6 +115,16 @@ impl<'a> Guide<'a> {
         (self.cancel.cloned(), self.deadline)
     }
 
+    /// What cancels the call.
+    pub(crate) fn cancel(&self) -> Option<&'a Cancel> {
+        self.cancel
+    }
+
+    /// The time that is left; `None` for as long as it takes.
+    pub(crate) fn left(&self) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
     /// Reports, if it is time to, and checks.
     pub(crate) fn report(&mut self, step: Step, digest: &str, done: u64, total: u64) -> Result<()> {
         self.check()?;

@@ -5,8 +5,9 @@ mod scene;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::fs::MetadataExt;
-use std::process::Stdio;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
 
 use scene::Scene;
 use serde_json::{Value, json};
@@ -397,6 +398,137 @@ fn a_registry_on_this_machine_takes_an_image_and_gives_it_back() {
     assert_eq!(scene.fine(&run), "hello\n", "it is there");
     let always: Vec<_> = run.into_iter().chain(["--pull", "always"]).collect();
     scene.fails(&always, 1);
+}
+
+#[test]
+fn a_user_with_subordinate_ids_has_the_owners_that_an_image_says() {
+    let Some(scene) = Scene::new("subordinate") else { return };
+    let Some(user) = User::new(&scene) else { return };
+    let own = scene.bundle().join("rootfs/own");
+    fs::create_dir(&own).expect("mkdir");
+    fs::write(own.join("file"), "mine\n").expect("write");
+    for path in [own.join("file"), own] {
+        let mode = if path.is_dir() { 0o700 } else { 0o600 };
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("chmod");
+        chown(&path, Some(1000), Some(1001)).expect("chown");
+    }
+    let (store, _) = with_box(&scene);
+    let layout = scene.directory.join("layout.tar");
+    let layout = layout.to_str().unwrap();
+    scene.fine(&words(&store, &["save", "box", layout]));
+    fs::set_permissions(layout, fs::Permissions::from_mode(0o644)).expect("chmod");
+
+    let store = user.home.join("store");
+    let store = store.to_str().unwrap();
+    user.fine(&words(store, &["load", layout]));
+    let run = |given: &[&str]| {
+        let first = ["run", "--image", "box", "--store", store, "--pull", "never"];
+        user.fine(&first.iter().chain(given).copied().collect::<Vec<_>>())
+    };
+    let script = "read a b c </proc/self/uid_map; echo $a $b $c; busybox stat -c %u:%g /own /bin";
+    assert_eq!(run(&["--", "sh", "-c", script]), format!("0 {USER} 1\n1000:1001\n0:0\n"));
+    assert_eq!(run(&["--user", "1000:1001", "--", "cat", "/own/file"]), "mine\n");
+    // What it changes becomes an image with the same owners.
+    let changes = user.home.join("changes");
+    let script = "echo new >/etc/new; busybox chown 5:6 /etc/new";
+    let kept = ["--keep", "--changes", changes.to_str().unwrap(), "one", "--", "sh", "-c", script];
+    run(&kept);
+    user.fine(&words(store, &["commit", "one", "changed"]));
+    user.fine(&["delete", "one"]);
+    let stat = ["busybox", "stat", "-c", "%u:%g", "/etc/new"];
+    let changed = ["run", "--image", "changed", "--store", store, "--"];
+    assert_eq!(user.fine(&[&changed[..], &stat].concat()), "5:6\n");
+    // Its layers go, whosever they are.
+    let unpacked = || fs::read_dir(user.home.join("store/layers")).expect("read").count();
+    assert_eq!(unpacked(), 2);
+    user.fine(&words(store, &["prune", "--all"]));
+    assert_eq!(unpacked(), 0);
+    assert_eq!(fs::read_dir(user.home.join("store/drafts")).expect("read").count(), 0);
+
+    // What went wrong inside is told outside.
+    let far = scene.bundle().join("rootfs/far");
+    fs::write(&far, "").expect("write");
+    chown(&far, Some(70_000), Some(0)).expect("chown");
+    let (store, _) = with_box(&scene);
+    scene.fine(&words(&store, &["save", "box", layout]));
+    let store = user.home.join("store");
+    let store = store.to_str().unwrap();
+    user.fine(&words(store, &["load", layout]));
+    let output = user.locule(&["run", "--image", "box", "--store", store]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("70000") && said.contains("far"), "{said}");
+    assert_eq!(user.fine(&["list", "-q"]), "");
+}
+
+/// Somebody whom this machine does not know.
+const USER: u32 = 54321;
+
+/// Who has subordinate ids, in mounts of its own.
+struct User {
+    directory: PathBuf,
+    home: PathBuf,
+}
+
+impl User {
+    fn new(scene: &Scene) -> Option<User> {
+        let skipped = |what: &str| {
+            println!("skipped: {what}");
+            None
+        };
+        if !Path::new("/usr/bin/newuidmap").exists() {
+            return skipped("newuidmap (package uidmap)");
+        }
+        let directory = scene.directory.join("somebody");
+        let home = directory.join("home");
+        fs::create_dir_all(&home).expect("mkdir");
+        chown(&home, Some(USER), Some(USER)).expect("chown");
+        let passwd = fs::read_to_string("/etc/passwd").expect("passwd");
+        let range = "somebody:400000:65536\n".to_owned();
+        for (file, text) in [
+            ("passwd", format!("{passwd}somebody:x:{USER}:{USER}::/:/bin/sh\n")),
+            ("subuid", range.clone()),
+            ("subgid", range),
+        ] {
+            if !Path::new("/etc").join(file).exists() {
+                return skipped(&format!("/etc/{file}"));
+            }
+            fs::write(directory.join(file), text).expect("write");
+        }
+        // Where the user may execute it.
+        fs::copy(scene::program(), directory.join("locule")).expect("copy");
+        let user = User { directory, home };
+        let mut command = user.command();
+        let allowed = command.args(["unshare", "-Ur", "true"]).output();
+        if !allowed.is_ok_and(|output| output.status.success()) {
+            return skipped("unshare, setpriv, and user namespaces for ordinary users");
+        }
+        Some(user)
+    }
+
+    /// The words of a command are to follow.
+    fn command(&self) -> Command {
+        let script = "for file in passwd subuid subgid; do mount --bind \"$1/$file\" /etc/$file || exit 99; done; \
+                      cd / && shift && exec setpriv --reuid=54321 --regid=54321 --clear-groups \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["-m", "--propagation", "private", "sh", "-c", script, "sh"]);
+        command.arg(&self.directory).stdin(Stdio::null());
+        command
+    }
+
+    fn locule(&self, words: &[&str]) -> Output {
+        let mut command = self.command();
+        command.arg(self.directory.join("locule"));
+        command.arg("--root").arg(self.home.join("state")).args(words);
+        command.output().expect("run it")
+    }
+
+    #[track_caller]
+    fn fine(&self, words: &[&str]) -> String {
+        let output = self.locule(words);
+        assert!(output.status.success(), "{words:?}: {output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    }
 }
 
 /// Debian's registry, on loopback.

@@ -58,7 +58,8 @@ fn a_store_that_is_only_read_gives_what_it_has_and_takes_nothing() {
     let mut layout = Layout::new(&dir.path().join("layout"));
     layout.image(Some("app"), &layers(), json!({}));
     load(&writer, layout.path()).unwrap();
-    let options = StoreOptions { path: Some(writer.path().to_owned()), read_only: true };
+    let options =
+        StoreOptions { path: Some(writer.path().to_owned()), read_only: true, command: None };
     let reader = ImageStore::open(options).unwrap();
     let image = reader.get("app").unwrap();
     let tree = dir.path().join("tree");
@@ -74,9 +75,10 @@ fn a_store_that_is_only_read_gives_what_it_has_and_takes_nothing() {
         assert_eq!(error.category(), Category::State, "{error}");
         assert!(error.to_string().contains("read-only"), "{error}");
     }
-    let nowhere = StoreOptions { path: Some(dir.path().join("none")), read_only: true };
+    let nowhere =
+        StoreOptions { path: Some(dir.path().join("none")), read_only: true, command: None };
     assert_eq!(ImageStore::open(nowhere).unwrap_err().category(), Category::NotFound);
-    let other = StoreOptions { path: Some(dir.path().to_owned()), read_only: true };
+    let other = StoreOptions { path: Some(dir.path().to_owned()), read_only: true, command: None };
     assert_eq!(ImageStore::open(other).unwrap_err().category(), Category::NotFound);
 }
 

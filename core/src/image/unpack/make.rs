@@ -15,6 +15,7 @@ use nix::unistd::{Whence, fchown, fchownat, ftruncate, linkat, lseek, symlinkat}
 use super::archive::{Archive, Entry, Kind};
 use super::stack::{Missing, Unpacker, Wanted};
 use super::{Form, clean, os, shown, spec};
+use crate::container::in_user_namespace;
 use crate::image::trees::{self, Found};
 use crate::image::xattr::Of;
 use crate::{Category, Error, Result, Stage};
@@ -140,7 +141,10 @@ impl Unpacker<'_, '_> {
                 let device = device(entry)?;
                 let made = self.fresh(name, |dir| mknodat(dir, name, kind, none, device));
                 match made {
-                    Err(error) if error.errno() == Some(libc::EPERM) && self.is_caller() => {
+                    Err(error)
+                        if error.errno() == Some(libc::EPERM)
+                            && (self.is_caller() || in_user_namespace()) =>
+                    {
                         tracing::warn!(name = %shown(&entry.name), "a device is left out");
                         return Ok(());
                     }

@@ -49,7 +49,7 @@ impl Default for Limits {
 }
 
 /// A range of ids: `count` from `inside` on are `outside` and so on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IdRange {
     /// The first id in the image.

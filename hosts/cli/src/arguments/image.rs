@@ -25,7 +25,19 @@ pub fn image() -> Command {
             unpack(),
             remove(),
             prune(),
+            inside("unpack-layers", &["digest", "ids"]),
+            inside("remove-draft", &["draft"]),
         ])
+}
+
+/// A verb that the library has executed in a user namespace.
+fn inside(name: &'static str, words: &[&'static str]) -> Command {
+    let words = words.iter().map(|name| Arg::new(*name).required(true));
+    let directory = Arg::new("directory").required(true);
+    verb(name, "for the library alone")
+        .hide(true)
+        .arg(directory.value_parser(clap::value_parser!(PathBuf)))
+        .args(words)
 }
 
 /// Where images are kept.

@@ -367,7 +367,7 @@ fn images(facts: &HostFacts) -> Check {
     let about = "images";
     let path = store_path(None);
     let advice = "image and run --image need a directory: name one with --store or LOCULE_IMAGES";
-    let store = match ImageStore::open(StoreOptions { path, read_only: true }) {
+    let store = match ImageStore::open(StoreOptions { path, read_only: true, command: None }) {
         Ok(store) => store,
         Err(error) if error.category() == Category::NotFound => {
             return good(about, "none yet");

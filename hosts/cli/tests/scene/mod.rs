@@ -103,7 +103,7 @@ impl Scene {
 }
 
 /// The one that was built beside this test; on another machine the one that came along.
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     let built = PathBuf::from(env!("CARGO_BIN_EXE_locule"));
     if built.exists() { built } else { PathBuf::from("locule") }
 }

@@ -36,6 +36,10 @@ pub fn image(program: &str, global: &Global, own: &ArgMatches) -> Done {
         "save" => save(own),
         "push" => push(own),
         "unpack" => unpack(own),
+        "unpack-layers" => {
+            inside(own, |store| store.unpack_layers(word(own, "digest"), word(own, "ids")))
+        }
+        "remove-draft" => inside(own, |store| store.remove_draft(word(own, "draft"))),
         other => unreachable!("the command line has no verb image {other}"),
     };
     run().map_err(interrupt::of_signal)
@@ -44,7 +48,8 @@ pub fn image(program: &str, global: &Global, own: &ArgMatches) -> Done {
 /// The store that the options, or this program's environment, name.
 pub fn store(own: &ArgMatches) -> Result<ImageStore, Failure> {
     let read_only = own.get_flag("read-only-store");
-    Ok(ImageStore::open(StoreOptions { path: store_path(path(own, "store")), read_only })?)
+    let path = store_path(path(own, "store"));
+    Ok(ImageStore::open(StoreOptions { path, read_only, command: std::env::current_exe().ok() })?)
 }
 
 /// The directory of the store; `None` for the library's own choice.
@@ -207,6 +212,19 @@ fn prune(own: &ArgMatches) -> Done {
     let json = show::wants_json(own)?;
     let pruned = store(own)?.prune(&PruneOptions { all: own.get_flag("all") })?;
     show::pruned(&pruned, json)
+}
+
+/// What this program does in a user namespace for the library outside, which reads what it prints.
+fn inside(own: &ArgMatches, act: impl FnOnce(&ImageStore) -> Result<(), String>) -> Done {
+    let path = Some(place(own, "directory").clone());
+    let store = ImageStore::open(StoreOptions { path, ..StoreOptions::default() })?;
+    match act(&store) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(report) => {
+            println!("{report}");
+            Ok(ExitCode::FAILURE)
+        }
+    }
 }
 
 #[cfg(test)]
