@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 
-use oci_spec::image::{Descriptor, Digest, ImageConfiguration};
+use oci_spec::image::{Descriptor, Digest, ImageConfiguration, Platform};
 use serde_json::{Value, json};
 
 use super::digest::{Hasher, sha256};
@@ -61,6 +61,8 @@ pub(super) fn take(
     guide: &mut Guide<'_>,
 ) -> Result<Value> {
     let wanted = platform::wanted(choice)?;
+    // What an index says of an image counts, and without a choice an image alone is the one.
+    let mut unsaid = choice.map(|_| &wanted);
     let mut found = found;
     // An index may lead to another one.
     for _ in 0..4 {
@@ -68,10 +70,11 @@ pub(super) fn take(
         let index = match manifest::document(&found.bytes, &found.media_type, &what)? {
             Document::Index(index) => index,
             Document::Manifest(manifest) => {
-                return take_manifest(store, source, &found, *manifest, guide);
+                return take_manifest(store, source, &found, *manifest, unsaid, guide);
             }
         };
         let chosen = platform::choose(index.manifests(), &wanted)?;
+        unsaid = unsaid.filter(|_| chosen.platform().is_none());
         found = Found {
             bytes: verified(source.manifest(chosen, guide)?, chosen)?,
             media_type: chosen.media_type().to_string(),
@@ -96,6 +99,7 @@ fn take_manifest(
     source: &mut dyn Source,
     found: &Found,
     manifest: oci_spec::image::ImageManifest,
+    wanted: Option<&Platform>,
     guide: &mut Guide<'_>,
 ) -> Result<Value> {
     let digest = sha256(&found.bytes);
@@ -103,6 +107,9 @@ fn take_manifest(
     manifest::check_manifest(&manifest, &what)?;
     let config = source.document(manifest.config(), guide)?;
     let parts = manifest::parts(manifest, &config)?;
+    if let Some(wanted) = wanted {
+        platform::check(&parts.config, wanted)?;
+    }
     for layer in parts.manifest.layers() {
         fetch(store, source, layer, guide)?;
     }

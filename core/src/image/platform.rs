@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use oci_spec::image::{Arch, Descriptor, MediaType, Os, Platform};
+use oci_spec::image::{Arch, Descriptor, ImageConfiguration, MediaType, Os, Platform};
 
 use crate::{Category, Error, Result, Stage};
 
@@ -77,6 +77,20 @@ pub(super) fn choose<'a>(manifests: &'a [Descriptor], wanted: &Platform) -> Resu
     let message = format!("there is no image for {wanted}, only for {}", there.join(", "));
     Err(Error::new(Category::NotFound, Stage::Image, message)
         .hint("another platform than this machine's has to be asked for"))
+}
+
+/// Refuses an image, in no index, that is not for the platform that was asked for.
+pub(super) fn check(image: &ImageConfiguration, wanted: &Platform) -> Result<()> {
+    let variant = image.variant().as_deref().unwrap_or_default();
+    let name = Name::new(&image.os().to_string(), &image.architecture().to_string(), variant);
+    let wanted = Name::of(wanted);
+    match rank(&wanted, &name) {
+        Some(_) => Ok(()),
+        None => {
+            let message = format!("there is no image for {wanted}, only for {name}");
+            Err(Error::new(Category::NotFound, Stage::Image, message))
+        }
+    }
 }
 
 /// Whether it is something to run: not what is said about another image, and nothing unknown, which the
@@ -246,6 +260,23 @@ mod tests {
                 assert_eq!(error.category(), Category::NotFound, "{error}");
                 None
             }
+        }
+    }
+
+    #[test]
+    fn an_image_alone_has_to_be_for_the_platform_that_was_asked_for() {
+        let image = |document| serde_json::from_value::<ImageConfiguration>(document).unwrap();
+        let arm = image(json!({
+            "os": "linux", "architecture": "arm", "variant": "v6",
+            "rootfs": { "type": "layers", "diff_ids": [] },
+        }));
+        for choice in ["linux/arm/v6", "linux/arm", "armhf"] {
+            check(&arm, &wanted(Some(choice)).unwrap()).unwrap();
+        }
+        for choice in ["linux/arm/v5", "linux/arm64", "freebsd/arm"] {
+            let error = check(&arm, &wanted(Some(choice)).unwrap()).unwrap_err();
+            assert_eq!(error.category(), Category::NotFound, "{choice}");
+            assert!(error.to_string().ends_with("only for linux/arm/v6"), "{error}");
         }
     }
 

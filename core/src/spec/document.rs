@@ -194,7 +194,7 @@ impl de::Error for Fault {
 }
 
 /// What serde says is expected, in the words of JSON.
-fn wanted(expected: &str) -> &str {
+pub(crate) fn wanted(expected: &str) -> &str {
     match expected {
         "a sequence" => "an array",
         "a map" => "an object",
@@ -205,6 +205,7 @@ fn wanted(expected: &str) -> &str {
         "u32" => "a whole number from 0 to 4294967295",
         "u64" | "usize" => "a whole number, 0 or more",
         "i32" | "i64" => "a whole number",
+        "f64" => "a number",
         other => other,
     }
 }

@@ -16,6 +16,8 @@ pub mod vocabulary;
 /// The version of the specification that is implemented; every 1.x is accepted.
 pub const OCI_VERSION: &str = "1.3.0";
 
+#[cfg(feature = "images")]
+pub(crate) use document::wanted;
 pub use mount_options::MountOptions;
 pub use oci_spec::runtime as oci;
 pub use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Process, Spec};

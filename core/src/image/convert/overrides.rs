@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::invalid;
 use crate::Result;
 use crate::image::unpack::{IdRange, Ids};
+use crate::spec::wanted;
 
 /// A bind into the container.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -116,7 +117,12 @@ impl Overrides {
 fn wrong((name, value): (String, Value)) -> Option<(String, String)> {
     let alone = Map::from_iter([(name.clone(), value)]);
     let error = serde_json::from_value::<Overrides>(alone.into()).err()?;
-    Some((name, error.to_string()))
+    let why = error.to_string();
+    // Of types it knows Rust's.
+    Some(match why.rsplit_once(", expected ") {
+        Some((found, expected)) => (name, format!("{found}, expected {}", wanted(expected))),
+        None => (name, why),
+    })
 }
 
 /// `null` is what a list that is not there becomes in some languages.

@@ -596,9 +596,12 @@ fn only_linux_images_run_here() {
 fn overrides_that_are_wrong_name_the_field() {
     for (json, words) in [
         (r#"{"argz":["x"]}"#, "`argz`: unknown field `argz`"),
-        (r#"{"memory":"1g"}"#, "`memory`: invalid type: string \"1g\""),
+        (
+            r#"{"memory":"1g"}"#,
+            "`memory`: invalid type: string \"1g\", expected a whole number, 0 or more",
+        ),
         (r#"{"memory":-1}"#, "`memory`: invalid value"),
-        (r#"{"args":"sh"}"#, "`args`: invalid type"),
+        (r#"{"args":"sh"}"#, "`args`: invalid type: string \"sh\", expected an array"),
         (r#"{"hostname":"x","env":[1]}"#, "`env`: invalid type"),
         (r#"{"mounts":[{"source":"/x"}]}"#, "`mounts`: missing field `target`"),
         (r#"{"mounts":[{"source":"/x","target":"/y","ro":true}]}"#, "unknown field `ro`"),
