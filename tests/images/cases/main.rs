@@ -2,6 +2,7 @@
 
 mod commits;
 mod crashes;
+mod hostile;
 mod layouts;
 mod refused;
 mod schemas;
