@@ -145,14 +145,23 @@ fn fetch(
     }
     let mut draft = store.begin_blob_like(digest)?;
     guide.report(Step::Fetch, &name, 0, size)?;
-    let mut failures = 0;
+    let (mut failures, mut restarts) = (0, 0);
     loop {
         let from = draft.size();
         let result = match source.blob(descriptor, from, guide)? {
             Some(reader) => copy(reader, &mut draft, &name, size, guide),
-            None if from > 0 => {
+            // Where it breaks off each time, it never comes to an end.
+            None if from > 0 && restarts < 3 => {
+                restarts += 1;
                 draft.restart(Hasher::like(digest)?)?;
                 continue;
+            }
+            None if from > 0 => {
+                let message = format!(
+                    "blob {digest}: it breaks off again and again, the last time after {from} of \
+                     {size} bytes"
+                );
+                return Err(Error::new(Category::System, Stage::Image, message));
             }
             None => {
                 let message = format!("blob {digest}: it is not there");
@@ -244,4 +253,45 @@ pub(super) fn descriptor(
         "size": size,
         "platform": platform,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::transfer::Transfer;
+
+    /// Gives this much each time, and nothing from within.
+    struct Cut(&'static [u8], usize, usize);
+
+    impl Source for Cut {
+        fn blob<'s>(
+            &'s mut self,
+            _: &Descriptor,
+            from: u64,
+            _: &mut Guide<'_>,
+        ) -> Result<Option<Box<dyn Read + 's>>> {
+            struct Broken;
+            impl Read for Broken {
+                fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                    Err(io::ErrorKind::ConnectionReset.into())
+                }
+            }
+            self.2 += 1;
+            Ok((from == 0).then(|| Box::new(self.0[..self.1].chain(Broken)) as Box<dyn Read>))
+        }
+    }
+
+    #[test]
+    fn a_blob_that_breaks_off_each_time_is_given_up() {
+        let dir = std::env::temp_dir().join(format!("locule-fetch-{}", std::process::id()));
+        let store = Store::open(Some(dir.clone()), false).unwrap();
+        let mut source = Cut(b"hello", 3, 0);
+        let descriptor = Descriptor::new("text/plain".into(), 5, sha256(b"hello"));
+        let guide = &mut Guide::new(Transfer::default());
+        let error = fetch(&store, &mut source, &descriptor, guide).unwrap_err();
+        assert!(error.to_string().contains("again and again"), "{error}");
+        assert_eq!((error.category(), source.2), (Category::System, 8));
+        assert_eq!(std::fs::read_dir(dir.join("drafts")).unwrap().count(), 0);
+        std::fs::remove_dir_all(dir).unwrap();
+    }
 }

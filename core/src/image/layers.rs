@@ -1,9 +1,9 @@
 //! Unpacked layers: each once in a store, for any number of images and containers.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::hash::{Hash, Hasher as _};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use oci_spec::image::{Descriptor, Digest};
@@ -11,7 +11,7 @@ use oci_spec::image::{Descriptor, Digest};
 use super::compress;
 use super::digest::{Verified, sha256, unwrap, wrap};
 use super::manifest::Parts;
-use super::store::{Making, Store};
+use super::store::{Making, Store, make_dir};
 use super::transfer::{Guide, Step};
 use super::unpack::{self, Form, Ids, Limits, Options};
 use crate::{Category, Error, Result, Stage};
@@ -150,8 +150,7 @@ fn make(
     let failed = |error| Error::io(Stage::Image, &error, format!("make {:?}", draft.0));
     let root = draft.0.join("root");
     for (path, mode) in [(&draft.0, 0o700), (&root, 0o755)] {
-        DirBuilder::new().mode(mode).create(path).map_err(failed)?;
-        fs::set_permissions(path, PermissionsExt::from_mode(mode)).map_err(failed)?;
+        make_dir(path, mode).map_err(failed)?;
     }
     own(&draft.0, ids).and_then(|()| own(&root, ids)).map_err(failed)?;
     let below = below.iter().map(Unpacked::open).collect::<Result<Vec<_>>>()?;
@@ -222,9 +221,9 @@ fn unpack_all(source: &mut Watched<'_, '_, '_>, dir: &File, options: &Options<'_
 }
 
 /// Counts the compressed bytes.
-struct Counted<'a, R> {
-    source: R,
-    done: &'a std::cell::Cell<u64>,
+pub(super) struct Counted<'a, R> {
+    pub(super) source: R,
+    pub(super) done: &'a std::cell::Cell<u64>,
 }
 
 impl<R: Read> Read for Counted<'_, R> {
@@ -236,11 +235,11 @@ impl<R: Read> Read for Counted<'_, R> {
 }
 
 /// Keeps a small file from becoming a huge one.
-struct Bounded<'a, R> {
-    source: R,
-    limits: &'a Limits,
-    packed: &'a std::cell::Cell<u64>,
-    plain: u64,
+pub(super) struct Bounded<'a, R> {
+    pub(super) source: R,
+    pub(super) limits: &'a Limits,
+    pub(super) packed: &'a std::cell::Cell<u64>,
+    pub(super) plain: u64,
 }
 
 impl<R: Read> Read for Bounded<'_, R> {
@@ -292,15 +291,10 @@ pub(super) fn to_tree(
     guide: &mut Guide<'_>,
 ) -> Result<()> {
     let failed = |error| Error::io(Stage::Image, &error, format!("unpack to {dir:?}"));
-    match DirBuilder::new().mode(0o755).create(dir) {
-        Ok(()) => fs::set_permissions(dir, PermissionsExt::from_mode(0o755)).map_err(failed)?,
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            if fs::read_dir(dir).map_err(failed)?.next().is_some() {
-                let message = format!("{dir:?} is not empty");
-                return Err(Error::new(Category::Exists, Stage::Image, message));
-            }
-        }
-        Err(error) => return Err(failed(error)),
+    make_dir(dir, 0o755).map_err(failed)?;
+    if fs::read_dir(dir).map_err(failed)?.next().is_some() {
+        let message = format!("{dir:?} is not empty");
+        return Err(Error::new(Category::Exists, Stage::Image, message));
     }
     own(dir, ids).map_err(failed)?;
     let opened = File::options().read(true).custom_flags(libc::O_DIRECTORY).open(dir);

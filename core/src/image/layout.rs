@@ -1,22 +1,26 @@
 //! OCI layouts in a directory or a tar file, and docker-archives: what `docker save` writes.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::Mode;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{Mode, fstatat};
 use oci_spec::image::{Descriptor, Digest};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::digest::{Hasher, sha256, unwrap};
+use super::digest::{Hasher, sha256, unwrap, wrap};
 use super::fetch::{Found, Source};
+use super::layers::{Bounded, Counted};
 use super::manifest::{self, CONFIG, MANIFEST};
 use super::store::{LARGEST_DOCUMENT, REF_NAME, Store};
 use super::transfer::Guide;
+use super::unpack::Limits;
 use super::{compress, reference};
 use crate::{Category, Error, Result, Stage};
 
@@ -26,6 +30,10 @@ const CONTAINERD_NAME: &str = "io.containerd.image.name";
 const MOST_FILES: usize = 100_000;
 /// What a compressed archive may become.
 const LARGEST_ARCHIVE: u64 = 1 << 40;
+/// The headers of all files of an archive, with what extends them, of which memory is made.
+const LARGEST_HEADERS: u64 = 128 << 20;
+/// No docker-archive has so many images, and none so many names.
+const MOST_IMAGES: usize = 1000;
 
 /// A layout or archive that has been opened.
 pub(super) struct Layout {
@@ -121,9 +129,20 @@ impl Layout {
             layers: Vec<String>,
         }
         let list: Vec<Image> = manifest::parse(list, "manifest.json")?;
+        if list.len() > MOST_IMAGES {
+            return Err(wrong(format!("manifest.json: there are more than {MOST_IMAGES} images")));
+        }
         let mut digests: HashMap<String, (Digest, u64, &'static str)> = HashMap::new();
         for (number, image) in list.into_iter().enumerate() {
             let at = |what: &str| format!("manifest.json: [{number}].{what}");
+            if image.layers.len() > manifest::MOST_LAYERS {
+                return Err(wrong(format!(
+                    "{}: {} layers, of which there may be {}",
+                    at("Layers"),
+                    image.layers.len(),
+                    manifest::MOST_LAYERS
+                )));
+            }
             let config = self.files.text(&image.config)?;
             let config = config.ok_or_else(|| {
                 wrong(format!("{}: there is no {:?}", at("Config"), image.config))
@@ -174,7 +193,8 @@ impl Layout {
             let digest = sha256(&manifest);
             let descriptor =
                 Descriptor::new(MANIFEST.into(), manifest.len() as u64, digest.clone());
-            self.made.insert(config_digest, Made::Bytes(config));
+            // Not its bytes: there may be many.
+            self.made.insert(config_digest, Made::File(image.config));
             self.made.insert(digest, Made::Bytes(manifest));
             let mut names =
                 image.repo_tags.unwrap_or_default().into_iter().map(Some).collect::<Vec<_>>();
@@ -218,13 +238,16 @@ impl Layout {
                 .hint("say which by its name or digest there"));
         }
         let bytes = self.document(&first.descriptor, guide)?;
+        if fitting.len() > MOST_IMAGES {
+            return Err(wrong(format!("the image has more than {MOST_IMAGES} names there")));
+        }
         let names = fitting.iter().filter_map(|image| image.name.clone()).collect();
         Ok((Found { bytes, media_type: first.descriptor.media_type().to_string() }, names))
     }
 
     fn what_there_is(&self) -> String {
         let names = self.images.iter().take(20).map(|image| match &image.name {
-            Some(name) => name.clone(),
+            Some(name) => format!("{name:?}"),
             None => image.descriptor.digest().to_string(),
         });
         let names: Vec<_> = names.collect();
@@ -332,9 +355,21 @@ fn open_below(dir: &File, name: &str) -> Result<Option<File>> {
         return Err(wrong(format!("the path {name:?} leads out of the layout")));
     }
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-    match openat(dir, path, flags, Mode::empty()) {
+    // There are devices that do something when they are opened.
+    let opened = match fstatat(dir, path, AtFlags::empty()) {
+        Ok(found) if found.st_mode & libc::S_IFMT != libc::S_IFREG => {
+            return Err(wrong(format!("{name:?} is not a regular file")));
+        }
+        Ok(_) => openat(dir, path, flags, Mode::empty()),
+        Err(errno) => Err(errno),
+    };
+    match opened {
         Ok(fd) => Ok(Some(File::from(fd))),
-        Err(nix::errno::Errno::ENOENT | nix::errno::Errno::ENOTDIR) => Ok(None),
+        Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+        // The name is somebody else's.
+        Err(errno @ (Errno::EINVAL | Errno::ENAMETOOLONG | Errno::ELOOP)) => {
+            Err(wrong(format!("open {name:?}: {}", errno.desc())))
+        }
         Err(errno) => Err(Error::os(Stage::Image, errno as i32, format!("open {name:?}"))),
     }
 }
@@ -351,7 +386,7 @@ impl Read for Part<'_> {
         let most = usize::try_from(self.end - self.at).unwrap_or(usize::MAX).min(buffer.len());
         let count = self.file.read_at(&mut buffer[..most], self.at)?;
         if count == 0 && most > 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+            return Err(wrap(wrong("the archive ends in the middle of it")));
         }
         self.at += count as u64;
         Ok(count)
@@ -386,18 +421,44 @@ fn normal(base: &str, name: &str) -> Result<String> {
     Ok(parts.join("/"))
 }
 
+/// An archive of which only so much is read; the rest is sought over.
+struct Headers<'a> {
+    file: &'a File,
+    left: u64,
+}
+
+impl Read for Headers<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read(buffer)?;
+        match self.left.checked_sub(count as u64) {
+            Some(left) => self.left = left,
+            None => {
+                let limit = LARGEST_HEADERS >> 20;
+                return Err(wrap(wrong(format!("its headers are larger than {limit} MiB"))));
+            }
+        }
+        Ok(count)
+    }
+}
+
+impl Seek for Headers<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
+    }
+}
+
 /// Where the files are in a tar file.
 fn members(file: &File, guide: &Guide<'_>) -> Result<HashMap<String, Member>> {
     let failed = |error| unwrap(error, || "read the archive".to_owned());
     let mut members = HashMap::new();
     let mut reader = file;
     reader.rewind().map_err(failed)?;
-    let mut archive = tar::Archive::new(file);
+    let mut archive = tar::Archive::new(Headers { file, left: LARGEST_HEADERS });
     for entry in archive.entries_with_seek().map_err(failed)? {
         guide.check()?;
         let entry = entry.map_err(|error| {
             let error = failed(error);
-            error.with_category(Category::Spec)
+            if error.errno().is_some() { error } else { error.with_category(Category::Spec) }
         })?;
         let Ok(name) = String::from_utf8(entry.path_bytes().into_owned()) else { continue };
         let kind = entry.header().entry_type();
@@ -436,21 +497,19 @@ fn plain(file: File, seekable: bool, store: &Store, guide: &mut Guide<'_>) -> Re
             return Ok(file);
         }
     }
-    let (_, mut source) = compress::decoder(Box::new(file))?;
+    let packed = Cell::new(0);
+    let counted = Counted { source: file, done: &packed };
+    let (_, source) = compress::decoder(Box::new(counted))?;
+    let limits = Limits { bytes: LARGEST_ARCHIVE, ..Limits::default() };
+    let mut source = Bounded { source, limits: &limits, packed: &packed, plain: 0 };
     let mut draft = anonymous(store)?;
     let mut buffer = vec![0; 128 << 10];
-    let mut size = 0;
     loop {
         guide.check()?;
         let count = source.read(&mut buffer);
         let count = count.map_err(|error| unwrap(error, || "read the archive".to_owned()))?;
         if count == 0 {
             return Ok(draft);
-        }
-        size += count as u64;
-        if size > LARGEST_ARCHIVE {
-            let message = "the archive is larger than a TiB";
-            return Err(Error::new(Category::Resource, Stage::Image, message));
         }
         let written = draft.write_all(&buffer[..count]);
         written.map_err(|error| Error::io(Stage::Image, &error, "write a draft of the archive"))?;

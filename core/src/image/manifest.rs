@@ -15,7 +15,7 @@ const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 
 /// The most layers an image may have: more than overlayfs takes.
-const MOST_LAYERS: usize = 500;
+pub(super) const MOST_LAYERS: usize = 500;
 
 /// What a manifest or index may be.
 pub(super) enum Document {
@@ -117,8 +117,20 @@ fn check_layer(layer: &Descriptor, index: usize, what: &str) -> Result<()> {
 /// Checks that configuration and manifest belong together.
 pub(super) fn parts(manifest: ImageManifest, config: &[u8]) -> Result<Parts> {
     let what = format!("configuration {}", manifest.config().digest());
-    let config: ImageConfiguration = parse(config, &what)?;
     let wrong = |why: String| Error::new(Category::Spec, Stage::Image, format!("{what}: {why}"));
+    // serde reads a list, too, as the members in their order.
+    let value: serde_json::Value = parse(config, &what)?;
+    let objects = [
+        ("the document", Some(&value)),
+        ("config", value.get("config")),
+        ("rootfs", value.get("rootfs")),
+    ];
+    for (name, value) in objects {
+        if value.is_some_and(|value| !value.is_object() && !value.is_null()) {
+            return Err(wrong(format!("{name} is no object")));
+        }
+    }
+    let config: ImageConfiguration = parse(config, &what)?;
     if config.rootfs().typ() != "layers" {
         return Err(wrong(format!("rootfs.type is {:?}, not \"layers\"", config.rootfs().typ())));
     }
@@ -132,7 +144,11 @@ pub(super) fn parts(manifest: ImageManifest, config: &[u8]) -> Result<Parts> {
     }
     let diff_ids = ids.iter().enumerate();
     let diff_ids = diff_ids
-        .map(|(index, id)| digest::parse(id, &format!("{what}: rootfs.diff_ids[{index}]")))
+        .map(|(index, id)| {
+            let id = digest::parse(id, &format!("{what}: rootfs.diff_ids[{index}]"))?;
+            // Layers are found by the digits alone.
+            digest::Hasher::like(&id).map(|_| id)
+        })
         .collect::<Result<Vec<_>>>()?;
     Ok(Parts { manifest, config, diff_ids })
 }
@@ -146,6 +162,36 @@ mod tests {
             Ok(Document::Index(_)) => "index".to_owned(),
             Ok(Document::Manifest(_)) => "manifest".to_owned(),
             Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_configuration_is_an_object_with_digests_that_can_be_checked() {
+        let layer =
+            r#"{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"DIGEST","size":1}"#;
+        let digest = digest::sha256(b"").to_string();
+        let manifest = format!(r#"{{"schemaVersion":2,"config":{layer},"layers":[{layer}]}}"#)
+            .replace("DIGEST", &digest);
+        let said = |config: &str| {
+            let manifest = parse(manifest.as_bytes(), "it").unwrap();
+            parts(manifest, config.as_bytes()).map(drop).map_err(|error| error.to_string())
+        };
+        let rootfs = format!(r#"{{"type":"layers","diff_ids":["{digest}"]}}"#);
+        let object =
+            format!(r#"{{"architecture":"amd64","os":"linux","config":null,"rootfs":{rootfs}}}"#);
+        assert_eq!(said(&object), Ok(()));
+        for (old, new, wrong) in [
+            (
+                &*object,
+                format!(r#"[null,null,"amd64","linux",null,null,null,null,{rootfs},[]]"#),
+                "the document",
+            ),
+            (&*rootfs, format!(r#"["layers",["{digest}"]]"#), "rootfs"),
+            ("null", "[]".to_owned(), "config"),
+            (&*digest, "other:empty".to_owned(), "unknown algorithm"),
+        ] {
+            let error = said(&object.replace(old, &new)).unwrap_err();
+            assert!(error.contains(wrong), "{error}");
         }
     }
 

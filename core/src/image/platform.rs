@@ -69,6 +69,10 @@ pub(super) fn choose<'a>(manifests: &'a [Descriptor], wanted: &Platform) -> Resu
         if !there.contains(&name) {
             there.push(name);
         }
+        if there.len() > 20 {
+            there.push("others".into());
+            break;
+        }
     }
     if there.is_empty() {
         let message = format!("there is no image for {wanted}: the index lists none at all");
@@ -184,10 +188,11 @@ impl From<Name> for Platform {
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
+        // Somebody else's words.
+        write!(f, "{}/{}", self.os.escape_debug(), self.architecture.escape_debug())?;
         match &*self.variant {
             "" => Ok(()),
-            variant => write!(f, "/{variant}"),
+            variant => write!(f, "/{}", variant.escape_debug()),
         }
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::inside::{self, Refused};
 use super::layers::{self, Unpacked};
 use super::manifest::Parts;
-use super::store::{Making, Store};
+use super::store::{Making, Store, make_dir};
 use super::transfer::Guide;
 use super::unpack::{IdRange, Ids, Limits};
 use super::{Overrides, convert, subordinate, trees};
@@ -125,10 +125,16 @@ fn empty(store: &Store) -> Result<Unpacked> {
     let path = store.path.join("layers").join("empty");
     let failed = |error| Error::io(Stage::Image, &error, format!("make {path:?}"));
     let root = path.join("root");
-    fs::create_dir_all(&root).map_err(failed)?;
-    for path in [&path, &root] {
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        fs::set_permissions(path, mode).map_err(failed)?;
+    if store.read_only && !root.is_dir() {
+        let message = format!(
+            "there is no root for an image without layers in the image store {:?}, which was opened \
+             read-only",
+            store.path
+        );
+        return Err(Error::new(Category::NotFound, Stage::Image, message));
+    }
+    if !store.read_only {
+        make_dir(&path, 0o755).and_then(|()| make_dir(&root, 0o755)).map_err(failed)?;
     }
     Ok(Unpacked { key: "empty".to_owned(), root })
 }

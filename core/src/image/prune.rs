@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io;
 use std::path::Path;
 
 use oci_spec::image::Digest;
@@ -91,10 +92,15 @@ struct Used {
 fn used(store: &Store) -> Result<Used> {
     let mut used = Used { images: HashSet::new(), layers: HashSet::new() };
     for (_, path) in listing(&store.path.join("uses"))? {
-        let usage: Option<Usage> =
-            fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let usage = match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice::<Usage>(&bytes).ok(),
+            // Removed with its container at this moment.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(Error::io(Stage::Image, &error, format!("read {path:?}"))),
+        };
         match usage {
-            Some(usage) if Path::new(&usage.container).exists() => {
+            // What cannot be looked at may be there.
+            Some(usage) if Path::new(&usage.container).try_exists().unwrap_or(true) => {
                 used.images.insert(usage.manifest);
                 used.layers.extend(usage.layers);
             }
@@ -114,13 +120,23 @@ fn needed(store: &Store, used: &Used) -> Result<Needed> {
     // An image that a container was made from may be in no index any more.
     let listed = store.entries()?.into_iter().map(|entry| entry.digest);
     for digest in listed.chain(used.images.iter().cloned()) {
-        // An image that is damaged needs nothing but itself.
-        if let Err(error) = add(store, &digest, &mut needed) {
-            tracing::warn!(image = %digest, %error, "damaged");
+        match add(store, &digest, &mut needed) {
+            Ok(()) => {}
+            // An image that is damaged needs nothing but itself.
+            Err(error) if is_damage(error.category()) => {
+                tracing::warn!(image = %digest, %error, "damaged");
+            }
+            Err(error) => return Err(error),
         }
         needed.blobs.insert(digest);
     }
     Ok(needed)
+}
+
+/// Whether it says something about the image, not about this moment, such as that there are too many
+/// open files.
+fn is_damage(category: Category) -> bool {
+    matches!(category, Category::Spec | Category::NotFound | Category::Unsupported)
 }
 
 fn add(store: &Store, digest: &str, needed: &mut Needed) -> Result<()> {
@@ -158,7 +174,7 @@ fn remove(path: &Path) -> Result<()> {
         _ => fs::remove_file(path),
     };
     match removed {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(Error::io(Stage::Image, &error, format!("remove {path:?}")))
         }
         _ => Ok(()),

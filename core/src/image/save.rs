@@ -1,16 +1,20 @@
 //! An image is written to an OCI layout: a directory, or a tar file that `docker load` reads, too.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use oci_spec::image::Digest;
 use serde_json::{Value, json};
 
 use super::digest::{Verified, unwrap};
 use super::manifest::Parts;
-use super::store::{REF_NAME, Store, index_document};
+use super::store::{REF_NAME, Store, index_document, make_dir};
 use super::transfer::{Guide, Step};
 use crate::{Category, Error, Result, Stage};
 
@@ -58,10 +62,7 @@ fn failed(path: &Path) -> impl Fn(io::Error) -> Error + '_ {
 /// Adds the image to a layout directory, which is made if it is missing. In place of one of the same name.
 pub(super) fn to_directory(image: &Saved<'_>, dir: &Path, guide: &mut Guide<'_>) -> Result<()> {
     let exists = dir.join("oci-layout").is_file();
-    let make = |path: &Path| match DirBuilder::new().mode(0o755).create(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed(path)(error)),
-        _ => Ok(()),
-    };
+    let make = |path: &Path| make_dir(path, 0o755).map_err(failed(path));
     make(dir)?;
     if !exists && fs::read_dir(dir).map_err(failed(dir))?.next().is_some() {
         let message = format!("{dir:?} is neither an image layout nor empty");
@@ -79,6 +80,7 @@ pub(super) fn to_directory(image: &Saved<'_>, dir: &Path, guide: &mut Guide<'_>)
         let mut source = image.open(digest, size)?;
         whole(&path, &mut |file| copy(&mut source, file, digest, size, guide))?;
     }
+    let _lock = alone(dir, guide)?;
     let path = dir.join("index.json");
     let mut manifests = match fs::read(&path) {
         Ok(bytes) => {
@@ -98,6 +100,20 @@ pub(super) fn to_directory(image: &Saved<'_>, dir: &Path, guide: &mut Guide<'_>)
     whole(&path, &mut |file| file.write_all(text.as_bytes()).map_err(failed(&path)))?;
     let path = dir.join("oci-layout");
     whole(&path, &mut |file| file.write_all(LAYOUT.as_bytes()).map_err(failed(&path)))
+}
+
+/// Has one writer only of a layout's index, where the filesystem has locks.
+fn alone(dir: &Path, guide: &Guide<'_>) -> Result<Option<Flock<File>>> {
+    let mut file = File::open(dir).map_err(failed(dir))?;
+    loop {
+        file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(Some(lock)),
+            Err((file, Errno::EWOULDBLOCK | Errno::EINTR)) => file,
+            Err(_) => return Ok(None),
+        };
+        guide.check()?;
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
@@ -169,14 +185,19 @@ fn header(mode: u32, size: u64) -> tar::Header {
 
 /// Makes a file under another name first: it is there whole, or not at all.
 fn whole(path: &Path, write: &mut dyn FnMut(&mut File) -> Result<()>) -> Result<()> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}", std::process::id()));
+    // Other threads may write the same file at this moment.
+    name.push(format!(".{}.{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
     let draft: PathBuf = path.with_file_name(name);
     let _ = fs::remove_file(&draft);
     let mut options = File::options();
     let file = options.write(true).create_new(true).mode(0o644).open(&draft);
     let mut file = file.map_err(failed(path))?;
-    let written = write(&mut file)
+    let mode = file.set_permissions(PermissionsExt::from_mode(0o644));
+    let written = mode
+        .map_err(failed(path))
+        .and_then(|()| write(&mut file))
         .and_then(|()| file.sync_data().map_err(failed(path)))
         .and_then(|()| fs::rename(&draft, path).map_err(failed(path)));
     if written.is_err() {

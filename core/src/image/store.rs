@@ -14,6 +14,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -71,7 +72,11 @@ impl Store {
         if !read_only {
             store.make()?;
         }
-        store.check()?;
+        store.check_owner()?;
+        if !store.path.join("oci-layout").is_file() {
+            let message = format!("{:?} is no image store: it has no file oci-layout", store.path);
+            return Err(Error::new(Category::NotFound, Stage::Image, message));
+        }
         Ok(store)
     }
 
@@ -86,11 +91,15 @@ impl Store {
                 _ => refused,
             }
         };
-        if let Some(parent) = self.path.parent() {
-            DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(failed)?;
+        let mut missing: Vec<&Path> = self.path.ancestors().skip(1).collect();
+        missing.retain(|path| !path.exists());
+        for path in missing.into_iter().rev() {
+            make_dir(path, 0o755).map_err(failed)?;
         }
+        make_dir(&self.path, 0o711).map_err(failed)?;
+        // Before anything is made in what is another user's, who could have it made elsewhere.
+        self.check_owner()?;
         let parts = [
-            ("", 0o711),
             ("blobs", 0o700),
             ("blobs/sha256", 0o700),
             ("blobs/sha512", 0o700),
@@ -99,14 +108,7 @@ impl Store {
             ("drafts", 0o711),
         ];
         for (name, mode) in parts {
-            let path = self.path.join(name);
-            match DirBuilder::new().mode(mode).create(&path) {
-                Ok(()) => {
-                    fs::set_permissions(&path, PermissionsExt::from_mode(mode)).map_err(failed)?
-                }
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(failed(error)),
-            }
+            make_dir(&self.path.join(name), mode).map_err(failed)?;
         }
         let texts = [
             ("oci-layout", json!({ "imageLayoutVersion": "1.0.0" })),
@@ -132,7 +134,7 @@ impl Store {
     }
 
     /// What is in it becomes containers' files, so it has to be this user's or root's.
-    fn check(&self) -> Result<()> {
+    fn check_owner(&self) -> Result<()> {
         let metadata = fs::metadata(&self.path).map_err(|error| {
             Error::io(Stage::Image, &error, format!("open the image store {:?}", self.path))
         })?;
@@ -147,10 +149,6 @@ impl Store {
             return Err(Error::new(Category::Permission, Stage::Image, message).hint(
                 "give a store of your own, or open this one read-only if others cannot write to it",
             ));
-        }
-        if !self.path.join("oci-layout").is_file() {
-            let message = format!("{:?} is no image store: it has no file oci-layout", self.path);
-            return Err(Error::new(Category::NotFound, Stage::Image, message));
         }
         Ok(())
     }
@@ -391,6 +389,21 @@ impl Store {
             Ok(())
         })
     }
+}
+
+/// Makes a directory with this mode, whatever the umask is. One that is there is left as it is.
+pub(super) fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
+    match DirBuilder::new().mode(mode).create(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    // Whoever can write to its parent may have put something else there. It is not to be opened:
+    // its owner may not be allowed to.
+    let made = Path::new("/proc/self/fd");
+    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    let opened = File::options().read(true).custom_flags(flags).open(path)?;
+    fs::set_permissions(made.join(opened.as_raw_fd().to_string()), PermissionsExt::from_mode(mode))
 }
 
 /// The entry without its name.

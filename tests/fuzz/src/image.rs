@@ -154,7 +154,9 @@ impl<'a> Files<'a> {
             Value::String(text) if depth > 0 && text.starts_with(['@', '#']) => {
                 let (kind, name) = text.split_at(1);
                 let names = [format!("@{name}"), name.to_owned()];
-                let Some(name) = names.iter().find(|name| self.members.contains_key(*name)) else { return };
+                let Some(name) = names.iter().find(|name| self.members.contains_key(*name)) else {
+                    return;
+                };
                 let bytes = self.bytes(name, depth - 1);
                 *value = match kind {
                     "@" => format!("sha256:{}", hex(&bytes)).into(),

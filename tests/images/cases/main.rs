@@ -4,6 +4,7 @@ mod commits;
 mod crashes;
 mod debian;
 mod generated;
+mod hostile;
 mod layouts;
 mod refused;
 mod registry;
