@@ -247,7 +247,7 @@ impl Layout {
 
     fn what_there_is(&self) -> String {
         let names = self.images.iter().take(20).map(|image| match &image.name {
-            Some(name) => format!("{name:?}"),
+            Some(name) => name.escape_debug().to_string(),
             None => image.descriptor.digest().to_string(),
         });
         let names: Vec<_> = names.collect();

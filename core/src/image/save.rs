@@ -64,9 +64,18 @@ pub(super) fn to_directory(image: &Saved<'_>, dir: &Path, guide: &mut Guide<'_>)
     let exists = dir.join("oci-layout").is_file();
     let make = |path: &Path| make_dir(path, 0o755).map_err(failed(path));
     make(dir)?;
-    if !exists && fs::read_dir(dir).map_err(failed(dir))?.next().is_some() {
-        let message = format!("{dir:?} is neither an image layout nor empty");
-        return Err(Error::new(Category::Invalid, Stage::Image, message));
+    if !exists {
+        for entry in fs::read_dir(dir).map_err(failed(dir))? {
+            let name = entry.map_err(failed(dir))?.file_name();
+            // Another thread's beginning, or what one that was killed has left.
+            let begun = ["blobs", "index.json", "oci-layout"]
+                .iter()
+                .any(|part| name.as_encoded_bytes().starts_with(part.as_bytes()));
+            if !begun {
+                let message = format!("{dir:?} is neither an image layout nor empty");
+                return Err(Error::new(Category::Invalid, Stage::Image, message));
+            }
+        }
     }
     make(&dir.join("blobs"))?;
     for (digest, size) in image.blobs() {

@@ -97,7 +97,7 @@ fn a_docker_archive_has_so_many_images_and_layers() {
     let dir = scratch();
     let options = TakeOptions { from: Some("other".to_owned()), ..TakeOptions::default() };
     let error = store(dir.path()).load(&path, &options, Transfer::default()).unwrap_err();
-    assert!(error.to_string().contains(r#"there are: "a\u{1b}[2Jb""#), "{error}");
+    assert!(error.to_string().contains(r"there are: a\u{1b}[2Jb"), "{error}");
 }
 
 #[test]
