@@ -101,7 +101,11 @@ fn take_manifest(
     let digest = sha256(&found.bytes);
     let what = format!("manifest {digest}");
     manifest::check_manifest(&manifest, &what)?;
-    let config = source.document(manifest.config(), guide)?;
+    let (config_digest, size) = (manifest.config().digest(), manifest.config().size());
+    let config = match store.document(config_digest, Some(size)) {
+        Ok(config) => config,
+        Err(_) => source.document(manifest.config(), guide)?,
+    };
     let parts = manifest::parts(manifest, &config)?;
     for layer in parts.manifest.layers() {
         fetch(store, source, layer, guide)?;
