@@ -18,7 +18,7 @@ KEEPER  := $(OUT)/libexec/locule-keeper
 BINARY  := $(OUT)/bin/locule
 TOOL    := $(OUT)/bin/locule-plugin
 
-.PHONY: help build lib stage plugins demo test test-rust test-python test-go test-fuzz fuzz test-refusals test-invariants test-differential test-soak test-runc test-engines test-vm soak bench bench-images deps header test-abi install uninstall fmt lint clean FORCE
+.PHONY: help build lib stage plugins demo test test-rust test-python test-go test-fuzz fuzz test-refusals test-invariants test-differential test-images test-soak test-runc test-engines test-vm soak bench bench-images deps header test-abi install uninstall fmt lint clean FORCE
 .DELETE_ON_ERROR:
 
 help:
@@ -35,6 +35,7 @@ help:
 	@echo "make header     write include/locule.h from ffi/src"
 	@echo "make test-abi   check the C ABI"
 	@echo "make fuzz       feed TARGET (or all) for TIME=300 seconds; SEED=N repeats a run"
+	@echo "make test-images     compare images with umoci, skopeo, podman and a registry; SEED=N IMAGES=N"
 	@echo "make test-refusals   check every error; ONLY=\"WORD...\" chooses, SHOW=1 prints them"
 	@echo "make test-runc  run runc's own suite with our command; COMMAND=/a/program, ROOTLESS=1"
 	@echo "make test-engines    run containerd, Docker and podman with the command; ENGINES=\"NAME...\""
@@ -192,6 +193,13 @@ test-rust: plugins
 test-differential: deps
 	$(if $(SEED),LOCULE_SEED=$(SEED)) $(if $(BUNDLES),LOCULE_BUNDLES=$(BUNDLES)) \
 	    $(CARGO) test -p locule-differential
+
+# Images beside umoci, skopeo, podman and a registry: see tests/README.md.
+IMAGE_PACKAGES := umoci skopeo docker-registry openssl podman conmon crun debootstrap
+test test-images: PACKAGES += $(IMAGE_PACKAGES)
+test-images: deps
+	$(if $(SEED),LOCULE_SEED=$(SEED)) $(if $(IMAGES),LOCULE_IMAGES=$(IMAGES)) \
+	    $(CARGO) test -p locule-images
 
 test-python: $(PYTHON) plugins
 	@$(PYTHON) -m pip install -q --disable-pip-version-check pytest mypy setuptools wheel

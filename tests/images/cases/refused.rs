@@ -66,7 +66,7 @@ const CASES: &[(&str, Break, Category, &str)] = &[
     (
         "a layer that is too short",
         |l| tamper(l, layer_of, |b| b.truncate(30)),
-        Category::System,
+        Category::Spec,
         "ends after 30",
     ),
     (

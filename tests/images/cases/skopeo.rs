@@ -133,7 +133,6 @@ fn umoci_unpacks_what_we_write_to_what_we_unpack() {
         let Some(image) = imported(dir, compression) else { return };
         save(&image, dir.join("saved"));
         let from = format!("saved:{}", image.names()[0]);
-        // The name has a colon, which umoci takes for the last of two only at its end.
         umoci.run(dir, ["unpack", "--image", &from, "bundle"]);
         let ours = dir.join("ours");
         image.unpack(&ours, &Ids::default(), &Limits::default(), Transfer::default()).unwrap();
@@ -148,8 +147,10 @@ struct Podman<'a>(Tool, &'a Path);
 
 impl<'a> Podman<'a> {
     fn new(dir: &'a Path) -> Option<Podman<'a>> {
-        let all = ["podman", "conmon", "crun", "unshare"].map(tool);
-        all.iter().all(Option::is_some).then(|| Podman(Tool::clone(&tool("unshare").unwrap()), dir))
+        for helper in ["podman", "conmon", "crun"] {
+            tool(helper)?;
+        }
+        Some(Podman(tool("unshare")?, dir))
     }
 
     /// With mounts of its own: it leaves things in `/run`, and crun wants to know nothing of cgroups in the

@@ -486,9 +486,9 @@ impl Beside {
 
     fn judge(&mut self, name: &str, form: &str, lines: Vec<String>) {
         let explained = |line: &str| {
-            EXPLAINED.iter().any(|(image, path, _)| {
-                (*image == name || *image == "*") && line.contains(&format!("{path:?}:"))
-            })
+            EXPLAINED
+                .iter()
+                .any(|(image, path, _)| *image == name && line.contains(&format!("{path:?}:")))
         };
         let lines = lines.into_iter().filter(|line| !explained(line));
         self.failed.extend(lines.map(|line| format!("{name}, {form}: {line}")));
