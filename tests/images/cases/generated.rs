@@ -186,11 +186,13 @@ impl Maker {
             parent => format!("{parent}/.wh.{name}"),
         };
         forget(&mut self.known, path);
+        self.own.insert(file.clone(), false);
         self.tar = std::mem::take(&mut self.tar).file(&file, "");
     }
 
     fn opaque(&mut self, path: &str) {
-        if path.is_empty() {
+        // What has a mark of this layer in it counts as its own for us, and not for umoci.
+        if path.is_empty() || below(&self.own, path).any(|other| other.contains(".wh.")) {
             return;
         }
         for other in below(&self.known, path).collect::<Vec<_>>() {
@@ -199,6 +201,8 @@ impl Maker {
                 self.known.remove(&other);
             }
         }
-        self.tar = std::mem::take(&mut self.tar).file(&format!("{path}/.wh..wh..opq"), "");
+        let file = format!("{path}/.wh..wh..opq");
+        self.own.insert(file.clone(), false);
+        self.tar = std::mem::take(&mut self.tar).file(&file, "");
     }
 }
