@@ -258,6 +258,7 @@ pub(super) fn descriptor(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::StoreOptions;
     use crate::image::transfer::Transfer;
 
     /// Gives this much each time, and nothing from within.
@@ -284,7 +285,8 @@ mod tests {
     #[test]
     fn a_blob_that_breaks_off_each_time_is_given_up() {
         let dir = std::env::temp_dir().join(format!("locule-fetch-{}", std::process::id()));
-        let store = Store::open(Some(dir.clone()), false).unwrap();
+        let options = StoreOptions { path: Some(dir.clone()), ..StoreOptions::default() };
+        let store = Store::open(options).unwrap();
         let mut source = Cut(b"hello", 3, 0);
         let descriptor = Descriptor::new("text/plain".into(), 5, sha256(b"hello"));
         let guide = &mut Guide::new(Transfer::default());
