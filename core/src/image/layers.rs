@@ -11,6 +11,7 @@ use oci_spec::image::{Descriptor, Digest};
 use super::compress;
 use super::digest::{Verified, sha256, unwrap, wrap};
 use super::manifest::Parts;
+use super::removal::remove_tree;
 use super::store::{Making, Store, make_dir};
 use super::transfer::{Guide, Step};
 use super::unpack::{self, Form, Ids, Limits, Options};
@@ -178,7 +179,7 @@ struct Draft(PathBuf);
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        let _ = remove_tree(&self.0);
     }
 }
 

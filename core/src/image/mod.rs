@@ -23,6 +23,7 @@ mod prune;
 mod reference;
 #[cfg(feature = "registry")]
 mod registry;
+mod removal;
 #[cfg(feature = "registry")]
 mod repository;
 mod save;

@@ -10,6 +10,7 @@ use oci_spec::image::Digest;
 use super::handle::{PruneOptions, Pruned};
 use super::manifest::{self, Document};
 use super::prepare::Usage;
+use super::removal::remove_tree;
 use super::store::{Entry, Store, size_of};
 use super::{inside, subordinate};
 use crate::{Category, Error, Result, Stage, rootless_ids};
@@ -170,7 +171,7 @@ fn listing(dir: &Path) -> Result<Vec<(String, std::path::PathBuf)>> {
 
 fn remove(path: &Path) -> Result<()> {
     let removed = match fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(found) if found.is_dir() => remove_tree(path),
         _ => fs::remove_file(path),
     };
     match removed {

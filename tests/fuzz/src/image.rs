@@ -51,8 +51,10 @@ fn take<'a>(nest: &Nest, said: &dyn Fn(&str) -> Option<&'a Value>) -> locule::Re
         None => Overrides::default(),
         Some(overrides) => Overrides::from_json(overrides.to_string().as_bytes())?,
     };
-    let store =
-        ImageStore::open(StoreOptions { path: Some(nest.path("store")), read_only: false })?;
+    let store = ImageStore::open(StoreOptions {
+        path: Some(nest.path("store")),
+        ..StoreOptions::default()
+    })?;
     let loaded = store.load(&nest.path("archive"), &TakeOptions::default(), quiet());
     let image = match loaded {
         Ok(image) => image,
