@@ -34,10 +34,10 @@ struct Entry {
     ids: Rarely<(u32, u32)>,
     size: Rarely<u64>,
     contents: u8,
-    long: Vec<Long>,
+    long: Rarely<Vec<Long>>,
 }
 
-#[derive(Debug, Clone, Copy, Arbitrary)]
+#[derive(Debug, Arbitrary)]
 enum Kind {
     File,
     Old,
@@ -50,11 +50,11 @@ enum Kind {
     Contiguous,
     GnuSparse,
     Global,
-    Other(u8),
+    Other(Rarely<u8>),
 }
 
 impl Kind {
-    fn flag(self) -> u8 {
+    fn flag(&self) -> u8 {
         match self {
             Kind::File => b'0',
             Kind::Old => 0,
@@ -67,11 +67,11 @@ impl Kind {
             Kind::Contiguous => b'7',
             Kind::GnuSparse => b'S',
             Kind::Global => b'g',
-            Kind::Other(flag) => flag,
+            Kind::Other(flag) => flag.0.unwrap_or(b'0'),
         }
     }
 
-    fn has_contents(self) -> bool {
+    fn has_contents(&self) -> bool {
         matches!(self, Kind::File | Kind::Old | Kind::Contiguous | Kind::GnuSparse | Kind::Global)
     }
 }
@@ -224,7 +224,7 @@ impl Tar {
             pax.extend(value);
             pax.push(b'\n');
         };
-        for long in entry.long.iter().take(4) {
+        for long in entry.long.0.iter().flatten().take(4) {
             match long {
                 Long::GnuName(parts) => record(self, b'L', &path(parts, false)),
                 Long::GnuLink(parts) => record(self, b'K', &path(parts, false)),
