@@ -65,7 +65,7 @@ mod tests {
         fs::write(dir.join("kept"), "").unwrap();
         fs::create_dir_all(dir.join("top.0/left")).unwrap();
         std::os::unix::fs::symlink("../kept", top.join("closed/link")).unwrap();
-        fs::set_permissions(top.join("closed"), Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(top.join("closed"), Permissions::from_mode(0o000)).unwrap();
         remove_tree(&top).unwrap();
         let left: Vec<_> =
             fs::read_dir(&dir).unwrap().map(|left| left.unwrap().file_name()).collect();
