@@ -431,10 +431,12 @@ fn a_user_with_subordinate_ids_has_the_owners_that_an_image_says() {
     // What it changes becomes an image with the same owners.
     let changes = user.home.join("changes");
     let script = "echo new >/etc/new; busybox chown 5:6 /etc/new";
-    let kept = ["--keep", "--changes", changes.to_str().unwrap(), "one", "--", "sh", "-c", script];
+    // No other test's container: a user may not have the cgroup of one that root has.
+    let id = "of-subordinate-ids";
+    let kept = ["--keep", "--changes", changes.to_str().unwrap(), id, "--", "sh", "-c", script];
     run(&kept);
-    user.fine(&words(store, &["commit", "one", "changed"]));
-    user.fine(&["delete", "one"]);
+    user.fine(&words(store, &["commit", id, "changed"]));
+    user.fine(&["delete", id]);
     let stat = ["busybox", "stat", "-c", "%u:%g", "/etc/new"];
     let changed = ["run", "--image", "changed", "--store", store, "--"];
     assert_eq!(user.fine(&[&changed[..], &stat].concat()), "5:6\n");
