@@ -53,13 +53,22 @@ pub(super) fn prune(store: &Store, options: &PruneOptions) -> Result<Pruned> {
             pruned.layers += 1;
         }
     }
-    for (_, path) in listing(&store.path.join("drafts"))? {
-        match remove(&path) {
-            Err(error) if error.category() == Category::Permission => {
-                remove_inside(store, &path, error)?
-            }
-            removed => removed?,
+    // What cannot be removed at once may have left parts of it beside it.
+    let mut before = Vec::new();
+    loop {
+        let drafts = listing(&store.path.join("drafts"))?;
+        if drafts.is_empty() || drafts == before {
+            break;
         }
+        for (_, path) in &drafts {
+            match remove(path) {
+                Err(error) if error.category() == Category::Permission => {
+                    remove_inside(store, path, error)?
+                }
+                removed => removed?,
+            }
+        }
+        before = drafts;
     }
     Ok(pruned)
 }
