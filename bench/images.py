@@ -115,10 +115,11 @@ def unpacking(locule, layout, rounds):
 
 def starting(locule, layout, rounds):
     """A start of a program from an unpacked image, as a command."""
-    with filesystem() as (place, _):
+    # Podman wants no more than fifty characters for its runroot.
+    with filesystem() as (place, _), tempfile.TemporaryDirectory(dir="/tmp") as runroot:
         store = place / "store"
         run(locule, "image", "load", "--store", store, layout)
-        podman = ("podman", "--root", place / "podman", "--runroot", place / "run", "--cgroup-manager",
+        podman = ("podman", "--root", place / "podman", "--runroot", runroot, "--cgroup-manager",
                   "cgroupfs", "--storage-driver", "overlay")
         archive = place / "debian.tar"
         run(locule, "image", "save", "--store", store, "debian:1", archive)
