@@ -3,7 +3,7 @@
 
 usage: images.py COMMAND OUTPUT [ROUNDS]     COMMAND is the `locule` to measure
 
-Runs as root. Rounds are paired: each does every contender once, and a ratio is the median of the rounds'
+Runs as root, in a mount namespace of its own. Rounds are paired: each does every contender once, and a ratio is the median of the rounds'
 ratios. Each round has a filesystem of its own, since ext4 makes files slower where many were removed.
 """
 
@@ -63,7 +63,7 @@ def filesystem():
         try:
             yield place, "ext4" if not looped.returncode else "tmpfs"
         finally:
-            run("umount", "-l", place)
+            run("umount", "-l", "-R", place)
 
 
 def tree_size(path):
@@ -127,11 +127,11 @@ def starting(locule, layout, rounds):
         own = (locule, "--root", place / "state", "run", "--image", "debian:1", "--store", store,
                "--", "/bin/true")
         other = (*podman, "run", "--rm", "--network", "none", "--cgroups", "disabled",
+                 "--ulimit", "nofile=1000:1000", "--ulimit", "nproc=1000:1000",
                  "docker.io/library/debian:1", "/bin/true")
         run(*own), run(*other)
         ours = [timed(own) for _ in range(rounds)]
         theirs = [timed(other) for _ in range(rounds)]
-        subprocess.run(["umount", "-l", place / "podman" / "overlay"], capture_output=True)
     return ours, theirs
 
 
@@ -156,6 +156,9 @@ def main():
     if missing or os.geteuid():
         sys.exit(f"skipped: {', '.join(missing) or 'root'}")
     WORK.mkdir(parents=True, exist_ok=True)
+    # crun wants cgroup v2 alone; the mount namespace is this program's own.
+    run("umount", "-l", "/sys/fs/cgroup")
+    run("mount", "-t", "cgroup2", "cgroup2", "/sys/fs/cgroup")
     debian, large, debian_layout, large_layout = prepare(locule)
     kind, alone, taken = unpacking(locule, debian_layout, rounds)
     started = starting(locule, debian_layout, max(rounds * 4, 10))
