@@ -25,8 +25,9 @@ use tar::EntryType;
 
 use self::entry::{BLOCK, Entry};
 use self::owners::Owners;
-use self::xattr::{Of, Xattrs};
+use self::xattr::Xattrs;
 use super::unpack::Ids;
+use super::xattr::Of;
 use super::{Guide, Step, digest};
 use crate::{Category, Error, Result, Stage};
 
@@ -186,7 +187,7 @@ impl Packer<'_, '_> {
         match kind {
             EntryType::Regular => self.regular(dir, name, &stat)?,
             kind => {
-                let xattrs = self.xattrs(&Of::Entry(dir, name))?;
+                let xattrs = self.xattrs(Of::Name(dir, name.to_bytes()))?;
                 let target = match kind {
                     EntryType::Symlink => {
                         let target = readlinkat(dir, name);
@@ -213,7 +214,7 @@ impl Packer<'_, '_> {
         if id(&stat) != id(seen) || file_type(&stat) != SFlag::S_IFREG {
             return Err(self.changed("another file took its place"));
         }
-        let xattrs = self.xattrs(&Of::File(file.as_fd()))?;
+        let xattrs = self.xattrs(Of::File(file.as_fd()))?;
         self.header(EntryType::Regular, &stat, b"", &xattrs)?;
         let mut file = File::from(file);
         let size = stat.st_size as u64;
@@ -240,7 +241,7 @@ impl Packer<'_, '_> {
     /// Packs a directory itself and the marks of what it hides, and lists the rest of it.
     fn directory(&mut self, dir: OwnedFd) -> Result<Frame> {
         let stat = fstat(&dir).map_err(|errno| self.failed(errno, "look at"))?;
-        let mut xattrs = self.all_xattrs(&Of::File(dir.as_fd()))?;
+        let mut xattrs = self.all_xattrs(Of::File(dir.as_fd()))?;
         let opaque = self.mark(&xattrs, "opaque").map(<[u8]>::to_vec);
         self.select(&mut xattrs)?;
         self.header(EntryType::Directory, &stat, b"", &xattrs)?;
@@ -320,7 +321,7 @@ impl Packer<'_, '_> {
         Ok(match file_type(&stat) {
             SFlag::S_IFCHR => stat.st_rdev == 0,
             SFlag::S_IFREG if attributes && stat.st_size == 0 => {
-                let xattrs = self.all_xattrs(&Of::Entry(dir, name))?;
+                let xattrs = self.all_xattrs(Of::Name(dir, name.to_bytes()))?;
                 self.mark(&xattrs, "whiteout").is_some()
             }
             _ => false,
@@ -397,7 +398,7 @@ impl Packer<'_, '_> {
         None
     }
 
-    fn all_xattrs(&self, of: &Of<'_>) -> Result<Xattrs> {
+    fn all_xattrs(&self, of: Of<'_>) -> Result<Xattrs> {
         let xattrs = xattr::read(of);
         let xattrs = xattrs.map_err(|errno| self.failed(errno, "read the attributes of"))?;
         if matches!(self.kind, Kind::Upper(_)) {
@@ -421,7 +422,7 @@ impl Packer<'_, '_> {
         xattr::select(xattrs, &self.owners).map_err(|error| self.wrong(error))
     }
 
-    fn xattrs(&self, of: &Of<'_>) -> Result<Xattrs> {
+    fn xattrs(&self, of: Of<'_>) -> Result<Xattrs> {
         let mut xattrs = self.all_xattrs(of)?;
         self.select(&mut xattrs)?;
         Ok(xattrs)

@@ -583,7 +583,7 @@ fn gnu_tar_unpacks_the_same_tree() {
     assert_eq!(after, before);
     if attributes {
         let file = File::open(to.at("mode")).unwrap();
-        let xattrs = xattr::read(&Of::File(file.as_fd())).unwrap();
+        let xattrs = xattr::read(Of::File(file.as_fd())).unwrap();
         assert!(xattrs.contains(&(b"user.x".to_vec(), b"\0\ny".to_vec())), "{xattrs:?}");
     }
 }

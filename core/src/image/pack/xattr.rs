@@ -1,82 +1,23 @@
 //! Extended attributes of what is packed: reading them, and which of them belong into an image.
 
-use std::ffi::{CStr, CString, c_char, c_void};
-use std::os::fd::{AsRawFd, BorrowedFd};
-
 use nix::errno::Errno;
 
 use super::owners::Owners;
+use crate::image::xattr::{self, Of};
 use crate::{Category, Error, Result, Stage};
 
 /// Names and values, in the order of the names.
 pub(super) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// Where they are read.
-pub(super) enum Of<'a> {
-    File(BorrowedFd<'a>),
-    /// An entry of a directory, itself where it is a link, without opening it.
-    Entry(BorrowedFd<'a>, &'a CStr),
-}
-
 /// All that the caller may see.
-pub(super) fn read(of: &Of<'_>) -> nix::Result<Xattrs> {
-    let path = match of {
-        Of::File(_) => CString::default(),
-        // There is no system call for this before Linux 6.13.
-        Of::Entry(dir, name) => {
-            let mut path = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
-            path.extend_from_slice(name.to_bytes());
-            CString::new(path).map_err(|_| Errno::EINVAL)?
-        }
-    };
-    let names = match grow(|buffer, size| {
-        // SAFETY: the path is a C string, and the buffer has room for `size` bytes.
-        unsafe {
-            match of {
-                Of::File(file) => libc::flistxattr(file.as_raw_fd(), buffer as *mut c_char, size),
-                Of::Entry(..) => libc::llistxattr(path.as_ptr(), buffer as *mut c_char, size),
-            }
-        }
-    }) {
-        // A file system without any.
-        Err(Errno::EOPNOTSUPP) => return Ok(Xattrs::new()),
-        names => names?,
-    };
+pub(super) fn read(of: Of<'_>) -> nix::Result<Xattrs> {
     let mut all = Xattrs::new();
-    for name in names.split_inclusive(|byte| *byte == 0) {
-        let name = CStr::from_bytes_with_nul(name).map_err(|_| Errno::EINVAL)?;
-        let value = grow(|buffer, size| {
-            // SAFETY: both are C strings, and the buffer has room for `size` bytes.
-            unsafe {
-                match of {
-                    Of::File(file) => {
-                        libc::fgetxattr(file.as_raw_fd(), name.as_ptr(), buffer, size)
-                    }
-                    Of::Entry(..) => libc::lgetxattr(path.as_ptr(), name.as_ptr(), buffer, size),
-                }
-            }
-        })?;
-        all.push((name.to_bytes().to_vec(), value));
+    for name in xattr::list(of)? {
+        let value = xattr::get(of, &name)?.ok_or(Errno::ENODATA)?;
+        all.push((name.into_bytes(), value));
     }
     all.sort();
     Ok(all)
-}
-
-/// Calls with a buffer that is large enough.
-fn grow(mut call: impl FnMut(*mut c_void, usize) -> isize) -> nix::Result<Vec<u8>> {
-    let mut buffer = Vec::with_capacity(256);
-    loop {
-        match Errno::result(call(buffer.as_mut_ptr() as *mut c_void, buffer.capacity())) {
-            Ok(length) => {
-                // SAFETY: as many bytes were written, and no more than there is room for.
-                unsafe { buffer.set_len(length as usize) };
-                return Ok(buffer);
-            }
-            // The kernel has none larger.
-            Err(Errno::ERANGE) if buffer.capacity() < 64 << 10 => buffer.reserve_exact(64 << 10),
-            Err(errno) => return Err(errno),
-        }
-    }
 }
 
 /// Leaves what belongs into an image, with ids as they are there.
