@@ -66,11 +66,12 @@ pub(super) fn take(
     let mut found = found;
     // An index may lead to another one.
     for _ in 0..4 {
-        let what = format!("manifest {}", sha256(&found.bytes));
+        let digest = sha256(&found.bytes);
+        let what = format!("manifest {digest}");
         let index = match manifest::document(&found.bytes, &found.media_type, &what)? {
             Document::Index(index) => index,
             Document::Manifest(manifest) => {
-                return take_manifest(store, source, &found, *manifest, unsaid, guide);
+                return take_manifest(store, source, &found, &digest, *manifest, unsaid, guide);
             }
         };
         let chosen = platform::choose(index.manifests(), &wanted)?;
@@ -98,11 +99,11 @@ fn take_manifest(
     store: &Store,
     source: &mut dyn Source,
     found: &Found,
+    digest: &Digest,
     manifest: oci_spec::image::ImageManifest,
     wanted: Option<&Platform>,
     guide: &mut Guide<'_>,
 ) -> Result<Value> {
-    let digest = sha256(&found.bytes);
     let what = format!("manifest {digest}");
     manifest::check_manifest(&manifest, &what)?;
     let (config_digest, size) = (manifest.config().digest(), manifest.config().size());
@@ -120,7 +121,7 @@ fn take_manifest(
     let name = parts.manifest.config().digest().to_string();
     put(store, parts.manifest.config().digest(), &config)?;
     guide.finished(Step::Fetch, &name, config.len() as u64)?;
-    put(store, &digest, &found.bytes)?;
+    put(store, digest, &found.bytes)?;
     let media_type = parts.manifest.media_type().as_ref().map_or_else(
         || match found.media_type.is_empty() {
             true => manifest::MANIFEST.to_owned(),
@@ -128,7 +129,7 @@ fn take_manifest(
         },
         ToString::to_string,
     );
-    Ok(descriptor(&media_type, &digest, found.bytes.len() as u64, &parts.config))
+    Ok(descriptor(&media_type, digest, found.bytes.len() as u64, &parts.config))
 }
 
 /// Brings a blob into the store. Where the reading breaks off it goes on.

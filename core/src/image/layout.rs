@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::digest::{Hasher, sha256, unwrap, wrap};
 use super::fetch::{Found, Source};
 use super::layers::{Bounded, Counted};
-use super::manifest::{self, CONFIG, MANIFEST};
+use super::manifest::{self, MANIFEST};
 use super::store::{LARGEST_DOCUMENT, REF_NAME, Store};
 use super::transfer::Guide;
 use super::unpack::Limits;
@@ -179,17 +179,7 @@ impl Layout {
                 );
                 self.made.insert(digest, Made::File(layer.clone()));
             }
-            let manifest = json!({
-                "schemaVersion": 2,
-                "mediaType": MANIFEST,
-                "config": {
-                    "mediaType": CONFIG,
-                    "digest": config_digest.to_string(),
-                    "size": config.len(),
-                },
-                "layers": layers,
-            });
-            let manifest = manifest.to_string().into_bytes();
+            let manifest = manifest::text(&config_digest, config.len(), layers);
             let digest = sha256(&manifest);
             let descriptor =
                 Descriptor::new(MANIFEST.into(), manifest.len() as u64, digest.clone());

@@ -4,6 +4,7 @@ use oci_spec::image::{
     Descriptor, Digest, ImageConfiguration, ImageIndex, ImageManifest, MediaType,
 };
 use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
 use super::digest;
 use crate::{Category, Error, Result, Stage};
@@ -80,6 +81,17 @@ pub(super) struct Parts {
     pub(super) config: ImageConfiguration,
     /// The digests of the uncompressed layers, the lowest first.
     pub(super) diff_ids: Vec<Digest>,
+}
+
+/// The text of a manifest of this configuration and these layers.
+pub(super) fn text(config: &Digest, size: usize, layers: Vec<Value>) -> Vec<u8> {
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": { "mediaType": CONFIG, "digest": config.to_string(), "size": size },
+        "layers": layers,
+    });
+    manifest.to_string().into_bytes()
 }
 
 /// Checks a manifest before its blobs are fetched.

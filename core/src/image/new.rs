@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::digest::{Hasher, unwrap};
 use super::handle::NewOptions;
-use super::manifest::{CONFIG, MANIFEST, Parts};
+use super::manifest::{MANIFEST, Parts};
 use super::pack::{self, Kind, Marks};
 use super::store::Store;
 use super::transfer::{Guide, Step};
@@ -158,17 +158,7 @@ fn finish(
     let parsed: oci_spec::image::ImageConfiguration = manifest::parse(&config, "config")
         .map_err(|error| error.with_category(Category::Invalid))?;
     let config_digest = store.put(&config)?;
-    let manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": MANIFEST,
-        "config": {
-            "mediaType": CONFIG,
-            "digest": config_digest.to_string(),
-            "size": config.len(),
-        },
-        "layers": layers,
-    });
-    let manifest = manifest.to_string().into_bytes();
+    let manifest = manifest::text(&config_digest, config.len(), layers);
     let digest = store.put(&manifest)?;
     Ok(fetch::descriptor(MANIFEST, &digest, manifest.len() as u64, &parsed))
 }
