@@ -748,15 +748,27 @@ static const char *numbered(char path[4096], const char *name, int number)
     return path;
 }
 
-static int remove_one(const char *path, const struct stat *status, int type, struct FTW *where)
-{
-    (void)status, (void)type, (void)where;
-    return remove(path);
-}
-
+/* By `opendir`, as glibc's `nftw` has folders below the first open for a moment without close-on-exec,
+ * which the watcher takes for the library's. */
 static void remove_tree(const char *path)
 {
-    if (nftw(path, remove_one, 8, FTW_PHYS | FTW_DEPTH) != 0)
+    struct text inside = {0};
+    DIR *entries = opendir(path);
+    struct dirent *entry;
+    while (entries != NULL && (entry = readdir(entries)) != NULL) {
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+            continue;
+        inside.length = 0;
+        add(&inside, "%s/%s", path, entry->d_name);
+        if (entry->d_type == DT_DIR)
+            remove_tree(inside.bytes);
+        else if (unlink(inside.bytes) != 0)
+            complain(&statuses, "remove %s: %s", inside.bytes, strerror(errno));
+    }
+    if (entries != NULL)
+        closedir(entries);
+    free(inside.bytes);
+    if (remove(path) != 0)
         complain(&statuses, "remove %s: %s", path, strerror(errno));
 }
 
