@@ -43,7 +43,6 @@ impl Repository {
         for blob in parts.manifest.layers().iter().chain([parts.manifest.config()]) {
             let (digest, size) = (blob.digest(), blob.size());
             if !self.client.has_blob(digest, guide)? {
-                guide.report(Step::Push, digest.as_ref(), 0, size)?;
                 self.client.put_blob(digest, size, &mut store.blob(digest)?, guide)?;
             }
             guide.finished(Step::Push, digest.as_ref(), size)?;

@@ -1,7 +1,7 @@
 //! An image is written to an OCI layout: a directory, or a tar file that `docker load` reads, too.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::digest::{Verified, unwrap};
 use super::manifest::Parts;
 use super::store::{REF_NAME, Store, index_document, make_dir};
-use super::transfer::{Guide, Step};
+use super::transfer::{Guide, Reported, Step};
 use crate::{Category, Error, Result, Stage};
 
 /// The image to write.
@@ -86,8 +86,13 @@ pub(super) fn to_directory(image: &Saved<'_>, dir: &Path, guide: &mut Guide<'_>)
             guide.finished(Step::Save, digest.as_ref(), size)?;
             continue;
         }
-        let mut source = image.open(digest, size)?;
-        whole(&path, &mut |file| copy(&mut source, file, digest, size, guide))?;
+        whole(&path, &mut |file| {
+            let blob = &mut image.open(digest, size)?;
+            let mut source = reported(blob, digest, size, guide);
+            let copied = io::copy(&mut source, file);
+            copied.map(drop).map_err(|error| unwrap(error, || format!("write blob {digest}")))
+        })?;
+        guide.finished(Step::Save, digest.as_ref(), size)?;
     }
     let _lock = alone(dir, guide)?;
     let path = dir.join("index.json");
@@ -146,8 +151,8 @@ pub(super) fn to_archive(image: &Saved<'_>, path: &Path, guide: &mut Guide<'_>) 
         let mut blobs = image.blobs();
         blobs.sort_by_key(|(digest, _)| digest.to_string());
         for (digest, size) in blobs {
-            let mut source =
-                Reported { source: image.open(digest, size)?, digest, size, done: 0, guide };
+            let blob = &mut image.open(digest, size)?;
+            let mut source = reported(blob, digest, size, guide);
             archive
                 .append_data(&mut header(0o644, size), blob_name(digest), &mut source)
                 .map_err(failed(path))?;
@@ -215,43 +220,12 @@ fn whole(path: &Path, write: &mut dyn FnMut(&mut File) -> Result<()>) -> Result<
     written
 }
 
-fn copy(
-    source: &mut dyn Read,
-    file: &mut File,
-    digest: &Digest,
-    size: u64,
-    guide: &mut Guide<'_>,
-) -> Result<()> {
-    let mut buffer = vec![0; 256 << 10];
-    let mut done = 0;
-    let failed = |error| unwrap(error, || format!("write blob {digest}"));
-    loop {
-        guide.report(Step::Save, digest.as_ref(), done, size)?;
-        let count = source.read(&mut buffer).map_err(failed)?;
-        if count == 0 {
-            return guide.finished(Step::Save, digest.as_ref(), size);
-        }
-        file.write_all(&buffer[..count]).map_err(failed)?;
-        done += count as u64;
-    }
-}
-
-/// Reports what is read through it.
-struct Reported<'a, 'g> {
-    source: Verified<File>,
+/// In pieces of a size that is worth a report.
+fn reported<'a, 'g>(
+    blob: &'a mut Verified<File>,
     digest: &'a Digest,
     size: u64,
-    done: u64,
     guide: &'a mut Guide<'g>,
-}
-
-impl Read for Reported<'_, '_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.source.read(buffer)?;
-        self.done += count as u64;
-        self.guide
-            .report(Step::Save, self.digest.as_ref(), self.done, self.size)
-            .map_err(super::digest::wrap)?;
-        Ok(count)
-    }
+) -> BufReader<Reported<'a, 'g>> {
+    BufReader::with_capacity(256 << 10, Reported::new(blob, Step::Save, digest, size, guide))
 }

@@ -1,7 +1,11 @@
 //! What long calls have in common: progress, cancellation, a deadline.
 
+use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
+use oci_spec::image::Digest;
+
+use super::digest::wrap;
 use crate::launch::poll_readable;
 use crate::{Cancel, Category, Error, Result, Stage};
 
@@ -145,5 +149,36 @@ impl<'a> Guide<'a> {
             Some(report) => report(progress),
             None => Ok(()),
         }
+    }
+}
+
+/// A blob that is read for `step`, which is told how far that is.
+pub(crate) struct Reported<'a, 'g> {
+    source: &'a mut dyn Read,
+    step: Step,
+    digest: &'a Digest,
+    size: u64,
+    done: u64,
+    guide: &'a mut Guide<'g>,
+}
+
+impl<'a, 'g> Reported<'a, 'g> {
+    pub(crate) fn new(
+        source: &'a mut dyn Read,
+        step: Step,
+        digest: &'a Digest,
+        size: u64,
+        guide: &'a mut Guide<'g>,
+    ) -> Reported<'a, 'g> {
+        Reported { source, step, digest, size, done: 0, guide }
+    }
+}
+
+impl Read for Reported<'_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.guide.report(self.step, self.digest.as_ref(), self.done, self.size).map_err(wrap)?;
+        let count = self.source.read(buffer)?;
+        self.done += count as u64;
+        Ok(count)
     }
 }

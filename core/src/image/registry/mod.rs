@@ -36,7 +36,8 @@ use self::endpoint::{Endpoint, follow, with_query};
 use self::policy::Policy;
 use self::session::{Answer, Ask, Load, Session, To};
 use self::socket::{Patience, ends_all};
-use super::{Guide, digest};
+use super::digest;
+use super::transfer::{Guide, Reported, Step};
 use crate::{Category, Error, Result, Stage};
 
 /// How a registry is reached.
@@ -81,8 +82,6 @@ const LARGEST_MANIFEST: u64 = 4 << 20;
 pub(super) struct Client {
     /// The mirrors, and last the registry itself.
     sources: Vec<Session>,
-    /// `REGISTRY/REPOSITORY`.
-    name: String,
     patience: Arc<Patience>,
     /// Which source has given a blob.
     given: HashMap<String, usize>,
@@ -127,13 +126,12 @@ impl Client {
         let given = options.credentials.as_ref();
         let login = given.map(|(user, password)| Login::new(user, password));
         sources.push(session(endpoint, login, rules.and_then(|rules| rules.ca.as_ref()))?);
-        let name = format!("{registry}/{repository}");
-        Ok(Client { sources, name, patience, given: HashMap::new() })
+        Ok(Client { sources, patience, given: HashMap::new() })
     }
 
     /// By tag or digest. 4 MiB at most.
     pub(super) fn manifest(&mut self, reference: &str, guide: &mut Guide<'_>) -> Result<Fetched> {
-        let what = self.manifest_name(reference)?;
+        let what = manifest_name(reference)?;
         let digest = match reference.contains(':') {
             true => Some(digest::parse(reference, &what)?),
             false => None,
@@ -157,7 +155,7 @@ impl Client {
         from: u64,
         guide: &mut Guide<'_>,
     ) -> Result<Option<Box<dyn Read + '_>>> {
-        let what = self.blob_name(digest);
+        let what = blob_name(digest);
         self.patience.begin(guide)?;
         let last = self.sources.len() - 1;
         let start = match self.given.get(digest.as_ref()) {
@@ -188,7 +186,7 @@ impl Client {
     }
 
     pub(super) fn has_blob(&mut self, digest: &Digest, guide: &mut Guide<'_>) -> Result<bool> {
-        let what = self.blob_name(digest);
+        let what = blob_name(digest);
         self.patience.begin(guide)?;
         let path = format!("blobs/{digest}");
         let ask = Ask::new(Method::HEAD, &what);
@@ -203,7 +201,7 @@ impl Client {
         source: &mut dyn Read,
         guide: &mut Guide<'_>,
     ) -> Result<()> {
-        let what = self.blob_name(digest);
+        let what = blob_name(digest);
         self.patience.begin(guide)?;
         let registry = self.registry();
         let ask = Ask::new(Method::POST, &what);
@@ -216,7 +214,8 @@ impl Client {
         };
         let mut ask = Ask::new(Method::PUT, &what);
         ask.headers.push((CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")));
-        ask.load = Load::Stream(size, source);
+        let mut source = Reported::new(source, Step::Push, digest, size, guide);
+        ask.load = Load::Stream(size, &mut source);
         registry.send(&To::Uri(place), ask, &[200, 201, 204]).map(drop)
     }
 
@@ -227,7 +226,7 @@ impl Client {
         bytes: &[u8],
         guide: &mut Guide<'_>,
     ) -> Result<()> {
-        let what = self.manifest_name(reference)?;
+        let what = manifest_name(reference)?;
         self.patience.begin(guide)?;
         let path = format!("manifests/{reference}");
         let mut ask = Ask::new(Method::PUT, &what);
@@ -262,20 +261,19 @@ impl Client {
         }
         unreachable!("the last source has returned")
     }
+}
 
-    fn manifest_name(&self, reference: &str) -> Result<String> {
-        let usual = |c: char| c.is_ascii_alphanumeric() || "._-:+".contains(c);
-        if reference.is_empty() || !reference.chars().all(usual) {
-            let message = format!("{reference:?} is no tag and no digest");
-            return Err(Error::new(Category::Invalid, Stage::Image, message));
-        }
-        let separator = if reference.contains(':') { '@' } else { ':' };
-        Ok(format!("{}{separator}{reference}", self.name))
+fn manifest_name(reference: &str) -> Result<String> {
+    let usual = |c: char| c.is_ascii_alphanumeric() || "._-:+".contains(c);
+    if reference.is_empty() || !reference.chars().all(usual) {
+        let message = format!("{reference:?} is no tag and no digest");
+        return Err(Error::new(Category::Invalid, Stage::Image, message));
     }
+    Ok(format!("manifest {reference}"))
+}
 
-    fn blob_name(&self, digest: &Digest) -> String {
-        format!("{}: blob {digest}", self.name)
-    }
+fn blob_name(digest: &Digest) -> String {
+    format!("blob {digest}")
 }
 
 fn read_manifest(mut answer: Answer, what: &str, digest: Option<&Digest>) -> Result<Fetched> {

@@ -108,7 +108,7 @@ fn basic_authentication_is_used_where_no_token_is_wanted() {
     let error = Setup::new().client(&server.host()).manifest("latest", &mut guide()).unwrap_err();
     assert_eq!(error.category(), Category::Permission);
     let host = server.host();
-    let expected = format!("{host}/team/app:latest: {host} answers 401: UNAUTHORIZED: log in");
+    let expected = format!("manifest latest: {host} answers 401: UNAUTHORIZED: log in");
     assert_eq!(error.to_string(), expected);
     assert!(error.advice().unwrap().contains("podman login"));
 

@@ -76,7 +76,7 @@ fn manifests_that_cannot_be_used_are_refused() {
     ] {
         let error = client.manifest(tag, &mut guide()).unwrap_err();
         assert_eq!(error.category(), category, "{tag}: {error}");
-        let name = format!("{}/team/app:{tag}", server.host());
+        let name = format!("manifest {tag}: ");
         assert!(category == Category::Invalid || error.to_string().starts_with(&name), "{error}");
     }
     assert_eq!(server.asked().len(), 5);
