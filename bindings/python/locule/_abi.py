@@ -317,6 +317,7 @@ class ImageOpts(Sized):
         ("created", c_char_p),
         ("max_bytes", c_uint64),
         ("max_entries", c_uint64),
+        ("max_ratio", c_uint64),
         ("owner", c_uint32),
         ("reserved", c_uint32),
     ]
@@ -416,7 +417,7 @@ FUNCTIONS: Dict[str, Tuple[Any, Tuple[Any, ...]]] = {
     "locule_image_store_get": (c_int, (_handle, c_char_p, _out, _err)),
     "locule_image_store_list_json": (c_int, (_handle, _buf, _err)),
     "locule_image_store_remove": (c_int, (_handle, c_char_p, _err)),
-    "locule_image_store_prune_json": (c_int, (_handle, c_uint64, _buf, _err)),
+    "locule_image_store_prune_json": (c_int, (_handle, POINTER(ImageOpts), _buf, _err)),
     "locule_image_store_ref": (_handle, (_handle,)),
     "locule_image_store_unref": (None, (_handle,)),
     "locule_image_digest": (c_char_p, (_handle,)),
@@ -424,6 +425,9 @@ FUNCTIONS: Dict[str, Tuple[Any, Tuple[Any, ...]]] = {
     "locule_image_tag": (c_int, (_handle, c_char_p, _err)),
     "locule_image_save": (c_int, (_handle, c_char_p, POINTER(ImageOpts), _err)),
     "locule_image_push": (c_int, (_handle, c_char_p, POINTER(ImageOpts), _err)),
+    "locule_image_prepare": (
+        c_int, (_handle, c_char_p, c_size_t, POINTER(ImageOpts), _err),
+    ),
     "locule_image_unpack": (c_int, (_handle, c_char_p, POINTER(ImageOpts), _err)),
     "locule_image_ref": (_handle, (_handle,)),
     "locule_image_unref": (None, (_handle,)),

@@ -36,10 +36,19 @@ ImageLike = Union[str, "_image.Image", "aio.Image"]
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CPU_PERIOD = 100_000  # microseconds, the kernel's default
 
+# Members of the overrides of an image, and the keyword argument that decides each.
+_DECIDED_BY = {
+    "args": "args", "entrypoint": "entrypoint", "env": "env", "cwd": "cwd", "user": "user",
+    "hostname": "hostname", "readonly": "readonly", "hostNetwork": "network", "memory": "memory",
+    "cpus": "cpus", "pids": "pids", "mounts": "mounts", "terminal": "tty", "terminalSize": "tty",
+    "annotations": "annotations", "stopSignal": "stop_signal",
+}
+
 
 @dataclass(frozen=True)
 class Mount:
-    """A file or directory of the host, visible in the container at `target`."""
+    """A file or directory of the host, visible in the container at `target`; nobody writes to it
+    there unless `readonly` is False."""
 
     source: StrPath
     target: StrPath
@@ -47,7 +56,7 @@ class Mount:
 
     @classmethod
     def parse(cls, text: str) -> "Mount":
-        """Reads "source:target", "source:target:ro" or "source:target:rw"."""
+        """Reads "source:target:ro" or "source:target:rw"; "source:target" is the former."""
         parts = text.split(":")
         if len(parts) == 2:
             parts.append("ro")
@@ -250,6 +259,7 @@ class Choices:
     entrypoint: Optional[Sequence[str]] = None
     stop_signal: Union[int, str, None] = None
     annotations: Optional[Mapping[str, str]] = None
+    overrides: Optional[Mapping[str, Any]] = None
     lower: Sequence[StrPath] = ()
     changes: Optional[StrPath] = None
 
@@ -277,9 +287,9 @@ class Choices:
             for key, value in (self.annotations or {}).items()
         }
         if self.image is None:
-            for name in ("entrypoint", "stop_signal"):
+            for name in ("entrypoint", "stop_signal", "overrides"):
                 if getattr(self, name) is not None:
-                    raise Invalid(f"{name}: there is no image to have another one")
+                    raise Invalid(f"{name}: there is no image for which to override something")
             self._env = parse_env(self.env)
             self._user = parse_user(self.user)
         else:
@@ -297,8 +307,28 @@ class Choices:
         if not isinstance(self.image, str) and getattr(handle, "_kind", None) != "image":
             kind = type(self.image).__name__
             raise TypeError(f"image: expected an Image or the name of one, not {kind}")
+        if self.overrides is not None and not isinstance(self.overrides, Mapping):
+            raise TypeError(
+                f"overrides: expected a mapping, not {type(self.overrides).__name__}"
+            )
 
-    def overrides(self) -> Optional[bytes]:
+    def _further(self) -> Dict[str, Any]:
+        """The members of `overrides`, none of which another argument decides."""
+        further = {
+            name: value for name, value in (self.overrides or {}).items() if value is not None
+        }
+        for name in further:
+            argument = _DECIDED_BY.get(name)
+            if argument is not None and self._decides(argument):
+                raise Invalid(f"overrides: the argument {argument!r} decides {name!r} already")
+        return further
+
+    def _decides(self, argument: str) -> bool:
+        value = getattr(self, argument)
+        # These only add something, so that an empty one says nothing.
+        return bool(value) if argument in ("env", "mounts", "annotations") else value is not None
+
+    def overrides_json(self) -> Optional[bytes]:
         """What is to be other than the image has it; None for nothing."""
         terminal, size = parse_tty(self.tty)
         entrypoint = self.entrypoint
@@ -331,6 +361,7 @@ class Choices:
             "stopSignal": _signal_of(self.stop_signal),
         }
         given = {name: value for name, value in given.items() if value is not None}
+        given.update(self._further())
         return json.dumps(given).encode() if given else None
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import subprocess
 import threading
-from typing import Any, Dict, List, Optional, Tuple, Type
+from typing import Any, Callable, Dict, List, Optional, Tuple, Type
 
 from . import _abi
 
@@ -99,13 +99,13 @@ class SpecError(LoculeError, ValueError):
 
 
 class NotFound(LoculeError, LookupError):
-    """No such container, process or file."""
+    """No such container, process, image or file."""
 
     _code = "not-found"
 
 
 class Exists(LoculeError):
-    """The id is in use."""
+    """The id is in use, or the directory for an image that is unpacked is not empty."""
 
     _code = "exists"
 
@@ -296,10 +296,15 @@ def call(function: str, *arguments: Any) -> int:
 
 def call_for_bytes(function: str, *arguments: Any) -> bytes:
     """Calls a function whose last argument but the error is a buffer that it fills."""
+    return bytes_of(lambda buf: call(function, *arguments, buf))
+
+
+def bytes_of(fill: Callable[[Any], object]) -> bytes:
+    """What a call of the library stores in a buffer."""
     lib = _abi.library()
     buf = _abi.Buf()
     try:
-        call(function, *arguments, ctypes.byref(buf))
+        fill(ctypes.byref(buf))
         return ctypes.string_at(buf.data, buf.len) if buf.data else b""
     finally:
         lib.locule_buf_free(ctypes.byref(buf))

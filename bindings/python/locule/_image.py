@@ -9,14 +9,14 @@ import re
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence, Union
 
 from . import _abi
 from ._cancel import Cancel, use
-from ._choices import ImageLike, StrPath, path_bytes, text_of
+from ._choices import Args, Choices, ImageLike, StrPath, path_bytes, text_of
 from ._container import Container, milliseconds
 from ._documents import decode
-from ._errors import Invalid, LoculeError, NotFound, call, call_for_bytes
+from ._errors import Invalid, LoculeError, NotFound, bytes_of, call, call_for_bytes
 from ._handle import Handle, close_with, generation
 from ._process import Deadline, left_until
 from ._progress import Listener, Tell
@@ -25,7 +25,7 @@ from ._version import has
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from ._options import LoadOptions, NewImageOptions, PullOptions
+    from ._options import LoadOptions, NewImageOptions, PrepareOptions, PullOptions
 
 _COMPRESSIONS = {
     "gzip": _abi.COMPRESSION_GZIP,
@@ -53,10 +53,12 @@ class ImageSummary:
     names: Sequence[str]
     #: Bytes of its manifest, configuration and layers, compressed as they are.
     size: int
-    #: When it was made: RFC 3339. None if it does not say, and if the image is damaged.
+    #: When it was made, as it says itself: RFC 3339. None if it does not say.
     created: Optional[str]
-    #: os/architecture[/variant]. None if the image is damaged.
-    platform: Optional[str]
+    #: os/architecture[/variant].
+    platform: str
+    #: The media type of its manifest.
+    media_type: str
 
 
 @dataclass(frozen=True)
@@ -181,8 +183,8 @@ class Image:
         config      `config` of the image configuration: {"Cmd": ["sh"], "Env": ["A=b"]}
         author, comment
                     who made it, and a remark for its history
-        created     when, in RFC 3339; the latest modification time in the layer, so that the same
-                    input gives the same image
+        created     when, in RFC 3339 and UTC: "2026-02-03T04:05:06Z"; the latest modification time
+                    in the layer, so that the same input gives the same image
         store       where it is kept; `default_image_store`
         """
         return (store or default_image_store()).import_(
@@ -265,22 +267,45 @@ class Image:
         owner: str = "auto",
         max_bytes: Optional[int] = None,
         max_entries: Optional[int] = None,
+        max_ratio: Optional[int] = None,
         progress: Optional[Tell] = None,
         cancel: Optional[Cancel] = None,
         timeout: Optional[float] = None,
     ) -> None:
         """Unpacks it to a new or empty directory, as a plain tree. A container needs no such tree.
+        Exists if the directory is not empty.
 
         owner       whom the files belong to: "image" (whom it says), "caller", or "auto", which is
                     the former for root and the latter for others
         max_bytes, max_entries
                     the most that a layer may have, uncompressed; 128 GiB and 4,000,000
+        max_ratio   how many times larger than compressed a layer may be, beyond its first 64 MiB;
+                    1,024
         """
         _transfer(
             "locule_image_unpack", self._handle, path_bytes(dir), owner=owner,
-            max_bytes=max_bytes, max_entries=max_entries, progress=progress, cancel=cancel,
-            timeout=timeout,
+            max_bytes=max_bytes, max_entries=max_entries, max_ratio=max_ratio, progress=progress,
+            cancel=cancel, timeout=timeout,
         )
+
+    def prepare(
+        self,
+        args: Optional[Args] = None,
+        *,
+        progress: Optional[Tell] = None,
+        cancel: Optional[Cancel] = None,
+        timeout: Optional[float] = None,
+        **options: Unpack[PrepareOptions],
+    ) -> None:
+        """Unpacks into its store what a container needs that is created of it with the same
+        arguments, so that its creation need not. Nothing happens if that is there.
+
+        It has those arguments of `Runtime.create` that change what is in an image; of them only
+        `uidMappings` and `gidMappings` in `overrides` make a difference. `run` and `create` do the
+        same at their beginning. In a store that is opened read-only nothing is unpacked.
+        """
+        overrides = Choices(args, image=self, **options).overrides_json()
+        _prepare(self._handle, overrides, progress=progress, cancel=cancel, timeout=timeout)
 
     def close(self) -> None:
         """Gives the handle back. The image stays in its store."""
@@ -352,32 +377,26 @@ class ImageStore:
         return self._make("commit", container._handle, cancel=cancel, **options)
 
     def _make(self, verb: str, what: Union[bytes, Handle], **options: Any) -> Image:
-        handle = Handle("image")
-        try:
-            _transfer(f"locule_image_store_{verb}", self._handle, what, handle, **options)
-            return Image(handle)
-        except BaseException:  # KeyboardInterrupt, above all
-            if handle.made:
-                handle.close()
-            raise
+        function = f"locule_image_store_{verb}"
+        return _made(lambda out: _transfer(function, self._handle, what, out=out, **options))
 
     def get(self, name: str) -> Image:
         """The image of this name, or with this digest, of which the first twelve hexadecimal
         digits do. NotFound if there is none."""
-        handle = Handle("image")
+        key = text_of(name, "name").encode()
         with self._handle as store:
-            key = text_of(name, "name").encode()
-            call("locule_image_store_get", store, key, ctypes.byref(handle.out))
-        return Image(handle)
+            return _made(lambda out: call("locule_image_store_get", store, key, out))
 
     def list(self) -> List[ImageSummary]:
-        """All images, in the order of their names."""
+        """All images, in the order of their names, those without one last. One that is damaged is
+        left out."""
         with self._handle as store:
             documents = json.loads(call_for_bytes("locule_image_store_list_json", store))
         return [
             ImageSummary(
                 digest=one["digest"], names=one["names"], size=one["size"],
-                created=one.get("created"), platform=one.get("platform"),
+                created=one.get("created"), platform=one["platform"],
+                media_type=one["mediaType"],
             )
             for one in documents
         ]
@@ -388,12 +407,23 @@ class ImageStore:
         with self._handle as store:
             call("locule_image_store_remove", store, text_of(name, "name").encode())
 
-    def prune(self, *, all: bool = False) -> Pruned:
+    def prune(
+        self,
+        *,
+        all: bool = False,
+        cancel: Optional[Cancel] = None,
+        timeout: Optional[float] = None,
+    ) -> Pruned:
         """Removes images without a name, and what no image and no container needs; with `all` also
-        the images that no container uses, named or not."""
-        flags = _abi.PRUNE_ALL if all else 0
-        with self._handle as store:
-            done = decode(call_for_bytes("locule_image_store_prune_json", store, flags))
+        the images that no container uses, named or not.
+
+        It waits for those who are making something, up to half a minute: then Busy. Where it is
+        stopped, the next one does the rest.
+        """
+        done = decode(bytes_of(lambda out: _transfer(
+            "locule_image_store_prune_json", self._handle, out=out,
+            flags=_abi.PRUNE_ALL if all else 0, cancel=cancel, timeout=timeout,
+        )))
         return Pruned(
             images=done["images"], blobs=done["blobs"], layers=done["layers"], bytes=done["bytes"]
         )
@@ -409,12 +439,29 @@ class ImageStore:
         self.close()
 
 
+def _made(fill: Callable[[Any], object]) -> Image:
+    """The image whose handle a call stores in what it is given."""
+    handle = Handle("image")
+    try:
+        fill(ctypes.byref(handle.out))
+        return Image(handle)
+    except BaseException:  # KeyboardInterrupt, above all
+        if handle.made:
+            handle.close()
+        raise
+
+
+def _prepare(handle: Handle, overrides: Optional[bytes], **options: Any) -> None:
+    length = 0 if overrides is None else len(overrides)
+    _transfer("locule_image_prepare", handle, overrides, length, **options)
+
+
 def _transfer(
     function: str,
     handle: Handle,
-    what: Union[bytes, Handle],
-    made: Optional[Handle] = None,
-    *,
+    *what: Union[bytes, int, None, Handle],
+    out: Any = None,
+    flags: int = 0,
     name: Optional[str] = None,
     from_: Optional[str] = None,
     platform: Optional[str] = None,
@@ -431,13 +478,16 @@ def _transfer(
     owner: str = "auto",
     max_bytes: Optional[int] = None,
     max_entries: Optional[int] = None,
+    max_ratio: Optional[int] = None,
     progress: Optional[Tell] = None,
     cancel: Optional[Cancel] = None,
     timeout: Optional[float] = None,
 ) -> None:
-    """Calls a function that takes locule_image_opts. The library says what is not for it."""
+    """Calls a function that takes locule_image_opts: after `what`, and before `out`, if there is
+    any. The library says what is not for it."""
     document = None if config is None else json.dumps(config).encode()
     opts = _abi.ImageOpts(
+        flags=flags,
         name=_text(name, "name"),
         platform=_text(platform, "platform"),
         timeout_ms=milliseconds(timeout),
@@ -454,19 +504,21 @@ def _transfer(
         created=_text(created, "created"),
         max_bytes=_limit(max_bytes, "max_bytes"),
         max_entries=_limit(max_entries, "max_entries"),
+        max_ratio=_limit(max_ratio, "max_ratio"),
         owner=_one_of(_OWNERS, owner, "owner"),
         **{"from": _text(from_, "from_")},
     )
     failure: Optional[LoculeError] = None
     with ExitStack() as stack:
-        arguments: List[Any] = [stack.enter_context(handle)]
-        arguments.append(what if isinstance(what, bytes) else stack.enter_context(what))
+        arguments: List[Any] = [
+            stack.enter_context(one) if isinstance(one, Handle) else one for one in (handle, *what)
+        ]
         opts.cancel = use(cancel, stack)
         listener = stack.enter_context(Listener(progress))
         opts.progress = listener.function
         arguments.append(ctypes.byref(opts))
-        if made is not None:
-            arguments.append(ctypes.byref(made.out))
+        if out is not None:
+            arguments.append(out)
         try:
             call(function, *arguments)
         except LoculeError as error:
@@ -498,26 +550,44 @@ def _limit(number: Optional[int], what: str) -> int:
 def lend(
     image: ImageLike,
     stack: ExitStack,
+    overrides: Optional[bytes],
     *,
     pull: bool,
-    deadline: Deadline = None,
+    deadline: Deadline,
+    progress: Optional[Tell] = None,
     cancel: Optional[Cancel] = None,
 ) -> int:
     """The pointer of an image for a call, valid as long as the stack is open: of the image itself,
-    or of that which has this name in the default store, which may fetch what it has not."""
-    if not isinstance(image, str):
-        return stack.enter_context(image._handle)
+    or of that which has this name in the default store, which may fetch what it has not.
+
+    What a container needs of it is unpacked. The call would do that, too, but tells nobody how far
+    it is, so that Ctrl-C would not stop it.
+    """
+    if isinstance(image, str):
+        image = _find(image, pull=pull, deadline=deadline, progress=progress, cancel=cancel)
+        stack.callback(image.close)
+    pointer = stack.enter_context(image._handle)
+    _prepare(
+        image._handle, overrides, progress=progress, cancel=cancel, timeout=left_until(deadline)
+    )
+    return pointer
+
+
+def _find(
+    name: str,
+    *,
+    pull: bool,
+    deadline: Deadline,
+    progress: Optional[Tell],
+    cancel: Optional[Cancel],
+) -> Image:
     store = default_image_store()
     try:
-        found = store.get(image)
+        return store.get(name)
     except NotFound:
-        if not pull or _DIGEST.fullmatch(image) or not has("registry"):
+        if not pull or _DIGEST.fullmatch(name) or not has("registry"):
             raise
-        found = None
-    if found is None:
-        found = store.pull(image, cancel=cancel, timeout=left_until(deadline))
-    stack.callback(found.close)
-    return stack.enter_context(found._handle)
+    return store.pull(name, progress=progress, cancel=cancel, timeout=left_until(deadline))
 
 
 _default: Optional[ImageStore] = None

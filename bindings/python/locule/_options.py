@@ -9,13 +9,9 @@ from ._progress import Tell
 from ._stdio import Stdio
 
 
-class SpecOptions(TypedDict, total=False):
-    """What the container is. See `locule.run`."""
+class OverrideOptions(TypedDict, total=False):
+    """What changes it, in an image too. See `locule.run`."""
 
-    rootfs: Optional[StrPath]
-    bundle: Optional[StrPath]
-    spec: Union[Mapping[str, Any], str, bytes, None]
-    overlay: Optional[bool]
     env: Optional[Env]
     cwd: Optional[StrPath]
     user: Optional[User]
@@ -26,10 +22,26 @@ class SpecOptions(TypedDict, total=False):
     memory: Union[int, str, None]
     cpus: Optional[float]
     pids: Optional[int]
-    image: Optional[ImageLike]
     entrypoint: Optional[Sequence[str]]
     stop_signal: Union[int, str, None]
     annotations: Optional[Mapping[str, str]]
+    overrides: Optional[Mapping[str, Any]]
+
+
+class PrepareOptions(OverrideOptions, total=False):
+    """See `locule.Image.prepare`."""
+
+    tty: Optional[Tty]
+
+
+class SpecOptions(OverrideOptions, total=False):
+    """What the container is. See `locule.run`."""
+
+    rootfs: Optional[StrPath]
+    bundle: Optional[StrPath]
+    spec: Union[Mapping[str, Any], str, bytes, None]
+    overlay: Optional[bool]
+    image: Optional[ImageLike]
     lower: Sequence[StrPath]
     changes: Optional[StrPath]
 
@@ -49,6 +61,7 @@ class RunOptions(SpecOptions, total=False):
     encoding: Optional[str]
     errors: Optional[str]
     timeout: Optional[float]
+    progress: Optional[Tell]
     check: bool
     stdin: Stdio
     stdout: Stdio
@@ -111,3 +124,4 @@ class UnpackOptions(TransferOptions, total=False):
     owner: str
     max_bytes: Optional[int]
     max_entries: Optional[int]
+    max_ratio: Optional[int]

@@ -21,6 +21,7 @@ from ._events import Events, Hub
 from ._handle import Handle, close_with, generation
 from ._plugin import LOG, PluginLike, WasmPlugin, handle_of, rules
 from ._process import deadline_of, left_until
+from ._progress import Tell
 from ._stdio import Stdio, Streams
 
 if TYPE_CHECKING:
@@ -149,6 +150,7 @@ class Runtime:
         entrypoint: Optional[Sequence[str]] = None,
         stop_signal: Union[int, str, None] = None,
         annotations: Optional[Mapping[str, str]] = None,
+        overrides: Optional[Mapping[str, Any]] = None,
         lower: Sequence[StrPath] = (),
         changes: Optional[StrPath] = None,
         tty: Optional[Tty] = None,
@@ -163,6 +165,7 @@ class Runtime:
         errors: Optional[str] = None,
         pass_fds: Sequence[int] = (),
         seccomp_listener: Optional[int] = None,
+        progress: Optional[Tell] = None,
         timeout: Optional[float] = None,
         cancel: Optional[Cancel] = None,
     ) -> Container:
@@ -182,17 +185,21 @@ class Runtime:
                     a connected AF_UNIX socket over which the listener of the seccomp filter
                     comes, in place of `listenerPath`: for `socket.recv_fds` at its other end, in
                     a thread, because creation and start may wait for answers to notifications
-        timeout     how long the creation may take, in seconds: 60, in which fetching and unpacking
-                    an image do not count
+        progress    with an image: is told how far fetching and unpacking it are: see `Image`
+        timeout     how many seconds it may take, in which fetching and unpacking an image count.
+                    Without it an image takes as long as it takes, and the rest 60 seconds
         cancel      a token that stops it
         """
+        if progress is not None and image is None:
+            raise Invalid("progress: there is no image of which to tell something")
         if parentage not in _PARENTAGE:
             raise Invalid(f"parentage {parentage!r}: expected one of {[*_PARENTAGE]}")
         choices = Choices(
             args, rootfs=rootfs, bundle=bundle, spec=spec, overlay=overlay, env=env, cwd=cwd,
             user=user, hostname=hostname, mounts=mounts, network=network, readonly=readonly,
             memory=memory, cpus=cpus, pids=pids, tty=tty, image=image, entrypoint=entrypoint,
-            stop_signal=stop_signal, annotations=annotations, lower=lower, changes=changes,
+            stop_signal=stop_signal, annotations=annotations, overrides=overrides, lower=lower,
+            changes=changes,
         )
         names = _choices.parse_args(args)
         with ExitStack() as stack:
@@ -201,7 +208,8 @@ class Runtime:
             if image is not None:
                 deadline = deadline_of(timeout)
                 opts.image = _image.lend(
-                    image, stack, pull=True, deadline=deadline, cancel=cancel
+                    image, stack, opts.image_overrides_json, pull=True, deadline=deadline,
+                    progress=progress, cancel=cancel,
                 )
                 timeout = left_until(deadline)
             opts.flags |= _abi.CREATE_DETACH if detach else 0
@@ -238,6 +246,7 @@ class Runtime:
         encoding: Optional[str] = None,
         errors: Optional[str] = None,
         timeout: Optional[float] = None,
+        progress: Optional[Tell] = None,
         check: bool = False,
         stdin: Stdio = None,
         stdout: Stdio = None,
@@ -251,7 +260,8 @@ class Runtime:
         try:
             container = self.create(
                 args, stdin=stdin, stdout=stdout, stderr=stderr, text=text, encoding=encoding,
-                errors=errors, pass_fds=pass_fds, timeout=timeout, tty=False, **spec,
+                errors=errors, pass_fds=pass_fds, progress=progress, timeout=timeout, tty=False,
+                **spec,
             )
         except Timeout as error:
             if timeout is None:
@@ -304,17 +314,34 @@ class Runtime:
             return decode(call_for_bytes("locule_runtime_features_json", runtime))
 
     def explain(
-        self, args: Optional[Args] = None, *, json: bool = False, **spec: Unpack[CreateOptions]
+        self,
+        args: Optional[Args] = None,
+        *,
+        json: bool = False,
+        timeout: Optional[float] = None,
+        cancel: Optional[Cancel] = None,
+        **spec: Unpack[CreateOptions],
     ) -> str:
-        """What `create` would do with the same arguments, step by step, without doing it. An image
-        has to be in its store."""
+        """What `create` would do with the same arguments, step by step, without doing it.
+
+        But an image, which has to be in its store, is unpacked there if it is not yet, because
+        some of it is needed for this. `timeout` says how many seconds that may take, `cancel`
+        stops it.
+        """
         format = _abi.EXPLAIN_JSON if json else _abi.EXPLAIN_TEXT
         choices = Choices(args, **spec)
         with ExitStack() as stack:
             runtime = stack.enter_context(self._handle)
             opts = _create_opts(choices)
             if choices.image is not None:
-                opts.image = _image.lend(choices.image, stack, pull=False)
+                deadline = deadline_of(timeout)
+                opts.image = _image.lend(
+                    choices.image, stack, opts.image_overrides_json, pull=False,
+                    deadline=deadline, cancel=cancel,
+                )
+                timeout = left_until(deadline)
+            opts.timeout_ms = milliseconds(timeout)
+            opts.cancel = use(cancel, stack)
             text = call_for_bytes("locule_runtime_explain", runtime, ctypes.byref(opts), format)
             return text.decode()
 
@@ -348,7 +375,7 @@ def _create_opts(choices: Choices) -> _abi.CreateOpts:
         opts.lower = (ctypes.c_char_p * len(layers))(*layers)
         opts.lower_count = len(layers)
     if choices.image is not None:
-        overrides = choices.overrides()
+        overrides = choices.overrides_json()
         if overrides is not None:
             opts.image_overrides_json = overrides
             opts.image_overrides_json_len = len(overrides)
@@ -398,6 +425,7 @@ def run(
     encoding: Optional[str] = None,
     errors: Optional[str] = None,
     timeout: Optional[float] = None,
+    progress: Optional[Tell] = None,
     check: bool = False,
     env: Optional[Env] = None,
     cwd: Optional[StrPath] = None,
@@ -413,6 +441,7 @@ def run(
     entrypoint: Optional[Sequence[str]] = None,
     stop_signal: Union[int, str, None] = None,
     annotations: Optional[Mapping[str, str]] = None,
+    overrides: Optional[Mapping[str, Any]] = None,
     lower: Sequence[StrPath] = (),
     changes: Optional[StrPath] = None,
     stdin: Stdio = None,
@@ -448,7 +477,8 @@ def run(
     user        a user id, "uid:gid" or (uid, gid), as in the container; with an image also names
                 that it has, "user" or "user:group"
     hostname    the host name
-    mounts      Mount(source, target, readonly=True) or "source:target[:ro|rw]"
+    mounts      Mount(source, target, readonly=True) or "source:target[:ro|rw]", which is
+                read-only, too, unless it says rw
     network     "none" (the default without a bundle or spec) or "host"
     readonly    True: the root filesystem is read-only
     memory      the most memory, in bytes or as in "256M"
@@ -456,12 +486,17 @@ def run(
     pids        the most processes
     annotations of the configuration, beside what it has
     stop_signal with an image: name or number of the signal that ends it, for an annotation
+    overrides   with an image: what there is no argument for, by the names of docs/images.md, such
+                as {"clearEnv": True, "patch": {"domainname": "example"}}. Invalid if one of the
+                arguments above decides it, too; a bind among its "mounts" is writable unless it
+                says "readonly"
 
     A bundle's or spec's own terminal is left out: `run` is about streams. The rest is as in
     subprocess.run: input, capture_output, text, encoding, errors, check,
-    stdin, stdout, stderr. After `timeout` seconds, the creation of the container included,
-    everything in it is killed and TimeoutExpired raised. `pass_fds` become 3, 4, ... in the
-    program.
+    stdin, stdout, stderr. After `timeout` seconds, in which fetching and unpacking an image and
+    the creation of the container count, everything in it is killed and TimeoutExpired raised.
+    `progress` is told how far fetching and unpacking an image are: see `Image`. `pass_fds` become
+    3, 4, ... in the program.
 
     Returns a Completed: args, returncode (negative for a signal), stdout, stderr. Raises
     LoculeError and its family if there is no container or program to run. Whatever happens,
@@ -470,8 +505,9 @@ def run(
     return default_runtime().run(
         args, rootfs=rootfs, bundle=bundle, spec=spec, overlay=overlay, input=input,
         capture_output=capture_output, text=text, encoding=encoding, errors=errors,
-        timeout=timeout, check=check, env=env, cwd=cwd, user=user, hostname=hostname,
-        mounts=mounts, network=network, readonly=readonly, memory=memory, cpus=cpus, pids=pids,
-        image=image, entrypoint=entrypoint, stop_signal=stop_signal, annotations=annotations,
-        lower=lower, changes=changes, stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=pass_fds,
+        timeout=timeout, progress=progress, check=check, env=env, cwd=cwd, user=user,
+        hostname=hostname, mounts=mounts, network=network, readonly=readonly, memory=memory,
+        cpus=cpus, pids=pids, image=image, entrypoint=entrypoint, stop_signal=stop_signal,
+        annotations=annotations, overrides=overrides, lower=lower, changes=changes, stdin=stdin,
+        stdout=stdout, stderr=stderr, pass_fds=pass_fds,
     )

@@ -36,7 +36,7 @@ from ._image import ImageSummary, Pruned
 from ._plugin import Plugin, PluginLike, Refused, WasmPlugin
 from ._plugin_call import Call
 from ._process import deadline_of, left_until
-from ._progress import Progress
+from ._progress import Progress, Tell
 from ._stdio import DEVNULL, PIPE, STDOUT, Stdio, Terminal
 from ._version import has, library_version
 
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ._options import (
-        CreateOptions, LoadOptions, NewImageOptions, PullOptions, RegistryOptions, SaveOptions,
-        SpecOptions, UnpackOptions,
+        CreateOptions, LoadOptions, NewImageOptions, PrepareOptions, PullOptions, RegistryOptions,
+        SaveOptions, SpecOptions, UnpackOptions,
     )
 
 T = TypeVar("T")
@@ -515,6 +515,7 @@ class Runtime:
         stdout: Stdio = None,
         stderr: Stdio = None,
         pass_fds: Sequence[int] = (),
+        progress: Optional[Tell] = None,
         timeout: Optional[float] = None,
         **spec: Unpack[CreateOptions],
     ) -> Container:
@@ -522,7 +523,8 @@ class Runtime:
         container = await _in_thread(
             lambda cancel: self._runtime.create(
                 args, id=id, detach=detach, parentage=parentage, stdin=stdin, stdout=stdout,
-                stderr=stderr, pass_fds=pass_fds, timeout=timeout, cancel=cancel, **spec,
+                stderr=stderr, pass_fds=pass_fds, progress=progress, timeout=timeout,
+                cancel=cancel, **spec,
             ),
             lambda container: container.__exit__(),
         )
@@ -538,6 +540,7 @@ class Runtime:
         encoding: Optional[str] = None,
         errors: Optional[str] = None,
         timeout: Optional[float] = None,
+        progress: Optional[Tell] = None,
         check: bool = False,
         stdin: Stdio = None,
         stdout: Stdio = None,
@@ -551,7 +554,7 @@ class Runtime:
         try:
             container = await self.create(
                 args, stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=pass_fds,
-                timeout=timeout, tty=False, **spec,
+                progress=progress, timeout=timeout, tty=False, **spec,
             )
         except Timeout as error:
             if timeout is None:
@@ -589,10 +592,18 @@ class Runtime:
         return self._runtime.plugins()
 
     async def explain(
-        self, args: Optional[Args] = None, *, json: bool = False, **spec: Unpack[CreateOptions]
+        self,
+        args: Optional[Args] = None,
+        *,
+        json: bool = False,
+        timeout: Optional[float] = None,
+        **spec: Unpack[CreateOptions],
     ) -> str:
-        return await asyncio.to_thread(
-            lambda: self._runtime.explain(args, json=json, **spec)
+        """What `create` would do with the same arguments: see locule.Runtime."""
+        return await _in_thread(
+            lambda cancel: self._runtime.explain(
+                args, json=json, timeout=timeout, cancel=cancel, **spec
+            )
         )
 
     def close(self) -> None:
@@ -610,10 +621,13 @@ class Image:
     """An image in a store: see locule.Image. `progress` is called in a thread of the executor."""
 
     def __init__(self, image: _image.Image) -> None:
-        # Made by ImageStore only.
+        # Made by ImageStore only, in a thread: this reads the disk.
         self._image = image
         self._handle = image._handle
         self.digest = image.digest
+        seen = image.inspect()
+        self._names: List[str] = seen["names"]
+        self._size: int = seen["size"]
 
     @staticmethod
     async def load(
@@ -646,11 +660,11 @@ class Image:
 
     @property
     def names(self) -> List[str]:
-        return self._image.names
+        return list(self._names)
 
     @property
     def size(self) -> int:
-        return self._image.size
+        return self._size
 
     async def inspect(self) -> Dict[str, Any]:
         return await asyncio.to_thread(self._image.inspect)
@@ -670,6 +684,21 @@ class Image:
     async def unpack(self, dir: StrPath, **options: Unpack[UnpackOptions]) -> None:
         """Unpacks it to a new or empty directory, as a plain tree."""
         await _in_thread(lambda cancel: self._image.unpack(dir, cancel=cancel, **options))
+
+    async def prepare(
+        self,
+        args: Optional[Args] = None,
+        *,
+        progress: Optional[Tell] = None,
+        timeout: Optional[float] = None,
+        **options: Unpack[PrepareOptions],
+    ) -> None:
+        """Unpacks into its store what a container with these arguments needs."""
+        await _in_thread(
+            lambda cancel: self._image.prepare(
+                args, progress=progress, cancel=cancel, timeout=timeout, **options
+            )
+        )
 
     def close(self) -> None:
         """Gives the handle back. The image stays in its store."""
@@ -726,11 +755,11 @@ class ImageStore:
         )
 
     async def _make(self, call: Callable[[Cancel], _image.Image]) -> Image:
-        return Image(await _in_thread(call, lambda image: image.close()))
+        return await _in_thread(lambda cancel: Image(call(cancel)), lambda image: image.close())
 
     async def get(self, name: str) -> Image:
         """The image of this name, or with this digest. NotFound if there is none."""
-        return Image(await asyncio.to_thread(self._store.get, name))
+        return await self._make(lambda _cancel: self._store.get(name))
 
     async def list(self) -> List[ImageSummary]:
         return await asyncio.to_thread(self._store.list)
@@ -739,9 +768,11 @@ class ImageStore:
         """Takes a name away, or with a digest an image with all its names."""
         await asyncio.to_thread(self._store.remove, name)
 
-    async def prune(self, *, all: bool = False) -> Pruned:
+    async def prune(self, *, all: bool = False, timeout: Optional[float] = None) -> Pruned:
         """Removes what no image and no container needs."""
-        return await asyncio.to_thread(self._store.prune, all=all)
+        return await _in_thread(
+            lambda cancel: self._store.prune(all=all, cancel=cancel, timeout=timeout)
+        )
 
     def close(self) -> None:
         """Gives the handle back. What is in the store stays."""
@@ -820,6 +851,7 @@ async def run(
     encoding: Optional[str] = None,
     errors: Optional[str] = None,
     timeout: Optional[float] = None,
+    progress: Optional[Tell] = None,
     check: bool = False,
     stdin: Stdio = None,
     stdout: Stdio = None,
@@ -830,6 +862,6 @@ async def run(
     """Runs a program in a new container to its end: see `locule.run`."""
     return await default_runtime().run(
         args, input=input, capture_output=capture_output, text=text, encoding=encoding,
-        errors=errors, timeout=timeout, check=check, stdin=stdin, stdout=stdout, stderr=stderr,
-        pass_fds=pass_fds, **spec,
+        errors=errors, timeout=timeout, progress=progress, check=check, stdin=stdin, stdout=stdout,
+        stderr=stderr, pass_fds=pass_fds, **spec,
     )

@@ -187,7 +187,7 @@ def test_a_second_process_has_a_terminal_only_if_asked() -> None:
 
 
 def overrides(**choices):
-    text = Choices(image="alpine", **choices).overrides()
+    text = Choices(image="alpine", **choices).overrides_json()
     return None if text is None else json.loads(text)
 
 
@@ -209,6 +209,40 @@ def test_arguments_become_what_is_other_than_the_image_has_it() -> None:
         ],
         "annotations": {"x": "y"}, "stopSignal": "SIGINT",
     }
+
+
+def test_what_has_no_argument_is_given_by_its_name() -> None:
+    ids = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    assert overrides(
+        args=["ls"], env={}, mounts=(), annotations={}, overrides={
+            "clearEnv": True, "uidMappings": ids, "gidMappings": ids, "patch": {"domainname": "x"},
+            "env": ["A=b"], "args": None, "no such": 1,
+        },
+    ) == {
+        "args": ["ls"], "clearEnv": True, "uidMappings": ids, "gidMappings": ids,
+        "patch": {"domainname": "x"}, "env": ["A=b"], "no such": 1,
+    }
+    assert overrides(overrides={}) is None
+    with pytest.raises(TypeError, match="overrides"):
+        Choices(image="alpine", overrides=[("clearEnv", True)])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("argument, value, member", [
+    ("args", "ls", "args"), ("entrypoint", [], "entrypoint"), ("env", {"A": "b"}, "env"),
+    ("cwd", "/", "cwd"), ("user", 0, "user"), ("hostname", "", "hostname"),
+    ("readonly", False, "readonly"), ("network", "none", "hostNetwork"), ("memory", 1, "memory"),
+    ("cpus", 1, "cpus"), ("pids", 1, "pids"), ("mounts", ["/a:/b"], "mounts"),
+    ("tty", False, "terminal"), ("tty", True, "terminalSize"),
+    ("annotations", {"x": "y"}, "annotations"),
+    ("stop_signal", 15, "stopSignal"),
+])
+def test_nothing_is_decided_twice(argument, value, member) -> None:
+    with pytest.raises(locule.Invalid, match=f"overrides: .*'{argument}'.*'{member}'"):
+        overrides(**{argument: value}, overrides={member: "anything"})
+    # What is missing is no decision.
+    assert overrides(**{argument: value}) == overrides(
+        **{argument: value}, overrides={member: None}
+    )
 
 
 @pytest.mark.parametrize("given, expected", [
@@ -244,7 +278,9 @@ def test_an_image_takes_the_place_of_other_roots(other) -> None:
         locule.default_spec(image="alpine")
 
 
-@pytest.mark.parametrize("only", [{"entrypoint": ["sh"]}, {"stop_signal": "TERM"}])
+@pytest.mark.parametrize("only", [
+    {"entrypoint": ["sh"]}, {"stop_signal": "TERM"}, {"overrides": {"clearEnv": True}},
+])
 def test_what_only_an_image_has_needs_one(only) -> None:
     with pytest.raises(locule.Invalid, match=next(iter(only))):
         Choices(rootfs="/x", **only)
@@ -301,3 +337,9 @@ def test_images_take_what_is_declared_for_checkers() -> None:
         ("save", "SaveOptions"), ("push", "RegistryOptions"), ("unpack", "UnpackOptions"),
     ]:
         assert keywords(getattr(locule.Image, method)) == options(name)
+
+
+def test_what_is_prepared_is_what_is_created() -> None:
+    of_prepare = set(_options.PrepareOptions.__annotations__)
+    others = {"rootfs", "bundle", "spec", "overlay", "image", "lower", "changes"}
+    assert of_prepare == set(CreateOptions.__annotations__) - others

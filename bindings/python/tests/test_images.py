@@ -22,7 +22,7 @@ import pytest
 from conftest import PACKAGE, need, script
 
 import locule
-from locule import _handle, _image, aio
+from locule import _handle, _image, _runtime, aio
 from locule._progress import Listener
 
 BUSYBOX = Path("/bin/busybox")
@@ -119,6 +119,7 @@ def test_a_tree_becomes_an_image(store: locule.ImageStore, tree: Path) -> None:
         (listed,) = store.list()
         assert (listed.digest, listed.names, listed.size) == (image.digest, [NAME], image.size)
         assert listed.platform == seen["platform"] and listed.created == seen["created"]
+        assert listed.media_type == seen["mediaType"] == seen["manifest"]["mediaType"]
     with pytest.raises(ValueError, match="the image is closed"):
         image.inspect()
 
@@ -141,6 +142,29 @@ def test_an_image_is_found_by_name_and_digest(store: locule.ImageStore, image) -
         store.get("No Name")
     with pytest.raises(LookupError):
         locule.Image.get("nobody", store)
+
+
+def test_an_interrupt_on_the_way_back_loses_no_handle(
+    store: locule.ImageStore, image, monkeypatch
+) -> None:
+    handles = []
+
+    class Remembered(_handle.Handle):
+        def __init__(self, kind: str) -> None:
+            super().__init__(kind)
+            handles.append(self)
+
+    def interrupted(*arguments: object) -> int:
+        call(*arguments)
+        raise KeyboardInterrupt
+
+    call = _image.call
+    monkeypatch.setattr(_image, "Handle", Remembered)
+    monkeypatch.setattr(_image, "call", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        store.get("box")
+    (handle,) = handles
+    assert handle.made and handle.closed
 
 
 def test_names_come_and_go(store: locule.ImageStore, image) -> None:
@@ -254,12 +278,127 @@ def test_an_image_is_unpacked(image, tmp_path: Path) -> None:
     assert (tmp_path / "unpacked/etc/motd").read_text() == "good day\n"
     assert os.readlink(tmp_path / "unpacked/bin/sh") == "busybox"
     assert stat.S_IMODE((tmp_path / "unpacked/bin/busybox").stat().st_mode) == 0o755
-    with pytest.raises(locule.LoculeError, match="unpacked"):
+    with pytest.raises(locule.Exists, match="unpacked"):
         image.unpack(tmp_path / "unpacked")
     with pytest.raises(locule.ResourceError):
         image.unpack(tmp_path / "few", max_entries=2, owner="caller")
     with pytest.raises(locule.ResourceError):
         image.unpack(tmp_path / "small", max_bytes=2000)
+
+
+def test_a_layer_is_not_much_larger_than_compressed(
+    store: locule.ImageStore, tree: Path, tmp_path: Path
+) -> None:
+    with open(tree / "zeros", "wb") as file:
+        file.truncate(72 << 20)
+    with store.import_(tree, name="box") as image:
+        with pytest.raises(locule.ResourceError):
+            image.unpack(tmp_path / "few", max_ratio=2)
+        image.unpack(tmp_path / "unpacked")
+        for wrong in (0, -1, 2**64):
+            with pytest.raises(locule.Invalid, match="max_ratio"):
+                image.unpack(tmp_path / "x", max_ratio=wrong)
+
+
+# --- Preparing ------------------------------------------------------------------------------------
+
+def layers_of(store: locule.ImageStore) -> "set[str]":
+    """The unpacked layers of a store."""
+    path = Path(store.path, "layers")
+    return {one.name for one in path.iterdir()} if path.exists() else set()
+
+
+def test_an_image_is_prepared_for_its_containers(store: locule.ImageStore, image) -> None:
+    told, later = Told(), Told()
+    assert layers_of(store) == set()
+    image.prepare(["true"], env={"A": "b"}, user="dev", tty=True, progress=told)
+    layers = {layer["digest"] for layer in image.inspect()["layers"]}
+    assert told.steps == {"unpack"} and layers <= told.finished
+    plain = layers_of(store)
+    assert len(plain) == 1
+    image.prepare(progress=later)
+    assert all(one.finished for one in later) and layers_of(store) == plain
+    assert output(image=image) == "image\n" and layers_of(store) == plain
+    # For a user namespace the owners of the files are others.
+    ids = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    mapped = {"uidMappings": ids, "gidMappings": ids}
+    image.prepare(overrides=mapped)
+    assert len(layers_of(store)) == 2
+    seen = output(["sh", "-c", "id -u; cat /proc/self/uid_map"], image=image, overrides=mapped)
+    assert seen.split() == ["0", "0", "100000", "65536"]
+    assert len(layers_of(store)) == 2
+    with pytest.raises(locule.Invalid, match="rootfs"):
+        image.prepare(rootfs="/")  # type: ignore[call-arg]
+    with pytest.raises(locule.Invalid, match="noSuch"):
+        image.prepare(overrides={"noSuch": 1})
+
+
+def test_a_store_that_is_read_only_prepares_nothing(store: locule.ImageStore, image) -> None:
+    with locule.ImageStore(store.path, read_only=True) as other, other.get("box") as found:
+        found.prepare()
+        assert layers_of(store) == set()
+        with pytest.raises(locule.LoculeError, match="read-only"):
+            locule.run(image=found)
+
+
+def test_preparing_is_stopped(store: locule.ImageStore, image) -> None:
+    with locule.Cancel() as cancel:
+        with pytest.raises(locule.Cancelled):
+            image.prepare(cancel=cancel, progress=lambda _: cancel.trigger())
+    with pytest.raises(locule.Timeout):
+        image.prepare(timeout=0.001, progress=lambda _: time.sleep(0.01))
+    with pytest.raises(ZeroDivisionError):
+        image.prepare(progress=lambda _: 1 / 0)
+    assert layers_of(store) == set()
+
+
+def test_a_creation_tells_how_far_the_image_is(runtime: locule.Runtime, image) -> None:
+    told = Told()
+    with runtime.create(["true"], image="box", progress=told):
+        assert told.steps == {"unpack"}
+    locule.default_image_store().prune(all=True)
+    with pytest.raises(locule.NotFound):
+        runtime.run(["true"], image=image, progress=told)
+    for options in ({}, {"rootfs": "/"}):
+        with pytest.raises(locule.Invalid, match="progress"):
+            runtime.run(["true"], progress=told, **options)
+
+
+def test_what_progress_raises_stops_a_creation(
+    runtime: locule.Runtime, store: locule.ImageStore, image
+) -> None:
+    for create in (runtime.create, runtime.run, locule.run):
+        with pytest.raises(ZeroDivisionError):
+            create(["true"], image=image, progress=lambda _: 1 / 0)
+        assert runtime.list() == [] and layers_of(store) == set()
+
+
+def test_a_timeout_is_for_the_image_and_the_creation_together(
+    runtime: locule.Runtime, store: locule.ImageStore, image, monkeypatch
+) -> None:
+    def slow(_one: locule.Progress) -> None:
+        time.sleep(0.3)
+
+    with pytest.raises(locule.Timeout):
+        runtime.create(["true"], image=image, timeout=0.2, progress=slow)
+    with pytest.raises(locule.TimeoutExpired) as caught:
+        runtime.run(["true"], image=image, timeout=0.2, progress=slow)
+    assert caught.value.timeout == 0.2
+    assert runtime.list() == [] and layers_of(store) == set()
+    # What the image has taken is gone for the creation.
+    left = []
+
+    def call(function: str, *arguments: object) -> int:
+        if function == "locule_container_create":
+            left.append(arguments[1]._obj.timeout_ms)  # type: ignore[attr-defined]
+        return real(function, *arguments)
+
+    real = _runtime.call
+    monkeypatch.setattr(_runtime, "call", call)
+    for timeout in (60, None):
+        with runtime.create(["true"], image=image, timeout=timeout, progress=slow):
+            pass
+    assert 0 < left[0] <= 59_700 and left[1] == 0
 
 
 # --- Telling and stopping -------------------------------------------------------------------------
@@ -352,6 +491,37 @@ def test_ctrl_c_stops_a_call_that_nobody_listens_to(root: None, tree: Path, tmp_
     assert (done.stdout, done.stderr) == ("stopped []\n", "")
 
 
+def test_ctrl_c_stops_the_unpacking_for_a_container(
+    store: locule.ImageStore, tree: Path, tmp_path: Path
+) -> None:
+    (tree / "noise").write_bytes(os.urandom(128 << 20))
+    store.import_(tree, name="box", compression="zstd").close()
+    done = script(
+        "import locule, os, signal, sys, threading, time\n"
+        "from pathlib import Path\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "drafts = Path(sys.argv[1], 'drafts')\n"
+        "def big():\n"
+        "    try:\n"
+        "        return any(p.lstat().st_size > 1 << 20 for p in drafts.rglob('*'))\n"
+        "    except OSError:\n"
+        "        return False\n"
+        "def interrupt():\n"
+        "    while not big(): time.sleep(0.001)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "threading.Thread(target=interrupt, daemon=True).start()\n"
+        "store = locule.ImageStore(sys.argv[1])\n"
+        "with store, locule.Runtime(sys.argv[2]) as runtime, store.get('box') as image:\n"
+        "    try:\n"
+        "        runtime.run(['true'], image=image)\n"
+        "    except KeyboardInterrupt:\n"
+        "        print('stopped', runtime.list())\n",
+        store.path, str(tmp_path / "state"),
+    )
+    assert (done.stdout, done.stderr) == ("stopped []\n", "")
+    assert layers_of(store) == set()
+
+
 def test_a_call_is_cancelled(store: locule.ImageStore, image, tree: Path, tmp_path: Path) -> None:
     with locule.Cancel() as cancel:
         with pytest.raises(locule.Cancelled):
@@ -403,6 +573,11 @@ def test_what_the_caller_gives_is_other_than_the_image_has_it(image, tmp_path: P
     assert seen.splitlines() == ["from outside", "inside", "full"]
     own = output(["ls", "-l", "/proc/self/ns/net"], image=image).split()[-1]
     assert own != os.readlink("/proc/self/ns/net")
+    seen = output(
+        ["sh", "-c", "echo $FROM $WORD; uname -n"], image=image, env={"WORD": "alone"},
+        overrides={"clearEnv": True, "patch": {"hostname": "patched"}},
+    )
+    assert seen.splitlines() == ["alone", "patched"]
     shared = output(["ls", "-l", "/proc/self/ns/net"], image=image, network="host").split()[-1]
     assert shared == os.readlink("/proc/self/ns/net")
 
@@ -442,8 +617,14 @@ def test_two_containers_of_one_image_run_at_once(runtime: locule.Runtime, image)
 
 
 def test_a_plan_can_be_read(runtime: locule.Runtime, image) -> None:
-    assert "Overlay" in runtime.explain(image="box", json=True)
-    assert runtime.list() == []
+    store = locule.default_image_store()
+    with locule.Cancel() as cancel:
+        cancel.trigger()
+        with pytest.raises(locule.Cancelled):
+            runtime.explain(image="box", cancel=cancel)
+    assert layers_of(store) == set()
+    assert "Overlay" in runtime.explain(image="box", json=True, timeout=60)
+    assert runtime.list() == [] and len(layers_of(store)) == 1
 
 
 def test_what_is_wrong_with_a_container_of_an_image_is_named(
@@ -455,6 +636,8 @@ def test_what_is_wrong_with_a_container_of_an_image_is_named(
         runtime.run(["/no/such"], image=image)
     with pytest.raises(locule.Invalid, match="cwd"):
         runtime.run(["true"], image=image, cwd="relative")
+    with pytest.raises(locule.Invalid, match="noSuch"):
+        runtime.run(["true"], image=image, overrides={"noSuch": 1})
     with pytest.raises(locule.LoculeError, match="stopSignal|SIGNONE"):
         runtime.run(["true"], image=image, stop_signal="SIGNONE")
     image.close()
@@ -544,6 +727,32 @@ def test_what_nobody_needs_is_pruned(store: locule.ImageStore, image, tree: Path
     done = store.prune(all=True)
     assert done.images == [image.digest] and done.layers == 1
     assert store.list() == []
+
+
+def test_pruning_is_stopped(store: locule.ImageStore, tree: Path) -> None:
+    store.import_(tree).close()
+    with locule.Cancel() as cancel:
+        cancel.trigger()
+        with pytest.raises(locule.Cancelled):
+            store.prune(cancel=cancel)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def progress(_one: locule.Progress) -> None:
+        begun.set()
+        go_on.wait(60)
+
+    making = threading.Thread(target=store.import_, args=(tree,), kwargs={"progress": progress})
+    making.start()
+    try:
+        begun.wait(60)
+        before = time.monotonic()
+        with pytest.raises(locule.Timeout):
+            store.prune(timeout=0.2)
+        assert time.monotonic() - before < 10
+    finally:
+        go_on.set()
+        making.join()
+    assert len(store.prune(timeout=60).images) == 1
 
 
 def test_a_handle_is_given_back_without_a_word(store: locule.ImageStore, tree: Path) -> None:
@@ -679,7 +888,9 @@ def test_an_image_goes_to_a_registry_and_comes_back(
     # `run` fetches what the default store has not.
     store.remove("box")
     store.prune(all=True)
-    assert output(image=reference) == "image\n"
+    told = Told()
+    assert output(image=reference, progress=told) == "image\n"
+    assert told.steps == {"fetch", "unpack"}
     assert [one.names for one in store.list()] == [[reference]]
     assert output(image=reference) == "image\n"
 
@@ -694,6 +905,9 @@ def test_images_are_awaited(store: locule.ImageStore, tree: Path, tmp_path: Path
             await image.save(tmp_path / "layout")
             await image.unpack(tmp_path / "unpacked")
             await image.tag("other")
+            prepared = Told()
+            await image.prepare(env={"A": "b"}, progress=prepared, timeout=60)
+            assert prepared.steps == {"unpack"}
             assert (await image.inspect())["digest"] == image.digest
             for given in (image, "other"):
                 done = await aio.run(image=given, capture_output=True, text=True)
@@ -703,9 +917,14 @@ def test_images_are_awaited(store: locule.ImageStore, tree: Path, tmp_path: Path
             assert loaded.digest == (await second.get("loaded")).digest
             assert len(await second.list()) == 1
             await second.remove("loaded")
-            assert (await second.prune()).blobs >= 3
+            assert (await second.prune(timeout=60)).blobs >= 3
+            # Nothing is read any more.
+            assert loaded.names == ["docker.io/library/loaded:latest"] and loaded.size > 0
+            with pytest.raises(aio.NotFound):
+                await loaded.inspect()
             assert second.path == str(tmp_path / "second")
         async with aio.Runtime(tmp_path / "state") as runtime:
+            assert "Overlay" in await runtime.explain(image="box", timeout=60)
             options = {"image": "box", "changes": tmp_path / "changes"}
             async with await runtime.create(["touch", "/new"], **options) as container:
                 await container.start()
@@ -734,5 +953,29 @@ def test_a_cancelled_task_stops_its_call(store: locule.ImageStore, tree: Path) -
         with pytest.raises(asyncio.CancelledError):
             await task
         assert await aio.default_image_store().list() == []
+
+    asyncio.run(main())
+
+
+def test_a_cancelled_task_stops_the_unpacking_for_its_container(
+    store: locule.ImageStore, image
+) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for call in (aio.run, (await aio.Image.get("box")).prepare):
+            begun, go_on = asyncio.Event(), threading.Event()
+
+            def progress(_one: locule.Progress) -> None:
+                loop.call_soon_threadsafe(begun.set)
+                go_on.wait()
+
+            options = {"image": "box"} if call is aio.run else {}
+            task = asyncio.ensure_future(call(["true"], progress=progress, **options))
+            await begun.wait()
+            task.cancel()
+            loop.call_later(0.05, go_on.set)
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert layers_of(store) == set()
 
     asyncio.run(main())
