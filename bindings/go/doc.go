@@ -29,8 +29,8 @@
 // [Cmd]. Creating, starting and deleting occupy a thread for the milliseconds that they take,
 // or as long as hooks and plugins run, and moving and unpacking images as long as that takes.
 // Waiting, for one process or for thousands, occupies none.
-// Nothing calls back from C into Go but a [HostPlugin], on the goroutine that is in the call, and
-// [WithProgress], on another for which that waits.
+// Nothing calls back from C into Go but a [HostPlugin] and [WithProgress], on a goroutine for which
+// the call waits, and [WithPluginLog].
 //
 // # Plugins
 //

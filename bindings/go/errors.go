@@ -18,7 +18,8 @@ var (
 	// ErrNotFound says that there is no such container, process, image or file. Such an error is
 	// [fs.ErrNotExist], too.
 	ErrNotFound = errors.New("locule: not found")
-	// ErrExists says that the id is in use. Such an error is [fs.ErrExist], too.
+	// ErrExists says that the id is in use, or that the directory for an image that is unpacked is
+	// not empty. Such an error is [fs.ErrExist], too.
 	ErrExists = errors.New("locule: already exists")
 	// ErrState says that the container is in a state that does not allow the call.
 	ErrState = errors.New("locule: wrong state")
@@ -60,7 +61,7 @@ const (
 	CodeInvalid     Code = -4097 // an argument is wrong
 	CodeSpec        Code = -4098 // config.json or an image is wrong
 	CodeNotFound    Code = -4099 // no such container, process, image or file
-	CodeExists      Code = -4100 // the id is in use
+	CodeExists      Code = -4100 // the id is in use, or a directory not empty
 	CodeState       Code = -4101 // not in this state of the container
 	CodePermission  Code = -4102 // lack of privilege
 	CodeUnsupported Code = -4103 // the kernel, machine or library cannot

@@ -126,22 +126,29 @@ func (s *ImageStore) List() ([]ImageSummary, error) {
 }
 
 // Remove takes a name away, or with a digest an image with all its names. What nothing else needs
-// goes with [ImageStore.Prune]. It does not block but for the filesystem.
+// goes with [ImageStore.Prune]. It does not block but for the filesystem, and up to half a minute
+// for who is pruning the store.
 func (s *ImageStore) Remove(name string) error {
 	return wrap(context.Background(), "remove", "", s.lib.Remove(name))
 }
 
 // Prune removes images without a name, and what no image and no container needs; with all also the
 // images that no container uses, named or not. It blocks until that is done, and before it up to
-// half a minute for those who are making something; with [ErrBusy] they take longer.
-func (s *ImageStore) Prune(all bool) (*Pruned, error) {
-	var flags uint64
-	if all {
-		flags = liblocule.PruneAll
-	}
+// half a minute for those who are making something; with [ErrBusy] they take longer. The end of ctx
+// stops it, and the next one does the rest.
+func (s *ImageStore) Prune(ctx context.Context, all bool) (*Pruned, error) {
 	var pruned Pruned
-	prune := func() ([]byte, error) { return s.lib.PruneJSON(flags) }
-	if err := document(context.Background(), "prune", "", prune, &pruned); err != nil {
+	err := imageCall(ctx, "prune", "", nil, func(o *liblocule.ImageOptions) error {
+		if all {
+			o.Flags = liblocule.PruneAll
+		}
+		text, err := s.lib.PruneJSON(o)
+		if err != nil {
+			return err
+		}
+		return json.Unmarshal(text, &pruned)
+	})
+	if err != nil {
 		return nil, err
 	}
 	return &pruned, nil
@@ -219,7 +226,7 @@ func (i *Image) Inspect() (*ImageInfo, error) {
 }
 
 // Tag gives the image a further name, taking that from the image that has it. It does not block
-// but for the filesystem.
+// but for the filesystem, and up to half a minute for who is pruning the store.
 func (i *Image) Tag(name string) error {
 	return wrap(context.Background(), "tag", "", i.lib.Tag(name))
 }
@@ -246,15 +253,30 @@ func (i *Image) Push(ctx context.Context, reference string, opts ...ImageOption)
 	})
 }
 
-// Unpack unpacks the image to a new or empty directory, as a plain tree. Nothing of it leaves that
-// directory; what fails may leave a part of it there. A container needs no such tree: see
-// [WithImage].
+// Unpack unpacks the image to a new or empty directory, as a plain tree; it fails with [ErrExists] if
+// the directory is not empty. Nothing of it leaves that directory; what fails may leave a part of it
+// there. A container needs no such tree: see [WithImage].
 //
-// It has [WithOwner], [WithMaxBytes], [WithMaxEntries] and [WithProgress], and blocks until the
-// image is unpacked; the end of ctx stops it.
+// It has [WithOwner], [WithMaxBytes], [WithMaxEntries], [WithMaxRatio] and [WithProgress], and blocks
+// until the image is unpacked; the end of ctx stops it.
 func (i *Image) Unpack(ctx context.Context, dir string, opts ...ImageOption) error {
 	return imageCall(ctx, "unpack", "", opts, func(o *liblocule.ImageOptions) error {
 		return i.lib.Unpack(dir, o)
+	})
+}
+
+// Prepare unpacks into the store what a container needs that is created of the image with these
+// overrides, so that its creation need not. Of the overrides only UIDMappings and GIDMappings make a
+// difference. Nothing is done if that is there, or if the store was opened read-only.
+//
+// It has [WithProgress], and blocks until the image is unpacked; the end of ctx stops it.
+func (i *Image) Prepare(ctx context.Context, overrides ImageOverrides, opts ...ImageOption) error {
+	text, err := overrides.document("prepare", nil)
+	if err != nil {
+		return err
+	}
+	return imageCall(ctx, "prepare", "", opts, func(o *liblocule.ImageOptions) error {
+		return i.lib.Prepare(text, o)
 	})
 }
 
@@ -417,6 +439,10 @@ func WithMaxBytes(n uint64) ImageOption { return func(c *imageConfig) { c.lib.Ma
 // WithMaxEntries limits the entries of a layer. The default is 4,000,000.
 func WithMaxEntries(n uint64) ImageOption { return func(c *imageConfig) { c.lib.MaxEntries = n } }
 
+// WithMaxRatio limits how many times larger than compressed a layer is, beyond its first 64 MiB. The
+// default is 1,024.
+func WithMaxRatio(n uint64) ImageOption { return func(c *imageConfig) { c.lib.MaxRatio = n } }
+
 // Owner is whom unpacked files belong to.
 type Owner uint32
 
@@ -487,7 +513,9 @@ type ImageOverrides struct {
 	// User is USER or USER:GROUP, names of the image's or numbers. Default: the image's, or root.
 	User string `json:"user,omitempty"`
 	// Hostname is the host name in the container. Default: "locule".
-	Hostname string `json:"hostname,omitempty"`
+	Hostname string `json:"-"`
+	// HostHostname is for the host name of this machine, in place of Hostname.
+	HostHostname bool `json:"-"`
 	// ReadOnly makes the root filesystem read-only; the image's volumes and /tmp are in memory.
 	ReadOnly bool `json:"readonly,omitempty"`
 	// HostNetwork shares the network of this process.
@@ -543,18 +571,31 @@ func (c *createConfig) lowerImage(o *liblocule.CreateOptions, spec *specs.Spec) 
 	case c.hostRootfs:
 		return invalid("create", "HostRootfs does not go with an image")
 	}
+	c.stdio.tty = c.overrides.Terminal || c.size != nil
+	text, err := c.overrides.document("create", c.size)
+	o.Image, o.Overrides = c.image.lib, text
+	return err
+}
+
+// document is the overrides as the library takes them, perhaps with a terminal of this size.
+func (o ImageOverrides) document(op string, size *WinSize) ([]byte, error) {
 	overrides := struct {
 		ImageOverrides
+		Hostname     *string    `json:"hostname,omitempty"`
 		TerminalSize *[2]uint16 `json:"terminalSize,omitempty"`
-	}{ImageOverrides: c.overrides}
-	if c.size != nil {
-		overrides.Terminal, overrides.TerminalSize = true, &[2]uint16{c.size.Rows, c.size.Cols}
+	}{ImageOverrides: o}
+	switch {
+	case o.Hostname != "" && o.HostHostname:
+		return nil, invalid(op, "both Hostname and HostHostname are given")
+	case o.Hostname != "" || o.HostHostname:
+		overrides.Hostname = &o.Hostname
 	}
-	c.stdio.tty = overrides.Terminal
+	if size != nil {
+		overrides.Terminal, overrides.TerminalSize = true, &[2]uint16{size.Rows, size.Cols}
+	}
 	text, err := json.Marshal(overrides)
 	if err != nil {
-		return invalid("create", err.Error())
+		return nil, invalid(op, err.Error())
 	}
-	o.Image, o.Overrides = c.image.lib, text
-	return nil
+	return text, nil
 }

@@ -4,6 +4,7 @@ package locule
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -177,6 +178,10 @@ func TestAnImageRunsAsItSaysAndAsTheCommandSays(t *testing.T) {
 	cmd.Overrides = ImageOverrides{Entrypoint: []string{"sh", "-c"}, Hostname: "box"}
 	prints(t, "box\nsh\n", cmd)
 
+	cmd = rt.ImageCommand(image, "hostname")
+	cmd.Overrides = ImageOverrides{HostHostname: true}
+	prints(t, must[string](t)(os.Hostname())+"\n", cmd)
+
 	cmd = rt.Command("sh", "-c", "cat; pwd; echo $WORD $A")
 	cmd.Image, cmd.Dir, cmd.Env = image, "/etc", []string{"A=b"}
 	cmd.Stdin = strings.NewReader("input\n")
@@ -264,6 +269,89 @@ func TestAContainerOfAnImageIsExplained(t *testing.T) {
 	}
 }
 
+func TestExplainingUnpacksAnImageAndIsStopped(t *testing.T) {
+	rt, store, dir := openRuntime(t), openStore(t), tree(t)
+	noise := make([]byte, 96<<20)
+	must[int](t)(rand.Read(noise))
+	check(t, os.WriteFile(filepath.Join(dir, "noise"), noise, 0o644))
+	image := must[*Image](t)(store.Import(testContext(t), dir, WithConfig(greeting), WithCompression(CompressionZstd)))
+	defer image.Close()
+	ctx, cancel := context.WithTimeout(testContext(t), 10*time.Millisecond)
+	defer cancel()
+	_, err := rt.Explain(ctx, nil, WithImage(image, ImageOverrides{}))
+	if !errors.Is(err, context.DeadlineExceeded) || len(layers(t, store)) > 0 {
+		t.Error(err, layers(t, store))
+	}
+	must[string](t)(rt.Explain(testContext(t), nil, WithImage(image, ImageOverrides{})))
+	if len(layers(t, store)) != 1 {
+		t.Error(layers(t, store))
+	}
+}
+
+// layers are the unpacked layers of a store.
+func layers(t testing.TB, store *ImageStore) []string {
+	t.Helper()
+	var names []string
+	entries, err := os.ReadDir(filepath.Join(store.Path(), "layers"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	for _, entry := range entries {
+		names = append(names, entry.Name())
+	}
+	return names
+}
+
+func TestAnImageIsPreparedForItsContainers(t *testing.T) {
+	rt, store := openRuntime(t), openStore(t)
+	image := importImage(t, store)
+	reader := must[*ImageStore](t)(OpenImageStore(WithStorePath(store.Path()), WithReadOnlyStore()))
+	defer reader.Close()
+	found := must[*Image](t)(reader.Get("greeter"))
+	defer found.Close()
+	check(t, found.Prepare(testContext(t), ImageOverrides{}))
+	if len(layers(t, store)) > 0 {
+		t.Error(layers(t, store))
+	}
+
+	enough := errors.New("enough")
+	err := image.Prepare(testContext(t), ImageOverrides{}, WithProgress(func(ImageProgress) error { return enough }))
+	if !errors.Is(err, enough) {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithCancel(testContext(t))
+	err = image.Prepare(ctx, ImageOverrides{}, WithProgress(func(ImageProgress) error {
+		cancel()
+		time.Sleep(300 * time.Millisecond) // until a goroutine has told the library
+		return nil
+	}))
+	if !errors.Is(err, context.Canceled) || len(layers(t, store)) > 0 {
+		t.Error(err, layers(t, store))
+	}
+
+	var progress heard
+	check(t, image.Prepare(testContext(t), ImageOverrides{User: "alice", Hostname: "box"}, progress.option(t)))
+	if !progress.steps[ImageStepUnpack] || len(layers(t, store)) != 1 {
+		t.Errorf("%+v %v", progress, layers(t, store))
+	}
+	prints(t, "hello\n", rt.ImageCommand(image))
+	if len(layers(t, store)) != 1 {
+		t.Error(layers(t, store))
+	}
+	ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 65536}}
+	check(t, image.Prepare(testContext(t), ImageOverrides{UIDMappings: ids, GIDMappings: ids}))
+	if len(layers(t, store)) != 2 {
+		t.Error(layers(t, store))
+	}
+	err = image.Prepare(testContext(t), ImageOverrides{UIDMappings: ids})
+	if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "gidMappings") {
+		t.Error(err)
+	}
+	if err := image.Prepare(testContext(t), ImageOverrides{}, WithName("x")); !errors.Is(err, ErrInvalid) {
+		t.Error(err)
+	}
+}
+
 func TestAUserNamespaceIsMadeForAnImage(t *testing.T) {
 	rt, image := openRuntime(t), importImage(t, openStore(t))
 	ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 65536}}
@@ -326,6 +414,19 @@ func TestAnImageIsUnpacked(t *testing.T) {
 	}
 }
 
+func TestALayerIsNotMuchLargerThanCompressed(t *testing.T) {
+	store, dir := openStore(t), tree(t)
+	zeros := filepath.Join(dir, "zeros")
+	check(t, os.WriteFile(zeros, nil, 0o644))
+	check(t, os.Truncate(zeros, 72<<20))
+	image := must[*Image](t)(store.Import(testContext(t), dir))
+	defer image.Close()
+	if err := image.Unpack(testContext(t), t.TempDir(), WithMaxRatio(2)); !errors.Is(err, ErrResource) {
+		t.Error(err)
+	}
+	check(t, image.Unpack(testContext(t), t.TempDir()))
+}
+
 func TestAnErrorOfProgressIsReturned(t *testing.T) {
 	store, dir := openStore(t), tree(t)
 	enough, calls := errors.New("enough"), 0
@@ -379,7 +480,7 @@ func TestAPanicOrGoexitOfProgressGoesOn(t *testing.T) {
 	}
 	// Nothing is held any more.
 	importImage(t, store)
-	must[*Pruned](t)(store.Prune(true))
+	must[*Pruned](t)(store.Prune(testContext(t), true))
 }
 
 func TestTheContextStopsACallForAnImage(t *testing.T) {
@@ -410,6 +511,29 @@ func TestTheContextStopsACallForAnImage(t *testing.T) {
 	if images := must[[]ImageSummary](t)(store.List()); len(images) > 0 {
 		t.Errorf("%+v", images)
 	}
+	begun, goOn, made := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	go func() {
+		_, err := store.Import(context.Background(), dir, WithProgress(func(ImageProgress) error {
+			select {
+			case <-begun:
+			default:
+				close(begun)
+			}
+			<-goOn
+			return nil
+		}))
+		made <- err
+	}()
+	<-begun
+	ctx, cancel = context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	before := time.Now()
+	_, err = store.Prune(ctx, true)
+	if !errors.Is(err, context.DeadlineExceeded) || time.Since(before) > 10*time.Second {
+		t.Error(err, time.Since(before))
+	}
+	close(goOn)
+	check(t, <-made)
 }
 
 func TestAContainerIsCommitted(t *testing.T) {
@@ -467,17 +591,17 @@ func TestWhatNobodyNeedsIsPruned(t *testing.T) {
 	rt, store := openRuntime(t), openStore(t)
 	image := importImage(t, store)
 	prints(t, "hello\n", rt.ImageCommand(image))
-	pruned := must[*Pruned](t)(store.Prune(false))
+	pruned := must[*Pruned](t)(store.Prune(testContext(t), false))
 	if len(pruned.Images) > 0 {
 		t.Errorf("%+v", pruned)
 	}
 	c := create(t, rt, nil, WithImage(image, ImageOverrides{}))
-	pruned = must[*Pruned](t)(store.Prune(true))
+	pruned = must[*Pruned](t)(store.Prune(testContext(t), true))
 	if len(pruned.Images) > 0 {
 		t.Errorf("a container needs it: %+v", pruned)
 	}
 	check(t, c.Delete(testContext(t), ForceDelete))
-	pruned = must[*Pruned](t)(store.Prune(true))
+	pruned = must[*Pruned](t)(store.Prune(testContext(t), true))
 	if !slices.Equal(pruned.Images, []string{image.Digest()}) || pruned.Blobs != 3 || pruned.Layers != 1 || pruned.Bytes <= 0 {
 		t.Errorf("%+v", pruned)
 	}
@@ -561,6 +685,7 @@ func TestWhatIsWrongWithImagesIsRefused(t *testing.T) {
 		{"a bundle and an image", build(nil, WithBundle(dir), of(ImageOverrides{})), ErrInvalid, "both a bundle"},
 		{"the host's files and an image", build(nil, HostRootfs(), of(ImageOverrides{})), ErrInvalid, "HostRootfs"},
 		{"layers and an image", build(nil, WithLower(dir), of(ImageOverrides{})), ErrInvalid, "lower"},
+		{"two hostnames", build(nil, of(ImageOverrides{Hostname: "x", HostHostname: true})), ErrInvalid, "HostHostname"},
 		{"a patch that cannot be written", build(nil, of(ImageOverrides{Patch: func() {}})), ErrInvalid, "func()"},
 		{"a relative target", build(nil, of(ImageOverrides{Mounts: []ImageMount{{Source: "/", Target: "x"}}})), ErrInvalid, "x"},
 		{"half a user namespace", build(nil, of(ImageOverrides{UIDMappings: []specs.LinuxIDMapping{{Size: 1}}})), ErrInvalid, "gidMappings"},
@@ -634,7 +759,7 @@ func TestImagesLeaveTheHostAsItWas(t *testing.T) {
 	image := importImage(t, store)
 	prints(t, "hello\n", rt.ImageCommand(image))
 	check(t, image.Unpack(testContext(t), t.TempDir()))
-	must[*Pruned](t)(store.Prune(true))
+	must[*Pruned](t)(store.Prune(testContext(t), true))
 	if after := hostFacts(t); after != before {
 		t.Errorf("before:\n%s\nafter:\n%s", before, after)
 	}

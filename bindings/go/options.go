@@ -97,8 +97,8 @@ func WithParentage(p Parentage) CreateOption {
 	return func(c *createConfig) { c.parentage = uint32(p) }
 }
 
-// WithTimeout limits how long creation may take. The default is the context's deadline, or
-// else a minute.
+// WithTimeout limits how long creation may take, the unpacking of an image included. The default is
+// the context's deadline, or else a minute, in which unpacking does not count.
 func WithTimeout(d time.Duration) CreateOption {
 	return func(c *createConfig) { c.timeout = d }
 }

@@ -56,11 +56,11 @@ const (
 // HostPlugin is a plugin in Go.
 //
 // A function returns nil to agree. It refuses with a [*Refused], as [Refuse] makes it; any other
-// error, and a panic, is a failure of the plugin, which means what OnFailure says. Where the stage
-// does not take place for it, the call that led there fails with [ErrPlugin].
+// error, a panic, and the end of its goroutine is a failure of the plugin, which means what OnFailure
+// says. Where the stage does not take place for it, the call that led there fails with [ErrPlugin].
 //
-// Functions run on the goroutine that is in that call, for several containers at once if several
-// goroutines make some; "stopped" on whichever first learns of the end. They may use this package
+// Functions run on a goroutine for which that call waits, for several containers at once if several
+// goroutines make some; "stopped" when the first learns of the end. They may use this package
 // for other containers, and should return soon.
 type HostPlugin struct {
 	// Name is what errors call it: letters, digits and any of _.- . No two of a runtime have the

@@ -140,6 +140,24 @@ func TestEveryAdjustmentIsOneOfTheLibrary(t *testing.T) {
 	}
 }
 
+func TestAPluginMayEndItsGoroutine(t *testing.T) {
+	// Through the frames of C it would take the container's lock and the plugins along.
+	rt := openRuntime(t, WithPlugins(on("policy", StageCreate, func(*Call) error {
+		runtime.Goexit()
+		return nil
+	})))
+	ended := make(chan error, 1)
+	go func() {
+		defer close(ended)
+		_, err := rt.Create(testContext(t), "", spec(t, "true"))
+		ended <- err
+	}()
+	err, returned := <-ended
+	if !returned || !errors.Is(err, ErrPlugin) || !strings.Contains(err.Error(), `plugin "policy" failed at create`) {
+		t.Error(err, returned)
+	}
+}
+
 func TestAPluginRefusesFailsAndPanics(t *testing.T) {
 	var says func(*Call) error
 	opened := func(change func(*HostPlugin), more ...Option) *Runtime {

@@ -125,8 +125,9 @@ func (r *Runtime) StateDir() string { return r.lib.StateDir() }
 // [Container.Start]. An empty id invents one. With a nil spec, config.json comes from the
 // bundle of [WithBundle] or is made of the image of [WithImage].
 //
-// It blocks until the container is set up, hooks included, and an image's layers are unpacked; the end of ctx stops it. When it
-// fails, nothing is left behind, and the [*Error] names the stage and the place in the spec.
+// It blocks until the container is set up, hooks included, and an image's layers are unpacked; the
+// end of ctx stops it. When it fails, nothing is left behind, and the [*Error] names the stage and
+// the place in the spec. What has been unpacked of an image stays in its store: see [Image.Prepare].
 //
 // A container dies with the process that created it unless it was created with
 // [WithDetach].
@@ -193,13 +194,11 @@ func (r *Runtime) createLib(ctx context.Context, id string, spec *specs.Spec, co
 		return nil, err
 	}
 	o.Stdio, o.PassFDs = config.stdio.lower()
-	o.TimeoutMS = timeout(ctx, config.timeout)
-	cancel, stop, err := cancelWith(ctx)
+	stop, err := config.limit(ctx, o)
 	if err != nil {
 		return nil, wrap(ctx, "create", id, err)
 	}
 	defer stop()
-	o.Cancel = cancel
 	lib, err := r.lib.Create(o)
 	return lib, wrap(ctx, "create", id, err)
 }
@@ -240,7 +239,8 @@ func (r *Runtime) Features(ctx context.Context) (*features.Features, error) {
 }
 
 // Explain is what [Runtime.Create] would do with these arguments, as text with a line a step.
-// It does nothing of it and needs no privilege.
+// It does nothing of it and needs no privilege, but for an image: that is unpacked into its store if
+// it is not yet, because some of it is needed for this. The end of ctx stops that.
 func (r *Runtime) Explain(ctx context.Context, spec *specs.Spec, opts ...CreateOption) (string, error) {
 	text, err := r.explain(ctx, spec, opts, liblocule.ExplainText)
 	return string(text), err
@@ -264,6 +264,11 @@ func (r *Runtime) explain(ctx context.Context, spec *specs.Spec, opts []CreateOp
 		return nil, err
 	}
 	o.Stdio, o.PassFDs = config.stdio.lower()
+	stop, err := config.limit(ctx, o)
+	if err != nil {
+		return nil, wrap(ctx, "explain", "", err)
+	}
+	defer stop()
 	text, err := r.lib.Explain(o, format)
 	return text, wrap(ctx, "explain", "", err)
 }
@@ -278,6 +283,13 @@ func document(ctx context.Context, op, id string, get func() ([]byte, error), ou
 		return wrap(ctx, op, id, err)
 	}
 	return json.Unmarshal(text, out)
+}
+
+// limit has the end of ctx, or the time that was given, stop a call; stop must follow it.
+func (c *createConfig) limit(ctx context.Context, o *liblocule.CreateOptions) (stop func(), err error) {
+	o.TimeoutMS = timeout(ctx, c.timeout)
+	o.Cancel, stop, err = cancelWith(ctx)
+	return stop, err
 }
 
 // cancelWith is a token that is triggered when ctx is done; stop gives it back.

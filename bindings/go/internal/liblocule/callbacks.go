@@ -44,16 +44,31 @@ func loculeGoRelease(user C.uintptr_t) { cgo.Handle(user).Delete() }
 
 func options(user C.uintptr_t) *PluginOptions { return cgo.Handle(user).Value().(*PluginOptions) }
 
-// run calls a callback. A panic of it must not go through the frames of C: it is a failure of
-// the plugin. What the callback says with Refuse and Fail counts whatever this returns.
+// run calls a callback, which fails by a panic or Goexit. What it says with Refuse and Fail counts
+// whatever this returns.
 func run(ptr *C.locule_plugin_call, callback func(*PluginCall)) C.int {
 	call := newPluginCall(ptr)
 	defer call.end()
-	defer func() {
-		if r := recover(); r != nil {
-			call.Fail(fmt.Sprint("panic: ", r))
-		}
-	}()
-	callback(call)
+	switch returned, value := apart(func() { callback(call) }); {
+	case value != nil:
+		call.Fail(fmt.Sprint("panic: ", value))
+	case !returned:
+		call.Fail("it has ended its goroutine")
+	}
 	return 0
+}
+
+// apart calls f, on a goroutine of its own, and tells whether it has returned, and else with which
+// value it panicked: nil after Goexit, such as of testing's FailNow. Neither must go through the
+// frames of C, which would never give back what they hold, and Goexit cannot be stopped.
+func apart(f func()) (returned bool, value any) {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		defer func() { value = recover() }()
+		f()
+		returned = true
+	}()
+	<-ended
+	return returned, value
 }

@@ -59,7 +59,8 @@ type ImageOptions struct {
 	Config                           []byte
 	Author, Comment, Created         string
 	Compression, Owner               uint32
-	MaxBytes, MaxEntries             uint64
+	MaxBytes, MaxEntries, MaxRatio   uint64
+	Flags                            uint64
 	TimeoutMS                        uint32
 	Cancel                           *Cancel
 	// Called while the call waits, on another goroutine. Its error stops the call.
@@ -69,6 +70,7 @@ type ImageOptions struct {
 func (o *ImageOptions) lower(m *memory) C.struct_locule_image_opts {
 	return C.struct_locule_image_opts{
 		size:            C.sizeof_struct_locule_image_opts,
+		flags:           C.uint64_t(o.Flags),
 		name:            m.string(o.Name),
 		from:            m.string(o.From),
 		platform:        m.string(o.Platform),
@@ -86,6 +88,7 @@ func (o *ImageOptions) lower(m *memory) C.struct_locule_image_opts {
 		created:         m.string(o.Created),
 		max_bytes:       C.uint64_t(o.MaxBytes),
 		max_entries:     C.uint64_t(o.MaxEntries),
+		max_ratio:       C.uint64_t(o.MaxRatio),
 		owner:           C.uint32_t(o.Owner),
 	}
 }
@@ -98,27 +101,14 @@ type listener struct {
 	value  any
 }
 
-// hear is false if the call has to stop. Neither a panic nor Goexit, such as of testing's FailNow,
-// must go through the frames of C, which would never give back what they hold. Goexit can only be
-// kept from that by a goroutine of its own.
+// hear is false if the call has to stop.
 func (l *listener) hear(progress ImageProgress) (goOn bool) {
 	if l.err != nil || l.broken {
 		return false
 	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		l.broken = true
-		defer func() {
-			if l.broken {
-				l.value = recover()
-			}
-		}()
-		l.err = l.tell(progress)
-		l.broken = false
-	}()
-	<-ended
-	return l.err == nil && !l.broken
+	returned, value := apart(func() { l.err = l.tell(progress) })
+	l.broken, l.value = !returned, value
+	return l.err == nil && returned
 }
 
 // goOn goes on, outside of C, with what broke the callback.
@@ -325,15 +315,17 @@ func (s *ImageStore) Remove(name string) error {
 }
 
 // PruneJSON is locule_image_store_prune_json.
-func (s *ImageStore) PruneJSON(flags uint64) ([]byte, error) {
+func (s *ImageStore) PruneJSON(o *ImageOptions) ([]byte, error) {
 	ptr, err := s.acquire()
 	if err != nil {
 		return nil, err
 	}
 	defer s.release()
 	var buf C.locule_buf
-	var e *C.locule_error
-	if err := failed(C.locule_image_store_prune_json(ptr, C.uint64_t(flags), &buf, &e), e); err != nil {
+	err = o.call("", func(_ *C.char, opts *C.struct_locule_image_opts, e **C.locule_error) C.int {
+		return C.locule_image_store_prune_json(ptr, opts, &buf, e)
+	})
+	if err != nil {
 		return nil, err
 	}
 	return take(&buf), nil
@@ -425,6 +417,21 @@ func (i *Image) Push(reference string, o *ImageOptions) error {
 	defer i.release()
 	return o.call(reference, func(text *C.char, opts *C.struct_locule_image_opts, e **C.locule_error) C.int {
 		return C.locule_image_push(image, text, opts, e)
+	})
+}
+
+// Prepare is locule_image_prepare.
+func (i *Image) Prepare(overrides []byte, o *ImageOptions) error {
+	image, err := i.acquire()
+	if err != nil {
+		return err
+	}
+	defer i.release()
+	var memory memory
+	defer memory.free()
+	text := memory.bytes(overrides)
+	return o.call("", func(_ *C.char, opts *C.struct_locule_image_opts, e **C.locule_error) C.int {
+		return C.locule_image_prepare(image, text, C.size_t(len(overrides)), opts, e)
 	})
 }
 

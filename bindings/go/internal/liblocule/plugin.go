@@ -70,7 +70,7 @@ type PluginOptions struct {
 	Stages    []string
 	Priority  int32
 	OnFailure uint32
-	// Called on the goroutine that is in the call of the library which led to the stage.
+	// Called while the call of the library waits that led to the stage, on another goroutine.
 	Handle, Judge func(*PluginCall)
 }
 
