@@ -219,7 +219,8 @@ class Image:
             return decode(call_for_bytes("locule_image_inspect_json", image))
 
     def tag(self, name: str) -> None:
-        """Gives it a further name, taking that from the image that has it."""
+        """Gives it a further name, taking that from the image that has it. While somebody prunes
+        the store it waits, half a minute at most: then Busy."""
         with self._handle as image:
             call("locule_image_tag", image, text_of(name, "name").encode())
 
@@ -403,7 +404,7 @@ class ImageStore:
 
     def remove(self, name: str) -> None:
         """Takes a name away, or with a digest an image with all its names. What nothing else needs
-        any more goes with `prune`."""
+        any more goes with `prune`. It waits as `Image.tag` does."""
         with self._handle as store:
             call("locule_image_store_remove", store, text_of(name, "name").encode())
 
@@ -417,8 +418,8 @@ class ImageStore:
         """Removes images without a name, and what no image and no container needs; with `all` also
         the images that no container uses, named or not.
 
-        It waits for those who are making something, up to half a minute: then Busy. Where it is
-        stopped, the next one does the rest.
+        It waits for those who are making something, up to half a minute: then Busy. `cancel` and
+        `timeout` stop it, Ctrl-C does not; what it has left the next one removes.
         """
         done = decode(bytes_of(lambda out: _transfer(
             "locule_image_store_prune_json", self._handle, out=out,
