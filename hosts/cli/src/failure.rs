@@ -2,6 +2,7 @@
 //! engines and of runc that are run against this program.
 
 use std::ffi::OsStr;
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use locule::{Category, Stage};
@@ -41,10 +42,17 @@ impl Failure {
     pub fn usage(error: clap::Error) -> Failure {
         if error.exit_code() == 0 {
             // Help is no failure.
-            print!("{error}");
-            return Failure { message: String::new(), code: 0, logged: false };
+            return match crate::output::text(&error) {
+                Ok(()) => Failure::silent(0),
+                Err(error) => error.into(),
+            };
         }
         Failure { message: error.to_string().trim_end().to_owned(), code: 1, logged: false }
+    }
+
+    /// Nothing is said.
+    fn silent(code: u8) -> Failure {
+        Failure { message: String::new(), code, logged: false }
     }
 
     pub fn bad_usage(message: String) -> Failure {
@@ -66,7 +74,8 @@ impl Failure {
         if !self.message.is_empty() {
             match self.logged {
                 true => crate::log::error(&self.message),
-                false => eprintln!("{}", self.message),
+                // Nobody may look any more.
+                false => drop(writeln!(std::io::stderr(), "{}", self.message)),
             }
         }
         ExitCode::from(self.code)
@@ -137,6 +146,10 @@ fn hook_of(pointer: &str) -> Option<(&str, &str)> {
 
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Failure {
-        Failure::of(error.to_string())
+        match error.kind() {
+            // Who reads standard output has had enough: the signal ends other programs, and says nothing.
+            ErrorKind::BrokenPipe => Failure::silent(128 + libc::SIGPIPE as u8),
+            _ => Failure::of(error.to_string()),
+        }
     }
 }

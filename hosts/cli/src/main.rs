@@ -39,13 +39,15 @@ fn run(program: &str, words: &[std::ffi::OsString]) -> Result<ExitCode, Failure>
     let matches = command.try_get_matches_from_mut(words).map_err(Failure::usage)?;
     if matches.get_flag("version") {
         // The first line is looked for by who wants to know what this is.
-        println!("{program} version {}", env!("CARGO_PKG_VERSION"));
-        println!("commit: v{}", env!("CARGO_PKG_VERSION"));
-        println!("spec: {}", locule::spec::OCI_VERSION);
+        let version = env!("CARGO_PKG_VERSION");
+        let spec = locule::spec::OCI_VERSION;
+        output::line(format_args!(
+            "{program} version {version}\ncommit: v{version}\nspec: {spec}"
+        ))?;
         return Ok(ExitCode::SUCCESS);
     }
     let Some((verb, own)) = matches.subcommand() else {
-        print!("{}", command.render_long_help());
+        output::text(command.render_long_help())?;
         return Ok(ExitCode::SUCCESS);
     };
     let global = arguments::Global::read(&matches)?;

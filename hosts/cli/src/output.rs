@@ -1,5 +1,7 @@
-//! Tables for people, JSON for programs.
+//! What goes to standard output: tables for people, JSON for programs. Nothing else may write there, as a
+//! reader that has gone is told from here.
 
+use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 
 use serde_json::Value;
@@ -65,9 +67,21 @@ pub fn table(rows: &[Vec<String>]) -> io::Result<()> {
     Ok(())
 }
 
+/// Text that has all its ends of lines.
+pub fn text(text: impl Display) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    write!(out, "{text}")?;
+    out.flush()
+}
+
 /// One line.
+pub fn line(text: impl Display) -> io::Result<()> {
+    writeln!(io::stdout().lock(), "{text}")
+}
+
+/// One line of JSON.
 pub fn compact(value: &Value) -> io::Result<()> {
-    writeln!(io::stdout().lock(), "{value}")
+    line(value)
 }
 
 /// Indented.

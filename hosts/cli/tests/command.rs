@@ -462,3 +462,52 @@ fn whatever_a_killed_command_leaves_delete_removes() {
         assert!(!hierarchy.path().join(&scene.cgroup()[1..]).exists(), "{hierarchy:?}");
     }
 }
+
+#[test]
+fn who_reads_no_more_is_no_reason_to_complain() {
+    let Some(scene) = Scene::new("closed") else { return };
+    let closed = || {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        drop(theirs);
+        Stdio::from(std::os::fd::OwnedFd::from(ours))
+    };
+    scene.args(&["sleep", "1000"]);
+    scene.fine(&["create", "one"]);
+    let store = scene.directory.join("store");
+    let root = scene.bundle().join("rootfs");
+    let image = |verb: &'static str| ["image", verb, "--store", store.to_str().unwrap()];
+    scene.fine(&[&image("import")[..], &[root.to_str().unwrap(), "box"]].concat());
+    let quiet = [&image("list")[..], &["-q"]].concat();
+    for words in [
+        &["--version"][..],
+        &["--help"],
+        &[],
+        &["help", "run"],
+        &["run", "--help"],
+        &["completion", "bash"],
+        &["features"],
+        &["list"],
+        &["list", "-q"],
+        &["list", "--format", "json"],
+        &["ps", "one"],
+        &["state", "one"],
+        &["explain"],
+        &["doctor", "--format", "json"],
+        &quiet,
+        &image("list"),
+        &image("prune"),
+    ] {
+        let output = scene.command(words).stdout(closed()).output().expect("run it");
+        // As a shell has it of a program that the signal ends.
+        assert_eq!(output.status.code(), Some(128 + libc::SIGPIPE), "{words:?}: {output:?}");
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{words:?}");
+    }
+    for (words, code) in [(&["nonsense"][..], 3), (&["state", "two"], 1), (&["--nonsense"], 1)] {
+        let status = scene.command(words).stderr(closed()).status().expect("run it");
+        assert_eq!(status.code(), Some(code), "{words:?}");
+    }
+    let log = scene.directory.join("log");
+    let words = ["--log", log.to_str().unwrap(), "state", "two"];
+    let status = scene.command(&words).stderr(closed()).status().expect("run it");
+    assert_eq!(status.code(), Some(1));
+}

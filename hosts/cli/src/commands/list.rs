@@ -19,7 +19,7 @@ pub fn list(global: &Global, own: &ArgMatches) -> Done {
     let states = looking(global)?.list()?;
     if own.get_flag("quiet") {
         for state in &states {
-            println!("{}", state.id);
+            output::line(&state.id)?;
         }
         return Ok(ExitCode::SUCCESS);
     }

@@ -135,7 +135,9 @@ fn completion(program: &str, own: &ArgMatches) -> Done {
     let shell: clap_complete::Shell =
         name.parse().map_err(|_| Failure::of(format!("no completion for the shell {name:?}")))?;
     let mut command = arguments::command(program);
-    clap_complete::generate(shell, &mut command, program, &mut std::io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command, program, &mut script);
+    output::text(String::from_utf8_lossy(&script))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -154,7 +156,7 @@ fn help_on(program: &str, verbs: &[&str]) -> Done {
             .find_subcommand_mut(verb)
             .ok_or_else(|| Failure::unknown_verb(verb.as_ref()))?;
     }
-    print!("{}", command.render_long_help());
+    output::text(command.render_long_help())?;
     Ok(ExitCode::SUCCESS)
 }
 

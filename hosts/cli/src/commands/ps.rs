@@ -19,7 +19,7 @@ pub fn ps(global: &Global, own: &ArgMatches) -> Done {
             if options.is_empty() {
                 options.push("-ef".to_owned());
             }
-            print!("{}", chosen(&options, &pids)?);
+            output::text(chosen(&options, &pids)?)?;
         }
         _ => return Err(Failure::of("invalid format option")),
     }
