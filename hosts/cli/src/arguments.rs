@@ -196,13 +196,17 @@ fn run() -> Command {
         list_of("mount", "SOURCE:TARGET[:ro]", "without a bundle: bind a path of the host's"),
     ];
     creating(verb("run", "create and run a container"))
-        .mut_arg("id", |id| id.required(false).required_unless_present("source"))
+        .mut_arg("id", |id| {
+            id.required(false)
+                .required_unless_present("source")
+                .help("the container's id; without a bundle it may be left out, and a program goes after --")
+        })
         .args([
             switch("detach", "do not wait for it to end").short('d'),
             switch("keep", "do not delete it when it has ended"),
             switch("no-subreaper", "has no effect: this program never becomes one"),
             value("rootfs", "DIR", "no bundle: run the PROGRAM with this root"),
-            value("image", "NAME", "no bundle: run an image, which is fetched if it is missing"),
+            value("image", "NAME", "no bundle: run an image, fetched if missing; its arguments go after --"),
             switch("overlay", "with --rootfs: forget its changes to the root; always so for /")
                 .requires("rootfs")
                 .conflicts_with("image"),

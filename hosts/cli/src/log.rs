@@ -63,7 +63,7 @@ static LOG: OnceLock<Log> = OnceLock::new();
 pub fn open(global: &Global, verb: &str) -> Result<(), Failure> {
     let sink = global.log.as_deref().map(Sink::open).transpose()?;
     // Callers take what they find in the file for an error, and what some verbs print for a document.
-    let told = matches!(verb, "create" | "run" | "exec" | "update") && sink.is_none();
+    let told = matches!(verb, "create" | "run" | "exec" | "update" | "image") && sink.is_none();
     let _ = LOG.set(Log { sink, json: global.json });
     let level = match (global.debug, told) {
         (true, _) => Level::DEBUG,
@@ -90,7 +90,7 @@ pub fn set_up(next: &str) {
 pub fn error(message: &str) {
     write("error", message);
     if LOG.get().is_some_and(|log| log.sink.is_some()) {
-        eprintln!("{message}");
+        let _ = writeln!(std::io::stderr(), "{message}");
     }
 }
 

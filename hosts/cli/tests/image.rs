@@ -190,9 +190,20 @@ fn names_come_and_go_and_what_nobody_names_is_pruned() {
 #[test]
 fn an_image_is_unpacked_to_a_directory() {
     let Some(scene) = Scene::new("unpack") else { return };
+    chown(scene.bundle().join("rootfs/bin/busybox"), Some(7), Some(8)).expect("chown");
     let (store, _) = with_box(&scene);
     let dir = scene.directory.join("plain");
     scene.fine(&words(&store, &["unpack", "box", dir.to_str().unwrap()]));
+    let owner_in = |place: &str, given: &[&str]| {
+        let dir = scene.directory.join(place);
+        let given = [&["unpack", "box", dir.to_str().unwrap()], given].concat();
+        scene.fine(&words(&store, &given));
+        let owner = fs::metadata(dir.join("bin/busybox")).expect("stat");
+        (owner.uid(), owner.gid())
+    };
+    assert_eq!(owner_in("auto", &["--owner", "auto"]), (7, 8));
+    assert_eq!(owner_in("image", &["--owner", "image"]), (7, 8));
+    assert_eq!(owner_in("caller", &["--owner", "caller"]), (0, 0));
     let of = |root: &std::path::Path| fs::read(root.join("bin/busybox")).expect("read");
     assert_eq!(of(&dir), of(&scene.bundle().join("rootfs")));
     assert_eq!(fs::read_link(dir.join("bin/sh")).expect("a link").to_str(), Some("busybox"));
@@ -203,7 +214,7 @@ fn an_image_is_unpacked_to_a_directory() {
     let map: Vec<_> = map.into_iter().chain(["--gid-map", "0:2000:10"]).collect();
     scene.fine(&words(&store, &map));
     let owner = fs::metadata(shifted.join("bin/busybox")).expect("stat");
-    assert_eq!((owner.uid(), owner.gid()), (1000, 2000));
+    assert_eq!((owner.uid(), owner.gid()), (1007, 2008));
     let small = scene.directory.join("small");
     let words = words(&store, &["unpack", "box", small.to_str().unwrap(), "--max-entries", "3"]);
     scene.fails(&words, 1);
@@ -243,6 +254,15 @@ fn progress_is_objects_for_programs_and_bars_if_asked_for() {
     assert!(!digests.is_empty(), "{text}");
     let bars = save("bar", &["--progress", "bar"]);
     assert!(bars.lines().last().is_some_and(|line| line.contains("save    ")), "{bars}");
+    // What a container needs is unpacked before it is made.
+    let run = ["run", "--image", "box", "--store", &store, "--progress", "json"];
+    let output = scene.locule(&run);
+    assert_eq!(&output.stdout[..], b"hello\n", "{output:?}");
+    let lines: Vec<_> =
+        std::str::from_utf8(&output.stderr).unwrap().lines().map(document).collect();
+    assert!(lines.iter().all(|line| line["step"] == "unpack"), "{output:?}");
+    assert!(lines.last().is_some_and(|line| line["finished"] == true), "{output:?}");
+    assert_eq!(scene.fine(&run), "hello\n", "and never again");
     for form in [&["--progress", "none"][..], &["--quiet"], &["--quiet", "--progress", "json"], &[]]
     {
         assert_eq!(save("none", form), "", "{form:?}");
@@ -281,6 +301,34 @@ fn a_signal_ends_a_long_call_cleanly() {
 }
 
 #[test]
+fn prune_waits_for_others_no_longer_than_it_may() {
+    let Some(scene) = Scene::new("patience") else { return };
+    let (store, _) = with_box(&scene);
+    let lock = fs::File::open(scene.directory.join("store/lock")).expect("the lock");
+    // SAFETY: integers.
+    let locked = unsafe { libc::flock(std::os::fd::AsRawFd::as_raw_fd(&lock), libc::LOCK_SH) };
+    assert_eq!(locked, 0);
+    let said = scene.fails(&words(&store, &["prune", "--timeout", "100ms"]), 1);
+    assert!(said.contains("the deadline passed"), "{said}");
+    let mut command = scene.command(&words(&store, &["prune"]));
+    let mut child = command.stderr(Stdio::null()).spawn().expect("run it");
+    let status = format!("/proc/{}/status", child.id());
+    let caught = || {
+        let status = fs::read_to_string(&status).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("a mask");
+        u64::from_str_radix(line.trim(), 16).expect("a number") & 1 << (libc::SIGTERM - 1) != 0
+    };
+    while !caught() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    // SAFETY: integers; it has not been waited for.
+    unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
+    assert_eq!(child.wait().expect("wait").code(), Some(143));
+    drop(lock);
+    scene.fine(&words(&store, &["prune", "--timeout", "30s"]));
+}
+
+#[test]
 fn wrong_words_are_told_before_anything_is_done() {
     let Some(scene) = Scene::new("wrong") else { return };
     let store = store(&scene, "store");
@@ -291,6 +339,18 @@ fn wrong_words_are_told_before_anything_is_done() {
         (&["import", path, "--config", "{\"Cmd\": [}"], "--config {\"Cmd\": [}: "),
         (&["import", path, "--progress", "x"], "--progress x"),
         (&["import", path, "--timeout", "5"], "--timeout 5"),
+        (&["prune", "--timeout", "5"], "--timeout 5"),
+        (&["pull", "a", "--format", "xml"], "--format xml: expected text or json"),
+        (&["load", path, "--format", "table"], "--format table: expected text or json"),
+        (&["import", path, "--format", ""], "--format : expected text or json"),
+        (&["commit", "a", "--format", "xml"], "--format xml: expected text or json"),
+        (&["save", "a", path, "--format", "xml"], "--format xml: expected text or json"),
+        (&["push", "a", "--format", "xml"], "--format xml: expected text or json"),
+        (&["prune", "--format", "xml"], "--format xml: expected text or json"),
+        (&["list", "--format", "text"], "--format text: expected table or json"),
+        (&["unpack", "a", "/nothing", "--format", "json"], "not defined: -format"),
+        (&["unpack", "a", "/nothing", "--owner", "me"], "--owner me: expected auto, image or"),
+        (&["unpack", "a", "/nothing", "--owner", "auto", "--uid-map", "0:1:1"], "--owner"),
         (&["import", path, "--creds", "a:b"], "flag provided but not defined: -creds"),
         (&["pull", "a", "--creds", "me"], "--password-stdin"),
         (&["pull", "a", "--creds", "me:x", "--password-stdin"], "both"),
@@ -330,6 +390,7 @@ fn wrong_words_are_told_before_anything_is_done() {
         (&["--image", "a", "--store", &store, "--patch", "[]"], "--patch []"),
         (&["--image", "a", "--store", &store, "--annotation", "x"], "--annotation x"),
         (&["--image", "a", "--store", &store, "--entrypoint", "[1]"], "--entrypoint [1]"),
+        (&["--image", "a", "--store", &store, "--progress", "x"], "--progress x"),
     ] {
         let given: Vec<_> = ["run"].iter().chain(given).copied().collect();
         let said = scene.fails(&given, 1);
@@ -366,6 +427,14 @@ fn what_is_not_there_is_named() {
     }
     let run = ["run", "--image", "nothing", "--store", &store, "--pull", "never"];
     assert!(scene.fails(&run, 1).contains("nothing"));
+    // Nobody means a repository of that name.
+    for pull in ["missing", "always"] {
+        let run = ["run", "--image", "0123456789ab", "--store", &store, "--pull", pull];
+        let said = scene.fails(&run, 1);
+        assert!(said.contains("there is no image") && said.contains("in the store"), "{said}");
+        let run = ["run", "--image", &digest[7..19], "--store", &store, "--pull", pull];
+        assert_eq!(scene.fine(&run), "hello\n");
+    }
     // A container without changes of its own has nothing to make an image of.
     scene.args(&["true"]);
     scene.fine(&["run", "--keep", "one"]);
@@ -374,6 +443,74 @@ fn what_is_not_there_is_named() {
     let only = words(&store, &["list", "-q", "--read-only-store"]);
     assert_eq!(scene.fine(&only), format!("{digest}\n"));
     scene.fails(&words(&store, &["tag", "--read-only-store", "box", "other"]), 1);
+    // What is damaged is not listed, and not passed over in silence.
+    fs::remove_file(scene.directory.join("store/blobs/sha256").join(&digest[7..])).expect("rm");
+    let output = scene.locule(&words(&store, &["list", "-q"]));
+    assert_eq!((output.status.code(), &output.stdout[..]), (Some(0), &b""[..]), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("level=warning") && said.contains(&digest), "{said}");
+}
+
+#[test]
+fn an_image_for_another_platform_is_not_the_one_that_was_asked_for() {
+    let Some(scene) = Scene::new("platform") else { return };
+    let (store, digest) = with_box(&scene);
+    let list = document(&scene.fine(&words(&store, &["list", "--format", "json"])));
+    let own = list[0]["platform"].as_str().expect("text");
+    let run = |name: &str, platform: &str, pull: &str| {
+        let words = ["run", "--image", name, "--store", &store, "--platform", platform];
+        scene.locule(&[&words[..], &["--pull", pull]].concat())
+    };
+    let hello = |output: &Output| assert_eq!(&output.stdout[..], b"hello\n", "{output:?}");
+    let refused = |output: Output, wanted: [&str; 2]| {
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(wanted.iter().all(|word| said.contains(word)), "{said}");
+    };
+    hello(&run("box", own, "missing"));
+    hello(&run("box", std::env::consts::ARCH, "never"));
+    refused(run("box", "linux/s390x", "never"), [own, "linux/s390x"]);
+    refused(run(&digest, "linux/s390x", "missing"), [own, "linux/s390x"]);
+
+    // One of the same name that is for another machine is as if it were not there.
+    let Some(registry) = Registry::new(&scene) else { return };
+    let name = format!("localhost:{}/team/box:1", registry.port);
+    scene.fine(&words(&store, &["push", "box", &name]));
+    let layout = scene.directory.join("layout");
+    scene.fine(&words(&store, &["save", "box", layout.to_str().unwrap()]));
+    let other = for_s390x(&layout);
+    let load = ["load", layout.to_str().unwrap(), "--platform", "linux/s390x", "--name", &name];
+    assert_eq!(scene.fine(&words(&store, &load)), format!("{other}\n"));
+    refused(run(&name, own, "never"), ["linux/s390x", own]);
+    hello(&run(&name, own, "missing"));
+    drop(registry);
+    hello(&run(&name, own, "missing"));
+}
+
+/// Says of the image in a layout that it is for another machine; gives its new digest.
+fn for_s390x(layout: &Path) -> String {
+    let blob = |digest: &Value| layout.join("blobs/sha256").join(&digest.as_str().unwrap()[7..]);
+    let read = |path: &Path| document(&fs::read_to_string(path).expect("read"));
+    let write = |text: &Value| {
+        let text = text.to_string();
+        let path = layout.join("blobs/sha256/new");
+        fs::write(&path, &text).expect("write");
+        let sum = Command::new("sha256sum").arg(&path).output().expect("sha256sum");
+        let digest = String::from_utf8_lossy(&sum.stdout[..64]).into_owned();
+        fs::rename(&path, path.with_file_name(&digest)).expect("rename");
+        (json!(format!("sha256:{digest}")), json!(text.len()))
+    };
+    let mut index = read(&layout.join("index.json"));
+    let mut manifest = read(&blob(&index["manifests"][0]["digest"]));
+    let mut config = read(&blob(&manifest["config"]["digest"]));
+    config["architecture"] = json!("s390x");
+    (manifest["config"]["digest"], manifest["config"]["size"]) = write(&config);
+    let (digest, size) = write(&manifest);
+    let descriptor = &mut index["manifests"][0];
+    (descriptor["digest"], descriptor["size"]) = (digest.clone(), size);
+    descriptor["platform"] = json!({ "os": "linux", "architecture": "s390x" });
+    fs::write(layout.join("index.json"), index.to_string()).expect("write");
+    digest.as_str().expect("text").to_owned()
 }
 
 #[test]

@@ -65,13 +65,22 @@ pub fn progress() -> Arg {
     value("progress", "FORM", "on standard error: bar, json, none, or auto: bar at a terminal")
 }
 
-/// A verb of an image that may take long: what it prints, how it is watched, when it ends.
+/// A verb of an image that may take long: how it is watched, when it ends.
 fn long(name: &'static str, about: &'static str) -> Command {
-    short(name, about).arg(format("text")).args([
+    short(name, about).args([
         progress(),
         switch("quiet", "the same as --progress none").short('q'),
-        value("timeout", "TIME", "how long it may take, such as 90s or 5m"),
+        timeout(),
     ])
+}
+
+/// The same, which tells of an image in the end.
+fn telling(name: &'static str, about: &'static str) -> Command {
+    long(name, about).arg(format("text"))
+}
+
+fn timeout() -> Arg {
+    value("timeout", "TIME", "how long it may take, such as 90s or 5m")
 }
 
 fn short(name: &'static str, about: &'static str) -> Command {
@@ -120,7 +129,7 @@ fn making(command: Command) -> Command {
 }
 
 fn pull() -> Command {
-    let command = long("pull", "fetch an image from a registry").arg(word(
+    let command = telling("pull", "fetch an image from a registry").arg(word(
         "reference",
         "REFERENCE",
         "where it is, such as alpine or registry.example/team/app:1.2",
@@ -129,25 +138,25 @@ fn pull() -> Command {
 }
 
 fn load() -> Command {
-    taking(long("load", "take an image from an OCI layout or a docker-archive"))
+    taking(telling("load", "take an image from an OCI layout or a docker-archive"))
         .arg(place("path", "PATH", "a directory or a tar file"))
         .arg(value("from", "NAME", "which image of several, by its name there"))
 }
 
 fn import() -> Command {
-    making(long("import", "make an image of a root filesystem"))
+    making(telling("import", "make an image of a root filesystem"))
         .arg(place("path", "PATH", "a directory or a tar file"))
         .arg(word("name", "NAME", "what it is called").required(false))
 }
 
 fn commit() -> Command {
-    making(long("commit", "make an image of what a stopped container has changed"))
+    making(telling("commit", "make an image of what a stopped container has changed"))
         .arg(word("container", "CONTAINER-ID", "created with --changes"))
         .arg(word("name", "NAME", "what it is called").required(false))
 }
 
 fn save() -> Command {
-    long("save", "write an image to an OCI layout").args([
+    telling("save", "write an image to an OCI layout").args([
         image_name(),
         place(
             "path",
@@ -159,7 +168,7 @@ fn save() -> Command {
 }
 
 fn push() -> Command {
-    registry(long("push", "send an image to a registry")).args([
+    registry(telling("push", "send an image to a registry")).args([
         image_name(),
         word("reference", "REFERENCE", "where to; NAME if not given").required(false),
     ])
@@ -194,6 +203,8 @@ fn unpack() -> Command {
     long("unpack", "write an image's files to a directory").args([
         image_name(),
         place("dir", "DIR", "a new or empty directory"),
+        value("owner", "WHO", "whose the files are: image, caller, or auto: image for root")
+            .conflicts_with_all(["uid-map", "gid-map"]),
         uid_map(),
         gid_map(),
         value("max-entries", "N", "the most entries of a layer"),
@@ -211,6 +222,7 @@ fn prune() -> Command {
     short("prune", "remove images without a name, and what no image and no container needs")
         .arg(format("text"))
         .arg(switch("all", "images that no container uses, too, named or not").short('a'))
+        .arg(timeout())
 }
 
 /// What `run` has for images alone.
@@ -220,7 +232,7 @@ pub fn of_run() -> Vec<Arg> {
         value("entrypoint", "WORD|JSON", "with --image: in place of the image's; empty for none"),
         switch("clear-env", "with --image: leave the image's variables out"),
         list_of("annotation", "KEY=VALUE", "with --image: a further annotation"),
-        value("stop-signal", "SIGNAL", "with --image: what asks it to end"),
+        value("stop-signal", "SIGNAL", "with --image: an annotation, for who asks it to end"),
         value("changes", "DIR", "with --image: keep its changes to the root here"),
         value("patch", "JSON", "with --image: merge this into its config.json, last"),
         uid_map(),

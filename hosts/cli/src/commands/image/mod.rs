@@ -1,6 +1,7 @@
 //! `image`: a store of images, and what goes in and out.
 
 mod options;
+mod platform;
 pub mod run;
 mod show;
 
@@ -19,6 +20,7 @@ use super::{Done, events, help_on, looking, update};
 use crate::arguments::{Global, path, text};
 use crate::failure::Failure;
 use crate::interrupt::{self, Interrupt};
+use crate::output;
 use crate::progress::Watcher;
 
 pub fn image(program: &str, global: &Global, own: &ArgMatches) -> Done {
@@ -60,40 +62,48 @@ pub fn store_path(given: Option<PathBuf>) -> Option<PathBuf> {
 
 type Report = dyn FnMut(&Progress<'_>) -> locule::Result<()>;
 
-/// A call that may take long: somebody watches it, and a signal stops it.
+/// A call that may take long: somebody may watch it, and a signal stops it.
 pub struct Long {
-    report: Box<Report>,
+    report: Option<Box<Report>>,
     /// Until this is dropped.
     _caught: Interrupt,
     timeout: Option<Duration>,
 }
 
 impl Long {
-    pub fn of(own: &ArgMatches, timeout: Option<Duration>) -> Result<Long, Failure> {
+    pub fn of(own: &ArgMatches) -> Result<Long, Failure> {
         let mut watcher = Watcher::of(own)?;
-        let report = Box::new(move |progress: &Progress<'_>| {
+        let report: Box<Report> = Box::new(move |progress| {
             watcher.tell(progress);
             Ok(())
         });
-        Ok(Long { report, _caught: Interrupt::catch()?, timeout })
+        Ok(Long { report: Some(report), _caught: Interrupt::catch()?, timeout: None })
     }
 
     /// For a verb of its own, which has an option for the time.
     fn verb(own: &ArgMatches) -> Result<Long, Failure> {
-        let timeout = text(own, "timeout").map(|given| {
-            let wrong = || Failure::of(format!("--timeout {given}: expected a time, such as 90s"));
-            events::duration(given).filter(|time| !time.is_zero()).ok_or_else(wrong)
-        });
-        Long::of(own, timeout.transpose()?)
+        Ok(Long { timeout: timeout(own)?, ..Long::of(own)? })
+    }
+
+    /// The same, of which nothing can be told meanwhile.
+    fn unseen(own: &ArgMatches) -> Result<Long, Failure> {
+        let timeout = timeout(own)?;
+        Ok(Long { report: None, _caught: Interrupt::catch()?, timeout })
     }
 
     pub fn transfer(&mut self) -> Transfer<'_> {
         Transfer {
-            progress: Some(&mut *self.report),
+            progress: self.report.as_mut().map(|report| &mut **report as locule::image::Report<'_>),
             cancel: Interrupt::cancel(),
             timeout: self.timeout,
         }
     }
+}
+
+fn timeout(own: &ArgMatches) -> Result<Option<Duration>, Failure> {
+    let Some(given) = given(own, "timeout")? else { return Ok(None) };
+    let wrong = || Failure::of(format!("--timeout {given}: expected a time, such as 90s"));
+    events::duration(given).filter(|time| !time.is_zero()).ok_or_else(wrong).map(Some)
 }
 
 fn word<'a>(own: &'a ArgMatches, name: &str) -> &'a str {
@@ -110,64 +120,78 @@ fn found(own: &ArgMatches) -> Result<Image, Failure> {
 }
 
 fn pull(own: &ArgMatches) -> Done {
+    let json = show::wants_json(own, "text")?;
     let (taken, registry) = (taken(own)?, registry(own)?);
     let mut long = Long::verb(own)?;
     let image = store(own)?.pull(word(own, "reference"), &taken, &registry, long.transfer())?;
-    show::made(own, &image)
+    show::made(json, &image)
 }
 
 fn load(own: &ArgMatches) -> Done {
+    let json = show::wants_json(own, "text")?;
     let from = given(own, "from")?.map(str::to_owned);
     let taken = TakeOptions { from, ..taken(own)? };
     let mut long = Long::verb(own)?;
     let image = store(own)?.load(place(own, "path"), &taken, long.transfer())?;
-    show::made(own, &image)
+    show::made(json, &image)
 }
 
 fn import(own: &ArgMatches) -> Done {
+    let json = show::wants_json(own, "text")?;
     let new = new(own)?;
     let mut long = Long::verb(own)?;
     let image = store(own)?.import(place(own, "path"), &new, long.transfer())?;
-    show::made(own, &image)
+    show::made(json, &image)
 }
 
 fn commit(global: &Global, own: &ArgMatches) -> Done {
+    let json = show::wants_json(own, "text")?;
     let new = new(own)?;
     let container = looking(global)?.open(word(own, "container"))?;
     let mut long = Long::verb(own)?;
     let image = store(own)?.commit(&container, &new, long.transfer())?;
-    show::made(own, &image)
+    show::made(json, &image)
 }
 
 fn save(own: &ArgMatches) -> Done {
+    let json = show::wants_json(own, "text")?;
     let options = SaveOptions { name: given(own, "name")?.map(str::to_owned) };
     let mut long = Long::verb(own)?;
     let image = found(own)?;
     image.save(place(own, "path"), &options, long.transfer())?;
-    show::made(own, &image)
+    show::made(json, &image)
 }
 
 fn push(own: &ArgMatches) -> Done {
+    let json = show::wants_json(own, "text")?;
     let registry = registry(own)?;
     let mut long = Long::verb(own)?;
     let image = found(own)?;
     let name = word(own, "image");
     let reference = match word(own, "reference") {
-        "" if is_digest(name, image.digest()) => {
+        "" if is_found_by(name, image.digest()) => {
             return Err(Failure::of(format!("where to? push {name} REFERENCE")));
         }
         "" => name,
         reference => reference,
     };
     image.push(reference, &registry, long.transfer())?;
-    show::made(own, &image)
+    show::made(json, &image)
+}
+
+/// Whether a store takes this for a digest, or for the first digits of one. Nobody means a repository of that name.
+fn is_digest(name: &str) -> bool {
+    let digits = digits(name);
+    digits.len() >= 12 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Whether an image that has this digest was found by it.
-fn is_digest(name: &str, digest: &str) -> bool {
-    let hexadecimal = |text: &str| text.rsplit(':').next().unwrap_or_default().to_owned();
-    let name = name.strip_prefix("sha256:").unwrap_or(name);
-    name.len() >= 12 && hexadecimal(digest).starts_with(name)
+fn is_found_by(name: &str, digest: &str) -> bool {
+    is_digest(name) && digits(digest).starts_with(digits(name))
+}
+
+fn digits(digest: &str) -> &str {
+    digest.strip_prefix("sha256:").unwrap_or(digest)
 }
 
 fn unpack(own: &ArgMatches) -> Done {
@@ -209,8 +233,10 @@ fn remove(own: &ArgMatches) -> Done {
 }
 
 fn prune(own: &ArgMatches) -> Done {
-    let json = show::wants_json(own)?;
-    let pruned = store(own)?.prune(&PruneOptions { all: own.get_flag("all") })?;
+    let json = show::wants_json(own, "text")?;
+    let options = PruneOptions { all: own.get_flag("all") };
+    let mut long = Long::unseen(own)?;
+    let pruned = store(own)?.prune(&options, long.transfer())?;
     show::pruned(&pruned, json)
 }
 
@@ -221,7 +247,7 @@ fn inside(own: &ArgMatches, act: impl FnOnce(&ImageStore) -> Result<(), String>)
     match act(&store) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(report) => {
-            println!("{report}");
+            output::line(report)?;
             Ok(ExitCode::FAILURE)
         }
     }
@@ -235,10 +261,14 @@ mod tests {
     fn an_image_found_by_its_digest_has_not_said_where_it_goes() {
         let digest = "sha256:0123456789abcdef";
         for name in [digest, "0123456789abcdef", "0123456789ab"] {
-            assert!(is_digest(name, digest), "{name}");
+            assert!(is_found_by(name, digest), "{name}");
         }
-        for name in ["alpine", "0123456789a", "registry.example/0123456789ab", ""] {
-            assert!(!is_digest(name, digest), "{name}");
+        for name in ["alpine", "0123456789a", "registry.example/0123456789ab", "", "deadbeefcafe"] {
+            assert!(!is_found_by(name, digest), "{name}");
+        }
+        assert!(is_digest("deadbeefcafe"));
+        for name in ["deadbeefcaf", "deadbeefcafes", "DEADBEEFCAFE", "sha256:00", "a@sha256:00"] {
+            assert!(!is_digest(name), "{name}");
         }
     }
 }

@@ -139,14 +139,19 @@ pub fn maps(own: &ArgMatches) -> Result<(Vec<IdRange>, Vec<IdRange>), Failure> {
     }
 }
 
-/// Whose files an unpacked image has: who the image says, where that can be.
+/// Whose files an unpacked image has.
 pub fn ids(own: &ArgMatches) -> Result<Ids, Failure> {
     let (uids, gids) = maps(own)?;
-    Ok(match uids.is_empty() {
-        false => Ids::Mapped { uids, gids },
-        true if locule::rootless_ids().is_some() => Ids::Caller,
-        true => Ids::Same,
-    })
+    if !uids.is_empty() {
+        return Ok(Ids::Mapped { uids, gids });
+    }
+    match given(own, "owner")?.unwrap_or("auto") {
+        // An ordinary user gives files to nobody else.
+        "auto" if locule::rootless_ids().is_some() => Ok(Ids::Caller),
+        "auto" | "image" => Ok(Ids::Same),
+        "caller" => Ok(Ids::Caller),
+        other => Err(Failure::of(format!("--owner {other}: expected auto, image or caller"))),
+    }
 }
 
 /// `INSIDE:OUTSIDE:COUNT`

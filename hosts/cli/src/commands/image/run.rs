@@ -8,7 +8,7 @@ use locule::image::{Image, ImageMount, Overrides, TakeOptions};
 use serde_json::Value;
 
 use super::options::{given, maps, reached};
-use super::{Long, store};
+use super::{Long, is_digest, platform, store};
 use crate::arguments::{path, texts};
 use crate::commands::template::{self, Limited};
 use crate::failure::Failure;
@@ -22,35 +22,51 @@ pub struct Wanted {
     pub changes: Option<PathBuf>,
 }
 
-/// The image and the options; `None` if no image is given.
+/// The image, with its layers unpacked, and the options; `None` if no image is given.
 pub fn wanted(own: &ArgMatches) -> Result<Option<Wanted>, Failure> {
     let Some(name) = given(own, "image")? else { return Ok(None) };
     let overrides = overrides(own)?;
-    let image = found(own, name)?;
+    let mut long = Long::of(own)?;
+    let image = found(own, name, &mut long)?;
+    image.prepare(&overrides, long.transfer())?;
     Ok(Some(Wanted { image, overrides, changes: path(own, "changes") }))
 }
 
 /// From the store, or first from the registry.
-fn found(own: &ArgMatches, name: &str) -> Result<Image, Failure> {
+fn found(own: &ArgMatches, name: &str, long: &mut Long) -> Result<Image, Failure> {
     let pull = given(own, "pull")?.unwrap_or("missing");
     if !["missing", "always", "never"].contains(&pull) {
         return Err(Failure::of(format!("--pull {pull}: expected missing, always or never")));
     }
-    let platform = given(own, "platform")?.map(str::to_owned);
-    let taken = TakeOptions { platform, ..TakeOptions::default() };
+    let platform = given(own, "platform")?;
     let store = store(own)?;
+    // No registry finds a digest alone.
+    let pull = if is_digest(name) { "never" } else { pull };
     if pull != "always" {
         match store.get(name) {
-            // No registry finds a digest alone.
-            Err(error)
-                if pull == "missing"
-                    && error.category() == Category::NotFound
-                    && !name.starts_with("sha256:") => {}
-            other => return Ok(other?),
+            Ok(image) => match other_platform(&image, platform) {
+                None => return Ok(image),
+                Some(other) if pull == "never" => {
+                    return Err(Failure::of(format!("image {name}: {other}")));
+                }
+                // It is another image that is missing.
+                Some(_) => {}
+            },
+            Err(error) if pull == "missing" && error.category() == Category::NotFound => {}
+            Err(error) => return Err(error.into()),
         }
     }
-    let mut long = Long::of(own, None)?;
+    let platform = platform.map(str::to_owned);
+    let taken = TakeOptions { platform, ..TakeOptions::default() };
     Ok(store.pull(name, &taken, &reached(own), long.transfer())?)
+}
+
+/// Says so if an image is not for the platform that is wanted.
+fn other_platform(image: &Image, wanted: Option<&str>) -> Option<String> {
+    let (summary, wanted) = (image.summary(), wanted?);
+    let its = summary["platform"].as_str().unwrap_or_default();
+    let other = || format!("it is for {its} in the image store, not for {wanted}");
+    (!platform::serves(its, wanted)).then(other)
 }
 
 fn overrides(own: &ArgMatches) -> Result<Overrides, Failure> {
