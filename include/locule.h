@@ -120,11 +120,11 @@ int locule_has(const char *feature);
 #define LOCULE_E_INVALID (-4097)
 /** config.json, or another OCI document, is wrong. */
 #define LOCULE_E_SPEC (-4098)
-/** No such container, process or file. */
+/** No such container, process, image or file. */
 #define LOCULE_E_NOT_FOUND (-4099)
-/** The id is in use. */
+/** The id is in use, or a directory is not empty that has to be. */
 #define LOCULE_E_EXISTS (-4100)
-/** The container is in a state that does not allow the call. */
+/** The container is in a state that does not allow the call, or the image store is only read. */
 #define LOCULE_E_STATE (-4101)
 /** The system refused for lack of privilege. */
 #define LOCULE_E_PERMISSION (-4102)
@@ -542,11 +542,12 @@ int locule_runtime_plugins_json(locule_runtime *runtime,
 /**
  * Stores in *out what locule_container_create would do with these options, without doing it:
  * every step, in order. `format` is one of LOCULE_EXPLAIN_*. Plugins are called at "create", and
- * what they change is shown. Needs no privilege. The caller frees the result with
- * locule_buf_free.
+ * what they change is shown. Needs no privilege. Of an image, whose files say what its names of users
+ * mean, what is not unpacked yet is. The caller frees the result with locule_buf_free.
  *
- * Any thread. Does not block, but for the filesystem and plugins. Fails with LOCULE_E_INVALID,
- * LOCULE_E_SPEC, LOCULE_E_UNSUPPORTED, LOCULE_E_NOT_FOUND, LOCULE_E_PLUGIN. Since 0.1.
+ * Any thread. Does not block, but for the filesystem and plugins, and as locule_image_prepare.
+ * Fails with LOCULE_E_INVALID, LOCULE_E_SPEC, LOCULE_E_UNSUPPORTED, LOCULE_E_NOT_FOUND,
+ * LOCULE_E_PLUGIN, with an image like locule_image_prepare. Since 0.1.
  */
 int locule_runtime_explain(locule_runtime *runtime,
                            const struct locule_create_opts *opts,
@@ -732,7 +733,10 @@ struct locule_create_opts {
     struct locule_stdio stdio[3];
     /** One of LOCULE_PARENTAGE_*. */
     uint32_t parentage;
-    /** How long creation may take, in milliseconds. 0: 60 seconds. */
+    /**
+     * How long creation may take, in milliseconds. 0: 60 seconds, beside what unpacking an image
+     * takes.
+     */
     uint32_t timeout_ms;
     /** Descriptors that become 3, 4, ... in the program; borrowed for the call. */
     const int *pass_fds;
@@ -766,7 +770,8 @@ struct locule_create_opts {
     /**
      * NULL, or an image in place of a bundle: its configuration becomes a config.json, its layers,
      * unpacked once, the root, below a private overlay. `bundle` and `spec_json` are NULL then.
-     * The store keeps what the container needs. Feature "images".
+     * The store keeps what the container needs, unless it was opened read-only. What is not
+     * unpacked yet, which locule_image_prepare sees to, is first. Feature "images".
      */
     const locule_image *image;
     /**
@@ -836,8 +841,8 @@ struct locule_watch_opts {
  * set up and the program waits for locule_container_start. A call that fails leaves nothing
  * behind.
  *
- * Any thread. Blocks until the container is set up, its hooks included. Fails with any
- * category; the error names the stage, the step and the place in config.json. Since 0.1.
+ * Any thread. Blocks until the container is set up, its hooks included, and before that until its
+ * image is unpacked, if it is not yet. Fails with any category; the error names the stage, the step and the place in config.json. Since 0.1.
  */
 int locule_container_create(locule_runtime *runtime,
                             const struct locule_create_opts *opts,
@@ -1190,6 +1195,9 @@ int locule_event_pressure(const locule_event *event,
  * Image options: how images are fetched, made, written and unpacked
  * ========================================================================================== */
 
+/** Also the images that no container uses, named or not. */
+#define LOCULE_PRUNE_ALL 1
+
 /** gzip, which everything can read. */
 #define LOCULE_COMPRESSION_GZIP 0
 /** zstd: smaller and faster. Docker 23, podman and containerd 1.5 read it. */
@@ -1252,7 +1260,7 @@ typedef int (*locule_image_progress_fn)(const struct locule_image_progress *prog
 struct locule_image_opts {
     /** sizeof(struct locule_image_opts). */
     size_t size;
-    /** None yet: 0. */
+    /** prune: 0 or LOCULE_PRUNE_ALL. Others: 0. */
     uint64_t flags;
     /**
      * The name that the image gets. load, pull: NULL takes the one that it has there; import,
@@ -1264,7 +1272,7 @@ struct locule_image_opts {
     const char *from;
     /** load, pull: which of an index, as os/architecture[/variant]. NULL: this machine's. */
     const char *platform;
-    /** All: is told how far it is. NULL: nobody is. */
+    /** All: is told how far it is, but by prune, which has nothing to tell. NULL: nobody is. */
     locule_image_progress_fn progress;
     /** What `progress` gets. */
     void *progress_user;
@@ -1302,7 +1310,7 @@ struct locule_image_opts {
     /** import, commit: a remark, for its history. */
     const char *comment;
     /**
-     * import, commit: when it was made, in RFC 3339. NULL: the latest modification time in its
+     * import, commit: when it was made, in RFC 3339, in UTC. NULL: the latest modification time in its
      * layer, so that the same input gives the same image.
      */
     const char *created;
@@ -1310,6 +1318,11 @@ struct locule_image_opts {
     uint64_t max_bytes;
     /** unpack: the most entries of a layer. 0: 4,000,000. */
     uint64_t max_entries;
+    /**
+     * unpack: how many times larger than compressed a layer may be, beyond its first 64 MiB. 0:
+     * 1024.
+     */
+    uint64_t max_ratio;
     /** unpack: whom the files belong to, one of LOCULE_OWNER_*. */
     uint32_t owner;
     /** 0. */
@@ -1322,9 +1335,6 @@ struct locule_image_opts {
 
 /** Change nothing: use what is there. Such a store may be another user's. */
 #define LOCULE_IMAGE_STORE_READ_ONLY 1
-
-/** Also the images that no container uses, named or not. */
-#define LOCULE_PRUNE_ALL 1
 
 /** How a store is opened. */
 struct locule_image_store_opts {
@@ -1421,7 +1431,8 @@ int locule_image_store_commit(locule_image_store *store,
  * its names are given to another one. Feature "images".
  *
  * Any thread. Does not block, but for the filesystem. Fails with LOCULE_E_INVALID,
- * LOCULE_E_NOT_FOUND, LOCULE_E_SPEC if it is damaged, LOCULE_E_SYSTEM. Since 0.1.
+ * LOCULE_E_NOT_FOUND, LOCULE_E_SPEC if it is damaged, LOCULE_E_UNSUPPORTED, LOCULE_E_SYSTEM.
+ * Since 0.1.
  */
 int locule_image_store_get(locule_image_store *store,
                            const char *name,
@@ -1445,24 +1456,28 @@ int locule_image_store_list_json(locule_image_store *store,
  * Takes a name away, or with a digest an image with all its names. Its blobs and layers go with
  * locule_image_store_prune_json, once no container needs them. Feature "images".
  *
- * Any thread. Does not block, but for the filesystem. Fails with LOCULE_E_INVALID,
- * LOCULE_E_NOT_FOUND, LOCULE_E_STATE if the store was opened read-only, LOCULE_E_BUSY,
- * LOCULE_E_SYSTEM. Since 0.1.
+ * Any thread. Does not block, but for the filesystem, and up to half a minute for something to be
+ * removed from the store. Fails with LOCULE_E_INVALID, LOCULE_E_NOT_FOUND, LOCULE_E_STATE if the
+ * store was opened read-only, LOCULE_E_BUSY, LOCULE_E_SYSTEM. Since 0.1.
  */
-int locule_image_store_remove(locule_image_store *store, const char *name, locule_error **err);
+int locule_image_store_remove(locule_image_store *store,
+                              const char *name,
+                              locule_error **err);
 
 /**
- * Removes images without a name, and what no image and no container needs; `flags` is 0 or
- * LOCULE_PRUNE_ALL. Stores in *out what was removed: a JSON object with `images`, their digests,
- * the numbers of `blobs` and of unpacked `layers`, and `bytes`, those of the blobs. The caller
- * frees it with locule_buf_free. Feature "images".
+ * Removes images without a name, and what no image and no container needs. Stores in *out what
+ * was removed: a JSON object with `images`, their digests, the numbers of `blobs` and of unpacked
+ * `layers`, and `bytes`, those of the blobs. What a call that was stopped has left the next one
+ * removes. NULL for `opts` takes every default. The caller frees *out with locule_buf_free.
+ * Feature "images".
  *
  * Any thread. Blocks until it is removed, and before that up to half a minute for those who are
  * making something. Fails with LOCULE_E_INVALID, LOCULE_E_UNSUPPORTED, LOCULE_E_BUSY if they take
- * longer, LOCULE_E_STATE if the store was opened read-only, LOCULE_E_SYSTEM. Since 0.1.
+ * longer, LOCULE_E_STATE if the store was opened read-only, LOCULE_E_CANCELLED, LOCULE_E_TIMEOUT,
+ * LOCULE_E_PERMISSION, LOCULE_E_SYSTEM. Since 0.1.
  */
 int locule_image_store_prune_json(locule_image_store *store,
-                                  uint64_t flags,
+                                  const struct locule_image_opts *opts,
                                   locule_buf *out,
                                   locule_error **err);
 
@@ -1505,11 +1520,14 @@ int locule_image_inspect_json(const locule_image *image,
 /**
  * Gives the image a further name, taking that from the image that has it.
  *
- * Any thread. Does not block, but for the filesystem. Fails with LOCULE_E_INVALID,
+ * Any thread. Does not block, but for the filesystem, and up to half a minute for something to be
+ * removed from the store. Fails with LOCULE_E_INVALID,
  * LOCULE_E_NOT_FOUND if it has been pruned, LOCULE_E_STATE if the store was opened read-only,
  * LOCULE_E_BUSY, LOCULE_E_RESOURCE, LOCULE_E_SYSTEM. Since 0.1.
  */
-int locule_image_tag(locule_image *image, const char *name, locule_error **err);
+int locule_image_tag(locule_image *image,
+                     const char *name,
+                     locule_error **err);
 
 /**
  * Writes the image to an OCI layout: a tar file if `path` ends with ".tar", else a directory, to
@@ -1551,6 +1569,21 @@ int locule_image_unpack(locule_image *image,
                         const char *dir,
                         const struct locule_image_opts *opts,
                         locule_error **err);
+
+/**
+ * Unpacks into the image's store what a container of it needs, so that its creation need not.
+ * `overrides_json` is what locule_container_create will get as `image_overrides_json`, as layers
+ * are unpacked for each user namespace of their own; NULL: nothing. What is there already is left as it
+ * is. NULL for `opts` takes every default.
+ *
+ * Any thread. Blocks until it is unpacked. Fails like locule_image_save, with LOCULE_E_RESOURCE
+ * also beyond a limit, which the message names. Since 0.1.
+ */
+int locule_image_prepare(locule_image *image,
+                         const void *overrides_json,
+                         size_t overrides_json_len,
+                         const struct locule_image_opts *opts,
+                         locule_error **err);
 
 /**
  * Takes another reference and returns the image. NULL gives NULL.

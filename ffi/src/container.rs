@@ -62,7 +62,8 @@ pub struct locule_create_opts {
     pub stdio: [locule_stdio; 3],
     /// One of LOCULE_PARENTAGE_*.
     pub parentage: u32,
-    /// How long creation may take, in milliseconds. 0: 60 seconds.
+    /// How long creation may take, in milliseconds. 0: 60 seconds, beside what unpacking an image
+    /// takes.
     pub timeout_ms: u32,
     /// Descriptors that become 3, 4, ... in the program; borrowed for the call.
     pub pass_fds: *const c_int,
@@ -89,7 +90,8 @@ pub struct locule_create_opts {
     pub changes: *const c_char,
     /// NULL, or an image in place of a bundle: its configuration becomes a config.json, its layers,
     /// unpacked once, the root, below a private overlay. `bundle` and `spec_json` are NULL then.
-    /// The store keeps what the container needs. Feature "images".
+    /// The store keeps what the container needs, unless it was opened read-only. What is not
+    /// unpacked yet, which locule_image_prepare sees to, is first. Feature "images".
     pub image: *const locule_image,
     /// With `image`: what is to be other than the image has it, a JSON object; docs/images.md has
     /// its members, such as {"args": ["ls"], "env": ["A=1"]}. NULL: nothing.
@@ -358,8 +360,8 @@ pub(crate) unsafe fn target<'a>(container: *const locule_container) -> Result<&'
 /// set up and the program waits for locule_container_start. A call that fails leaves nothing
 /// behind.
 ///
-/// Any thread. Blocks until the container is set up, its hooks included. Fails with any
-/// category; the error names the stage, the step and the place in config.json. Since 0.1.
+/// Any thread. Blocks until the container is set up, its hooks included, and before that until its
+/// image is unpacked, if it is not yet. Fails with any category; the error names the stage, the step and the place in config.json. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn locule_container_create(
     runtime: *mut locule_runtime,

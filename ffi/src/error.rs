@@ -11,11 +11,11 @@ use crate::{entry, handle};
 pub const LOCULE_E_INVALID: c_int = -4097;
 /// config.json, or another OCI document, is wrong.
 pub const LOCULE_E_SPEC: c_int = -4098;
-/// No such container, process or file.
+/// No such container, process, image or file.
 pub const LOCULE_E_NOT_FOUND: c_int = -4099;
-/// The id is in use.
+/// The id is in use, or a directory is not empty that has to be.
 pub const LOCULE_E_EXISTS: c_int = -4100;
-/// The container is in a state that does not allow the call.
+/// The container is in a state that does not allow the call, or the image store is only read.
 pub const LOCULE_E_STATE: c_int = -4101;
 /// The system refused for lack of privilege.
 pub const LOCULE_E_PERMISSION: c_int = -4102;

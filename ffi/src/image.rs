@@ -1,13 +1,13 @@
 //! Images: a store of them, what comes into it and what goes out.
 
-use std::ffi::{CString, c_char, c_int};
+use std::ffi::{CString, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
 
 use locule::Result;
 
-use crate::argument::{self, invalid, object, optional_path, text};
+use crate::argument::{self, invalid, object, optional_bytes, optional_path, text};
 use crate::buf::{self, locule_buf};
 use crate::container::{self, locule_container};
 use crate::entry::{fallible, infallible};
@@ -20,9 +20,6 @@ use crate::runtime::json_buf;
 
 /// Change nothing: use what is there. Such a store may be another user's.
 pub const LOCULE_IMAGE_STORE_READ_ONLY: u64 = 1;
-
-/// Also the images that no container uses, named or not.
-pub const LOCULE_PRUNE_ALL: u64 = 1;
 
 /// How a store is opened.
 #[repr(C)]
@@ -257,7 +254,8 @@ pub unsafe extern "C" fn locule_image_store_commit(
 /// its names are given to another one. Feature "images".
 ///
 /// Any thread. Does not block, but for the filesystem. Fails with LOCULE_E_INVALID,
-/// LOCULE_E_NOT_FOUND, LOCULE_E_SPEC if it is damaged, LOCULE_E_SYSTEM. Since 0.1.
+/// LOCULE_E_NOT_FOUND, LOCULE_E_SPEC if it is damaged, LOCULE_E_UNSUPPORTED, LOCULE_E_SYSTEM.
+/// Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn locule_image_store_get(
     store: *mut locule_image_store,
@@ -302,9 +300,9 @@ pub unsafe extern "C" fn locule_image_store_list_json(
 /// Takes a name away, or with a digest an image with all its names. Its blobs and layers go with
 /// locule_image_store_prune_json, once no container needs them. Feature "images".
 ///
-/// Any thread. Does not block, but for the filesystem. Fails with LOCULE_E_INVALID,
-/// LOCULE_E_NOT_FOUND, LOCULE_E_STATE if the store was opened read-only, LOCULE_E_BUSY,
-/// LOCULE_E_SYSTEM. Since 0.1.
+/// Any thread. Does not block, but for the filesystem, and up to half a minute for something to be
+/// removed from the store. Fails with LOCULE_E_INVALID, LOCULE_E_NOT_FOUND, LOCULE_E_STATE if the
+/// store was opened read-only, LOCULE_E_BUSY, LOCULE_E_SYSTEM. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn locule_image_store_remove(
     store: *mut locule_image_store,
@@ -315,18 +313,20 @@ pub unsafe extern "C" fn locule_image_store_remove(
     unsafe { fallible(err, || store_of(store)?.remove(text(name, "name")?).map(|()| 0)) }
 }
 
-/// Removes images without a name, and what no image and no container needs; `flags` is 0 or
-/// LOCULE_PRUNE_ALL. Stores in *out what was removed: a JSON object with `images`, their digests,
-/// the numbers of `blobs` and of unpacked `layers`, and `bytes`, those of the blobs. The caller
-/// frees it with locule_buf_free. Feature "images".
+/// Removes images without a name, and what no image and no container needs. Stores in *out what
+/// was removed: a JSON object with `images`, their digests, the numbers of `blobs` and of unpacked
+/// `layers`, and `bytes`, those of the blobs. What a call that was stopped has left the next one
+/// removes. NULL for `opts` takes every default. The caller frees *out with locule_buf_free.
+/// Feature "images".
 ///
 /// Any thread. Blocks until it is removed, and before that up to half a minute for those who are
 /// making something. Fails with LOCULE_E_INVALID, LOCULE_E_UNSUPPORTED, LOCULE_E_BUSY if they take
-/// longer, LOCULE_E_STATE if the store was opened read-only, LOCULE_E_SYSTEM. Since 0.1.
+/// longer, LOCULE_E_STATE if the store was opened read-only, LOCULE_E_CANCELLED, LOCULE_E_TIMEOUT,
+/// LOCULE_E_PERMISSION, LOCULE_E_SYSTEM. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn locule_image_store_prune_json(
     store: *mut locule_image_store,
-    flags: u64,
+    opts: *const locule_image_opts,
     out: *mut locule_buf,
     err: *mut *mut locule_error,
 ) -> c_int {
@@ -335,8 +335,8 @@ pub unsafe extern "C" fn locule_image_store_prune_json(
         fallible(err, || {
             let out = buf::out(out)?;
             let store = store_of(store)?;
-            check_flags(flags, LOCULE_PRUNE_ALL, "flags")?;
-            *out = json_buf(&images::prune(store, flags & LOCULE_PRUNE_ALL != 0)?);
+            let choices = image_opts::choices(opts, Call::Prune)?;
+            *out = json_buf(&images::prune(store, &choices)?);
             Ok(0)
         })
     }
@@ -400,7 +400,8 @@ pub unsafe extern "C" fn locule_image_inspect_json(
 
 /// Gives the image a further name, taking that from the image that has it.
 ///
-/// Any thread. Does not block, but for the filesystem. Fails with LOCULE_E_INVALID,
+/// Any thread. Does not block, but for the filesystem, and up to half a minute for something to be
+/// removed from the store. Fails with LOCULE_E_INVALID,
 /// LOCULE_E_NOT_FOUND if it has been pruned, LOCULE_E_STATE if the store was opened read-only,
 /// LOCULE_E_BUSY, LOCULE_E_RESOURCE, LOCULE_E_SYSTEM. Since 0.1.
 #[unsafe(no_mangle)]
@@ -480,6 +481,32 @@ pub unsafe extern "C" fn locule_image_unpack(
             let image = image_of(image)?;
             let dir = path_of(dir, "dir")?;
             images::unpack(image, dir, &image_opts::choices(opts, Call::Unpack)?).map(|()| 0)
+        })
+    }
+}
+
+/// Unpacks into the image's store what a container of it needs, so that its creation need not.
+/// `overrides_json` is what locule_container_create will get as `image_overrides_json`, as layers
+/// are unpacked for each user namespace of their own; NULL: nothing. What is there already is left as it
+/// is. NULL for `opts` takes every default.
+///
+/// Any thread. Blocks until it is unpacked. Fails like locule_image_save, with LOCULE_E_RESOURCE
+/// also beyond a limit, which the message names. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn locule_image_prepare(
+    image: *mut locule_image,
+    overrides_json: *const c_void,
+    overrides_json_len: usize,
+    opts: *const locule_image_opts,
+    err: *mut *mut locule_error,
+) -> c_int {
+    // SAFETY: the caller's pointers are as the header asks.
+    unsafe {
+        fallible(err, || {
+            let image = image_of(image)?;
+            let overrides = optional_bytes(overrides_json, overrides_json_len, "overrides_json")?;
+            let choices = image_opts::choices(opts, Call::Prepare)?;
+            images::prepare(image, overrides, &choices).map(|()| 0)
         })
     }
 }

@@ -13,6 +13,9 @@ use crate::cancel::{self, locule_cancel};
 use crate::error::c_string;
 use crate::options::{self, Versioned, check_flags, check_reserved};
 
+/// Also the images that no container uses, named or not.
+pub const LOCULE_PRUNE_ALL: u64 = 1;
+
 /// gzip, which everything can read.
 pub const LOCULE_COMPRESSION_GZIP: u32 = 0;
 /// zstd: smaller and faster. Docker 23, podman and containerd 1.5 read it.
@@ -73,7 +76,7 @@ pub type locule_image_progress_fn = Option<
 pub struct locule_image_opts {
     /// sizeof(struct locule_image_opts).
     pub size: usize,
-    /// None yet: 0.
+    /// prune: 0 or LOCULE_PRUNE_ALL. Others: 0.
     pub flags: u64,
     /// The name that the image gets. load, pull: NULL takes the one that it has there; import,
     /// commit: it has none; save: the name in the layout, NULL being the one by which it was
@@ -83,7 +86,7 @@ pub struct locule_image_opts {
     pub from: *const c_char,
     /// load, pull: which of an index, as os/architecture[/variant]. NULL: this machine's.
     pub platform: *const c_char,
-    /// All: is told how far it is. NULL: nobody is.
+    /// All: is told how far it is, but by prune, which has nothing to tell. NULL: nobody is.
     pub progress: locule_image_progress_fn,
     /// What `progress` gets.
     pub progress_user: *mut c_void,
@@ -114,13 +117,16 @@ pub struct locule_image_opts {
     pub author: *const c_char,
     /// import, commit: a remark, for its history.
     pub comment: *const c_char,
-    /// import, commit: when it was made, in RFC 3339. NULL: the latest modification time in its
+    /// import, commit: when it was made, in RFC 3339, in UTC. NULL: the latest modification time in its
     /// layer, so that the same input gives the same image.
     pub created: *const c_char,
     /// unpack: the most bytes of a layer, uncompressed. 0: 128 GiB.
     pub max_bytes: u64,
     /// unpack: the most entries of a layer. 0: 4,000,000.
     pub max_entries: u64,
+    /// unpack: how many times larger than compressed a layer may be, beyond its first 64 MiB. 0:
+    /// 1024.
+    pub max_ratio: u64,
     /// unpack: whom the files belong to, one of LOCULE_OWNER_*.
     pub owner: u32,
     /// 0.
@@ -131,7 +137,7 @@ pub struct locule_image_opts {
 // (tests/abi/layout.rs).
 unsafe impl Versioned for locule_image_opts {
     const NAME: &'static str = "locule_image_opts";
-    const FIRST_SIZE: usize = 176;
+    const FIRST_SIZE: usize = 184;
 }
 
 /// A function that takes `locule_image_opts`.
@@ -144,6 +150,8 @@ pub(crate) enum Call {
     Save,
     Push,
     Unpack,
+    Prepare,
+    Prune,
 }
 
 impl Call {
@@ -156,6 +164,8 @@ impl Call {
             Call::Save => "locule_image_save",
             Call::Push => "locule_image_push",
             Call::Unpack => "locule_image_unpack",
+            Call::Prepare => "locule_image_prepare",
+            Call::Prune => "locule_image_store_prune_json",
         }
     }
 
@@ -177,7 +187,15 @@ impl Call {
             }
             Call::Save => &["name"],
             Call::Push => &["username", "password", "auth_file", "ca_file", "registries_file"],
-            Call::Unpack => &["max_bytes", "max_entries", "owner"],
+            Call::Unpack => &["max_bytes", "max_entries", "max_ratio", "owner"],
+            Call::Prepare | Call::Prune => &[],
+        }
+    }
+
+    fn flags(self) -> u64 {
+        match self {
+            Call::Prune => LOCULE_PRUNE_ALL,
+            _ => 0,
         }
     }
 }
@@ -204,6 +222,7 @@ pub(crate) enum Owner {
 #[derive(Default)]
 #[cfg_attr(not(feature = "registry"), allow(dead_code))] // checked in every build, used in one
 pub(crate) struct Choices<'a> {
+    pub(crate) all: bool,
     pub(crate) name: Option<&'a str>,
     pub(crate) from: Option<&'a str>,
     pub(crate) platform: Option<&'a str>,
@@ -222,6 +241,7 @@ pub(crate) struct Choices<'a> {
     pub(crate) created: Option<&'a str>,
     pub(crate) max_bytes: Option<u64>,
     pub(crate) max_entries: Option<u64>,
+    pub(crate) max_ratio: Option<u64>,
     pub(crate) owner: Owner,
 }
 
@@ -272,7 +292,7 @@ pub(crate) unsafe fn choices<'a>(
     // SAFETY: passed on to the caller.
     unsafe {
         let opts = options::read(opts, "opts")?;
-        check_flags(opts.flags, 0, "opts.flags")?;
+        check_flags(opts.flags, call.flags(), "opts.flags")?;
         check_reserved(opts.reserved, "opts.reserved")?;
         opts.refuse_what_is_not_for(call)?;
         opts.convert()
@@ -297,6 +317,7 @@ impl locule_image_opts {
             ("created", !self.created.is_null()),
             ("max_bytes", self.max_bytes != 0),
             ("max_entries", self.max_entries != 0),
+            ("max_ratio", self.max_ratio != 0),
             ("owner", self.owner != 0),
         ];
         for (field, set) in fields {
@@ -325,6 +346,7 @@ impl locule_image_opts {
         // SAFETY: passed on to the caller.
         unsafe {
             Ok(Choices {
+                all: self.flags & LOCULE_PRUNE_ALL != 0,
                 name: optional_text(self.name, "opts.name")?,
                 from: optional_text(self.from, "opts.from")?,
                 platform: optional_text(self.platform, "opts.platform")?,
@@ -358,6 +380,7 @@ impl locule_image_opts {
                 created: optional_text(self.created, "opts.created")?,
                 max_bytes: (self.max_bytes != 0).then_some(self.max_bytes),
                 max_entries: (self.max_entries != 0).then_some(self.max_entries),
+                max_ratio: (self.max_ratio != 0).then_some(self.max_ratio),
                 owner: match self.owner {
                     LOCULE_OWNER_AUTO => Owner::Auto,
                     LOCULE_OWNER_IMAGE => Owner::Image,

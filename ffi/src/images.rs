@@ -83,13 +83,20 @@ mod built {
         Store::open(StoreOptions { path, read_only, ..StoreOptions::default() })
     }
 
+    fn overrides(json: Option<&[u8]>, name: &'static str) -> Result<Overrides> {
+        let overrides = json.map(Overrides::from_json).transpose();
+        overrides.map(Option::unwrap_or_default).map_err(|error| error.context(name))
+    }
+
     /// What a container of the image is created from.
-    pub(crate) fn source<'a>(image: &'a Image, overrides: Option<&[u8]>) -> Result<Source<'a>> {
-        let overrides = overrides
-            .map(Overrides::from_json)
-            .transpose()
-            .map_err(|error| error.context("`opts.image_overrides_json`"))?;
-        Ok(Source::Image { image, overrides: Box::new(overrides.unwrap_or_default()) })
+    pub(crate) fn source<'a>(image: &'a Image, json: Option<&[u8]>) -> Result<Source<'a>> {
+        let overrides = overrides(json, "`opts.image_overrides_json`")?;
+        Ok(Source::Image { image, overrides: Box::new(overrides) })
+    }
+
+    pub(crate) fn prepare(image: &Image, json: Option<&[u8]>, choices: &Choices<'_>) -> Result<()> {
+        let overrides = overrides(json, "`overrides_json`")?;
+        transferring(choices, |transfer| image.prepare(&overrides, transfer))
     }
 
     pub(crate) fn load(store: &Store, path: &Path, choices: &Choices<'_>) -> Result<Image> {
@@ -112,8 +119,10 @@ mod built {
         Ok(store.list()?.iter().map(Image::summary).collect())
     }
 
-    pub(crate) fn prune(store: &Store, all: bool) -> Result<Value> {
-        Ok(json!(store.prune(&PruneOptions { all })?))
+    pub(crate) fn prune(store: &Store, choices: &Choices<'_>) -> Result<Value> {
+        let options = PruneOptions { all: choices.all };
+        let pruned = transferring(choices, |transfer| store.prune(&options, transfer))?;
+        Ok(json!(pruned))
     }
 
     pub(crate) fn save(image: &Image, path: &Path, choices: &Choices<'_>) -> Result<()> {
@@ -130,6 +139,7 @@ mod built {
         let mut limits = Limits::default();
         limits.bytes = choices.max_bytes.unwrap_or(limits.bytes);
         limits.entries = choices.max_entries.unwrap_or(limits.entries);
+        limits.ratio = choices.max_ratio.unwrap_or(limits.ratio);
         transferring(choices, |transfer| image.unpack(dir, &ids, &limits, transfer))
     }
 }
@@ -202,8 +212,16 @@ mod built {
         match *store {}
     }
 
-    pub(crate) fn prune(store: &Store, _all: bool) -> Result<Value> {
+    pub(crate) fn prune(store: &Store, _choices: &Choices<'_>) -> Result<Value> {
         match *store {}
+    }
+
+    pub(crate) fn prepare(
+        image: &Image,
+        _json: Option<&[u8]>,
+        _choices: &Choices<'_>,
+    ) -> Result<()> {
+        match *image {}
     }
 
     pub(crate) fn save(image: &Image, _path: &Path, _choices: &Choices<'_>) -> Result<()> {
@@ -255,6 +273,6 @@ mod remote {
 }
 
 pub(crate) use built::{
-    Image, Store, commit, import, list, load, open, prune, save, source, unpack,
+    Image, Store, commit, import, list, load, open, prepare, prune, save, source, unpack,
 };
 pub(crate) use remote::{pull, push};

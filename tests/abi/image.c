@@ -313,9 +313,30 @@ static void an_image_is_unpacked(void)
     FAILS(LOCULE_E_RESOURCE, locule_image_unpack(image, at("few"), &few, &err), "2");
     LOCULE_OPTS(locule_image_opts, small, .max_bytes = 2000);
     FAILS(LOCULE_E_RESOURCE, locule_image_unpack(image, at("small"), &small, &err), "");
+    LOCULE_OPTS(locule_image_opts, dense, .max_ratio = UINT64_MAX);
+    NEEDS(locule_image_unpack(image, at("dense"), &dense, &err));
     small.max_bytes = 0;
     small.owner = 3;
     FAILS(LOCULE_E_UNSUPPORTED, locule_image_unpack(image, at("small"), &small, &err), "owner");
+    locule_image_unref(image);
+    locule_image_store_unref(store);
+}
+
+static void an_image_is_unpacked_ahead_of_its_containers(void)
+{
+    static const char wrong[] = "{\"user\": 1}";
+    struct watcher watcher = {0};
+    locule_image_store *store = open_store("images");
+    locule_image *image;
+    NEEDS(locule_image_store_get(store, "greeter", &image, &err));
+    LOCULE_OPTS(locule_image_opts, opts, .progress = on_progress, .progress_user = &watcher);
+    FAILS(LOCULE_E_INVALID, locule_image_prepare(image, wrong, strlen(wrong), &opts, &err), "user");
+    CHECK(!HAS(watcher, UNPACK));
+    NEEDS(locule_image_prepare(image, NULL, 0, &opts, &err));
+    CHECK(HAS(watcher, UNPACK) && watcher.finished == 1);
+    watcher = (struct watcher){0};
+    NEEDS(locule_image_prepare(image, NULL, 0, &opts, &err));
+    CHECK(!HAS(watcher, UNPACK)); /* it is there */
     locule_image_unref(image);
     locule_image_store_unref(store);
 }
@@ -521,11 +542,17 @@ static void what_nobody_needs_is_pruned(void)
 {
     locule_image_store *store = open_store("images");
     locule_buf text;
-    NEEDS(locule_image_store_prune_json(store, 0, &text, &err));
+    NEEDS(locule_image_store_prune_json(store, NULL, &text, &err));
     CHECK(strstr(text.data, "\"images\":[]") != NULL);
     locule_buf_free(&text);
     CHECK(strstr(list_of(store), "greeter") != NULL);
-    NEEDS(locule_image_store_prune_json(store, LOCULE_PRUNE_ALL, &text, &err));
+    LOCULE_OPTS(locule_image_opts, opts, .flags = LOCULE_PRUNE_ALL);
+    NEEDS(locule_cancel_new(&opts.cancel, &err));
+    locule_cancel_trigger(opts.cancel);
+    FAILS(LOCULE_E_CANCELLED, locule_image_store_prune_json(store, &opts, &text, &err), "");
+    locule_cancel_unref(opts.cancel);
+    opts.cancel = NULL;
+    NEEDS(locule_image_store_prune_json(store, &opts, &text, &err));
     CHECK(strstr(text.data, "\"images\":[\"sha256:") != NULL);
     CHECK(strstr(text.data, "\"bytes\":0") == NULL && strstr(text.data, "\"bytes\":") != NULL);
     locule_buf_free(&text);
@@ -543,6 +570,7 @@ int main(int argc, char **argv)
     an_image_is_saved_and_loaded();
     a_wrong_blob_is_refused_by_its_name();
     an_image_is_unpacked();
+    an_image_is_unpacked_ahead_of_its_containers();
     a_call_is_stopped();
     a_registry_that_is_not_there_is_named();
     a_container_is_made_of_an_image();

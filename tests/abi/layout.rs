@@ -95,6 +95,7 @@ fn layouts() -> Vec<Layout> {
             created,
             max_bytes,
             max_entries,
+            max_ratio,
             owner,
             reserved,
         }),

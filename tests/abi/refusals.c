@@ -151,12 +151,13 @@ static void everything_null(void)
     INVALID(locule_image_store_get(NULL, "alpine", &image, &err));
     INVALID(locule_image_store_list_json(NULL, &buf, &err));
     INVALID(locule_image_store_remove(NULL, "alpine", &err));
-    INVALID(locule_image_store_prune_json(NULL, 0, &buf, &err));
+    INVALID(locule_image_store_prune_json(NULL, NULL, &buf, &err));
     INVALID(locule_image_inspect_json(NULL, &buf, &err));
     INVALID(locule_image_tag(NULL, "alpine", &err));
     INVALID(locule_image_save(NULL, "/", NULL, &err));
     INVALID(locule_image_push(NULL, "alpine", NULL, &err));
     INVALID(locule_image_unpack(NULL, "/", NULL, &err));
+    INVALID(locule_image_prepare(NULL, NULL, 0, NULL, &err));
     INVALID(locule_plugin_call_get_json(NULL, "", &buf, &err));
     INVALID(locule_plugin_call_changes_json(NULL, &buf, &err));
     INVALID(locule_plugin_call_adjust_json(NULL, "{}", 2, &err));
@@ -394,8 +395,12 @@ static void nonsense_in_images(const char *dir)
     INVALID(locule_image_store_get(store, "\xff", &image, &err));
     INVALID(locule_image_store_list_json(store, NULL, &err));
     INVALID(locule_image_store_remove(store, NULL, &err));
-    UNSUPPORTED(locule_image_store_prune_json(store, 2, &buf, &err));
+    opts.flags = 2;
+    UNSUPPORTED(locule_image_store_prune_json(store, &opts, &buf, &err));
     CHECK(buf.data == NULL);
+    opts.flags = LOCULE_PRUNE_ALL;
+    UNSUPPORTED(locule_image_store_load(store, "/", &opts, &image, &err));
+    opts.flags = 0;
 
     NOT_FOR(locule_image_store_load(store, "/", &opts, &image, &err), author, "me");
     NOT_FOR(locule_image_store_load(store, "/", &opts, &image, &err), password, "secret");

@@ -819,7 +819,7 @@ static void handle_images(int number)
             remove_tree(path);
         break;
     default:
-        if (WORKS(locule_image_store_prune_json(store, 0, &text, &err)))
+        if (WORKS(locule_image_store_prune_json(store, NULL, &text, &err)))
             locule_buf_free(&text);
         if (WORKS(locule_image_store_list_json(store, &text, &err)))
             locule_buf_free(&text);
@@ -852,7 +852,8 @@ static void check_store(void)
     struct text left = {0};
     locule_buf text;
     locule_image_unref(image);
-    if (WORKS(locule_image_store_prune_json(store, LOCULE_PRUNE_ALL, &text, &err)))
+    LOCULE_OPTS(locule_image_opts, all, .flags = LOCULE_PRUNE_ALL);
+    if (WORKS(locule_image_store_prune_json(store, &all, &text, &err)))
         locule_buf_free(&text);
     for (size_t index = 0; index < sizeof parts / sizeof *parts; index++) {
         char path[4096];

@@ -185,7 +185,8 @@ static int call_for_image(struct scene *scene, const struct step *step, locule_e
                 .username = word(step, "username"), .password = word(step, "password"),
                 .config_json = config, .config_json_len = config != NULL ? strlen(config) : 0,
                 .created = word(step, "created"), .max_bytes = number(step, "max_bytes"),
-                .max_entries = number(step, "max_entries"), .owner = number(step, "owner"));
+                .max_entries = number(step, "max_entries"),
+                .max_ratio = number(step, "max_ratio"), .owner = number(step, "owner"));
     if (word(step, "cancel") != NULL && locule_cancel_new(&opts.cancel, err) == 0)
         locule_cancel_trigger(opts.cancel);
     locule_image *made = NULL;
@@ -206,11 +207,13 @@ static int call_for_image(struct scene *scene, const struct step *step, locule_e
     else if (strcmp(call, "remove") == 0)
         result = locule_image_store_remove(scene->store, name, err);
     else if (strcmp(call, "prune") == 0)
-        result = locule_image_store_prune_json(scene->store, 0, &buf, err);
+        result = locule_image_store_prune_json(scene->store, &opts, &buf, err);
     else if (strcmp(call, "save") == 0)
         result = locule_image_save(scene->image, path, &opts, err);
     else if (strcmp(call, "push") == 0)
         result = locule_image_push(scene->image, path, &opts, err);
+    else if (strcmp(call, "prepare") == 0)
+        result = locule_image_prepare(scene->image, config, config != NULL ? strlen(config) : 0, NULL, err);
     else
         result = locule_image_unpack(scene->image, path, &opts, err);
     locule_buf_free(&buf);

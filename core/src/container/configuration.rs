@@ -69,7 +69,9 @@ impl Configurations {
             }
             #[cfg(feature = "images")]
             Source::Image { .. } => {
-                Err(Error::new(Category::Bug, Stage::Validate, "an image that was not prepared"))
+                let message = "only a new container is made from an image";
+                Err(Error::new(Category::Invalid, Stage::Arguments, message)
+                    .hint("give a bundle, or a configuration"))
             }
         }
     }

@@ -36,6 +36,8 @@ pub use options::{
     CreateOptions, ExecOptions, OnHostExit, Parentage, Rootfs, RuntimeOptions, Source, Stdio,
     TerminalSize,
 };
+#[cfg(feature = "images")]
+pub(crate) use origin::has_usage;
 pub use process::{Exit, Process};
 pub use record::{State, Status};
 pub use runtime::Runtime;

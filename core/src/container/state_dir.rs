@@ -23,7 +23,7 @@ use crate::{Category, Error, Result, Stage};
 
 /// The record, and on a second line the first process, once there is one. Appended, because a
 /// rename over an existing file makes journalling filesystems wait for the disk.
-const RECORD: &str = "state.json";
+pub(super) const RECORD: &str = "state.json";
 
 /// The directory of one container.
 #[derive(Debug)]

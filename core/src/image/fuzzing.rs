@@ -9,7 +9,7 @@ use crate::Result;
 
 /// The configuration that a container of the image would have; its layers are unpacked for that.
 pub fn image_json(image: &Image, overrides: &Overrides) -> Result<Vec<u8>> {
-    image.prepare(overrides, None, None, Transfer::default()).map(|prepared| prepared.json)
+    image.for_container(overrides, None, Transfer::default()).map(|prepared| prepared.json)
 }
 
 /// The image with an overlay's `upper` on top.

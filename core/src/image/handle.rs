@@ -18,7 +18,7 @@ use super::transfer::Guide;
 use super::unpack::{IdRange, Ids, Limits};
 use super::{Compression, Overrides, Transfer, digest, inside, layers, new, prune, reference};
 use crate::spec::oci;
-use crate::{Category, Container, Error, Result, Stage, Status};
+use crate::{Category, Container, Error, Result, Stage, Status, rootless_ids};
 
 /// The annotation in which a container's configuration names the image that it was made from.
 pub(super) const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
@@ -326,6 +326,7 @@ impl ImageStore {
     /// # Errors
     /// `NotFound`.
     pub fn remove(&self, name: &str) -> Result<()> {
+        let _making = self.0.making_soon()?;
         self.0.change_index(|entries| {
             let whole = whole(name).ok();
             let named = |entry: &Entry| entry.name.is_some() && entry.name == whole;
@@ -341,16 +342,22 @@ impl ImageStore {
     }
 
     /// Removes images without a name, and what no image and no container needs. Waits, up to half a minute, for those who
-    /// are making something.
+    /// are making something. Tells no progress; of what is stopped the next one does the rest.
     ///
     /// # Errors
     /// `Busy` if they take longer.
-    pub fn prune(&self, options: &PruneOptions) -> Result<Pruned> {
-        prune::prune(&self.0, options)
+    pub fn prune(&self, options: &PruneOptions, transfer: Transfer<'_>) -> Result<Pruned> {
+        prune::prune(&self.0, options, &mut Guide::new(transfer))
     }
 
-    /// What the command `locule` does as root of a user namespace for an image that is unpacked outside of it: makes
-    /// the missing layers. An error is printed as a line that is understood there.
+    /// How the command `locule` prints an error of what it does as root of a user namespace for the library outside,
+    /// which is as follows.
+    #[doc(hidden)]
+    pub fn report(error: &Error) -> String {
+        inside::report(error)
+    }
+
+    /// Makes the missing layers of an image.
     #[doc(hidden)]
     pub fn unpack_layers(&self, digest: &str, ids: &str) -> Result<(), String> {
         let unpack = || {
@@ -362,6 +369,17 @@ impl ImageStore {
             layers::unpacked_as(&self.0, &image.0.parts, (&named, &here), &limits, guide)
         };
         unpack().map(drop).map_err(|error: Error| inside::report(&error))
+    }
+
+    /// The same for a container's changes that become a layer: what is made is printed, too.
+    #[doc(hidden)]
+    pub fn pack_changes(
+        &self,
+        upper: &Path,
+        compression: &str,
+        ids: &str,
+    ) -> Result<String, String> {
+        new::pack_changes(&self.0, upper, compression, ids).map_err(|error| inside::report(&error))
     }
 
     /// The same for a draft that is to be removed.
@@ -437,8 +455,7 @@ impl Image {
 
     /// Gives it a further name, taking that from the image that has it. The handle that is returned knows it.
     pub fn tag(&self, name: &str) -> Result<Image> {
-        let guide = &Guide::new(Transfer::default());
-        let _making = self.0.store.0.making(guide)?;
+        let _making = self.0.store.0.making_soon()?;
         if !self.0.store.0.has(&self.0.digest, Some(self.0.size)) {
             return Err(no_image(self.digest()));
         }
@@ -507,24 +524,40 @@ impl Image {
         layers::to_tree(store, &self.0.parts, dir, ids, limits, guide)
     }
 
-    /// Gets everything ready for a container.
-    pub(crate) fn prepare(
+    /// Unpacks into the store what a container with these overrides needs, so that its creation need not. Nothing
+    /// is done if it is there.
+    ///
+    /// # Errors
+    /// `Spec` and `Resource` for what is wrong with a layer, naming it.
+    pub fn prepare(&self, overrides: &Overrides, transfer: Transfer<'_>) -> Result<()> {
+        let asked = self.asked(overrides, None);
+        prepare::unpack(&asked, &mut Guide::new(transfer)).map_err(|error| self.named(error))
+    }
+
+    /// Gets everything ready for a container, which is to have this state directory.
+    pub(crate) fn for_container(
         &self,
         overrides: &Overrides,
-        rootless: Option<(u32, u32)>,
         container: Option<&Path>,
         transfer: Transfer<'_>,
     ) -> Result<Prepared> {
-        let asked = Asked {
+        let asked = self.asked(overrides, container);
+        prepare::prepare(&asked, &mut Guide::new(transfer)).map_err(|error| self.named(error))
+    }
+
+    fn asked<'a>(&'a self, overrides: &'a Overrides, container: Option<&'a Path>) -> Asked<'a> {
+        Asked {
             store: &self.0.store.0,
             digest: self.digest(),
             parts: &self.0.parts,
             overrides,
-            rootless,
+            rootless: rootless_ids(),
             container,
-        };
-        prepare::prepare(&asked, &mut Guide::new(transfer))
-            .map_err(|error| error.context(format!("image {}", self.label())))
+        }
+    }
+
+    fn named(&self, error: Error) -> Error {
+        error.context(format!("image {}", self.label()))
     }
 
     /// What a commit makes of it and a directory of changes.

@@ -1,5 +1,5 @@
 //! What takes ids that an ordinary user has only in a user namespace: the command `locule` does it there, in a
-//! container of the host's own files.
+//! container of the host's own files. A verb that it fails to do it says as a [`Report`] on standard output.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -17,8 +17,8 @@ use crate::cgroup::Manager;
 use crate::container::{Container, CreateOptions, Exit, Runtime, RuntimeOptions, Source, Stdio};
 use crate::{Category, Error, Result, Stage};
 
-/// No report is longer.
-const LONGEST_REPORT: u64 = 1 << 16;
+/// No report is longer. The smallest pipe takes it, as nobody reads before it was written.
+const LONGEST_REPORT: usize = 4096;
 
 /// What root needs for files that have ids of its user namespace.
 const CAPABILITIES: [&str; 6] = [
@@ -87,6 +87,23 @@ pub(super) fn unpack(
     tell(guide, true).map_err(Refused::Failed)
 }
 
+/// Makes a layer of a container's changes, and says what it is as `pack-changes` does.
+pub(super) fn pack(
+    store: &Store,
+    upper: &Path,
+    compression: &str,
+    (uids, gids): (&[IdRange], &[IdRange]),
+    guide: &mut Guide<'_>,
+) -> Result<String, Refused> {
+    let Some(upper) = upper.to_str() else {
+        let message = format!("the path of the changes is no UTF-8: {upper:?}");
+        return Err(Refused::Unable(Error::new(Category::Unsupported, Stage::Image, message)));
+    };
+    let whose = json!(Whose { uids: uids.to_vec(), gids: gids.to_vec() }).to_string();
+    guide.report(Step::Pack, "", 0, 0).map_err(Refused::Failed)?;
+    run(store, &["pack-changes"], &[upper, compression, &whose], (uids, gids), guide)
+}
+
 /// What `unpack-layers` does: the ids are as the host sees them, and here each is itself.
 pub(super) fn whose(text: &str) -> Result<(Ids, Ids)> {
     let Whose { uids, gids } = serde_json::from_str(text).map_err(|error| {
@@ -100,11 +117,15 @@ pub(super) fn whose(text: &str) -> Result<(Ids, Ids)> {
 }
 
 /// Removes drafts that have files of further ids.
-pub(super) fn remove(store: &Store, ids: &Ids, draft: &Path) -> Result<(), Refused> {
+pub(super) fn remove(
+    store: &Store,
+    ids: &Ids,
+    draft: &Path,
+    guide: &mut Guide<'_>,
+) -> Result<(), Refused> {
     let Ids::Mapped { uids, gids } = ids else { return Ok(()) };
     let name = draft.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let guide = &mut Guide::new(super::Transfer::default());
-    run(store, &["remove-draft"], &[name], (uids, gids), guide)
+    run(store, &["remove-draft"], &[name], (uids, gids), guide).map(drop)
 }
 
 /// The command: this program, if it is that, or the one that is installed.
@@ -121,20 +142,20 @@ fn command(store: &Store) -> Option<PathBuf> {
     itself.into_iter().chain(folders.map(|folder| folder.join(NAME))).find(|path| path.is_file())
 }
 
-/// Runs a verb of the command as root of a user namespace.
+/// Runs a verb of the command as root of a user namespace, and gives what it prints.
 fn run(
     store: &Store,
     verb: &[&str],
     words: &[&str],
     ids: (&[IdRange], &[IdRange]),
     guide: &mut Guide<'_>,
-) -> Result<(), Refused> {
-    let unable =
-        |message: &str| {
-            Refused::Unable(Error::new(Category::Unsupported, Stage::Image, message).hint(
-                "install the command `locule`, or say where it is: it unpacks for further ids",
-            ))
-        };
+) -> Result<String, Refused> {
+    let unable = |message: &str| {
+        Refused::Unable(
+            Error::new(Category::Unsupported, Stage::Image, message)
+                .hint("install the command `locule`, or say where it is: it works for further ids"),
+        )
+    };
     let command = command(store).ok_or_else(|| unable("there is no command `locule`"))?;
     let texts = (command.to_str(), store.path.to_str());
     let (Some(command), Some(path)) = texts else {
@@ -161,27 +182,34 @@ fn run(
     let container = begun.map_err(|error| {
         let error = error.context("run the command `locule` in a user namespace");
         match error.category() {
-            Category::Cancelled | Category::Timeout => Refused::Failed(error),
+            // Another time it works.
+            Category::Cancelled | Category::Timeout | Category::Resource | Category::Keeper => {
+                Refused::Failed(error)
+            }
             _ => Refused::Unable(error),
         }
     })?;
     let init = container.0.init();
     let exit = init.wait(guide.left(), guide.cancel()).map_err(Refused::Failed)?;
     guide.check().map_err(Refused::Failed)?;
-    if exit == Some(Exit::Code(0)) {
-        return Ok(());
-    }
     let mut text = String::new();
     if let Some(pipe) = init.take_pipe(1) {
-        // What it is told is short, and was written whole before it ended.
-        let _ = File::from(pipe).take(LONGEST_REPORT).read_to_string(&mut text);
+        // It was written whole before its writer ended.
+        let _ = File::from(pipe).take(LONGEST_REPORT as u64).read_to_string(&mut text);
+    }
+    if exit == Some(Exit::Code(0)) {
+        return Ok(text);
     }
     match serde_json::from_str::<Report>(&text) {
         Ok(report) => Err(Refused::Failed(report.into_error())),
-        Err(_) => {
-            let message =
-                format!("the command {command:?} cannot unpack for further ids: {exit:?}");
+        // Another program of this name.
+        Err(_) if text.is_empty() && !matches!(exit, Some(Exit::Signal { .. })) => {
+            let message = format!("the command {command:?} cannot work for further ids: {exit:?}");
             Err(unable(&message))
+        }
+        Err(_) => {
+            let message = format!("the command {command:?} ended amid its work: {exit:?}");
+            Err(Refused::Failed(Error::new(Category::System, Stage::Image, message)))
         }
     }
 }
@@ -250,12 +278,19 @@ impl Report {
 
 /// What the command is to print when it fails.
 pub(super) fn report(error: &Error) -> String {
-    let report = Report {
+    let mut report = Report {
         category: error.category().name().to_owned(),
         message: error.messages().collect::<Vec<_>>().join(": "),
         errno: error.errno(),
         hint: error.advice().map(str::to_owned),
     };
+    let text = json!(report).to_string();
+    if text.len() < LONGEST_REPORT {
+        return text;
+    }
+    // Escaped, a character takes six bytes at most.
+    report.message = report.message.chars().take(LONGEST_REPORT / 8).collect();
+    report.hint = None;
     json!(report).to_string()
 }
 
@@ -276,6 +311,15 @@ mod tests {
         assert_eq!(back.advice(), Some("make it right"));
         let text = error.messages().collect::<Vec<_>>().join(": ");
         assert_eq!(back.messages().next(), Some(text.as_str()));
+    }
+
+    #[test]
+    fn an_error_of_any_length_fits_into_a_pipe() {
+        let error = Error::new(Category::Spec, Stage::Image, "\0é".repeat(100_000));
+        let text = super::report(&error);
+        assert!(text.len() < LONGEST_REPORT, "{}", text.len());
+        let report: Report = serde_json::from_str(&text).unwrap();
+        assert_eq!(report.into_error().category(), Category::Spec);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::unpack::{self, Form, Ids, Limits, Options};
 use crate::{Category, Error, Result, Stage};
 
 /// The chain ids of an image's layers (image-spec, config.md), the lowest first, in hexadecimal.
-pub(super) fn chain_ids(parts: &Parts) -> Vec<String> {
+fn chain_ids(parts: &Parts) -> Vec<String> {
     let mut chain_id: Option<Digest> = None;
     let chained = parts.diff_ids.iter().map(|diff_id| {
         let next = match &chain_id {
@@ -28,6 +28,11 @@ pub(super) fn chain_ids(parts: &Parts) -> Vec<String> {
         chain_id.insert(next).digest().to_owned()
     });
     chained.collect()
+}
+
+/// The folders of an image's layers.
+pub(super) fn keys(parts: &Parts, ids: &Ids) -> impl Iterator<Item = String> {
+    chain_ids(parts).into_iter().map(|chain_id| key(&chain_id, ids))
 }
 
 /// The folder of a layer: by its chain id, because it may have links to files of layers below it, and

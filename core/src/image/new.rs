@@ -6,24 +6,29 @@ use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use oci_spec::image::Digest;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::digest::{Hasher, unwrap};
 use super::handle::NewOptions;
+use super::inside::Refused;
 use super::manifest::{MANIFEST, Parts};
 use super::pack::{self, Kind, Marks};
 use super::store::Store;
 use super::transfer::{Guide, Step};
 use super::unpack::Ids;
-use super::{Compression, compress, fetch, layers, manifest, platform};
+use super::{Compression, compress, fetch, inside, layers, manifest, platform};
 use crate::container::in_user_namespace;
-use crate::{Category, Error, Result, Stage};
+use crate::{Category, Error, Result, Stage, rootless_ids};
 
 /// A layer that has just been made.
+#[derive(Serialize, Deserialize)]
 struct Layer {
     digest: Digest,
     size: u64,
     diff_id: Digest,
+    /// Its bytes before it was compressed.
+    plain: u64,
     /// The latest modification time in it.
     latest: i64,
 }
@@ -84,14 +89,10 @@ pub(super) fn commit(
     options: &NewOptions,
     guide: &mut Guide<'_>,
 ) -> Result<Value> {
-    let upper = layers::open_dir(upper)?;
-    let marks = match ids {
-        Ids::Same if !in_user_namespace() => Marks::Trusted,
-        _ => Marks::User,
+    let layer = match inside(store, upper, ids, options.compression, guide)? {
+        Some(layer) => layer,
+        None => changes(store, upper, ids, options.compression, guide)?,
     };
-    let layer = layer(store, options.compression, guide, &mut |out, guide| {
-        Ok(pack::pack(&upper, Kind::Upper(marks), ids, out, guide)?.latest)
-    })?;
     let config = store.document(base.manifest.config().digest(), None)?;
     let config: Value = manifest::parse(&config, "the image's configuration")?;
     let layers = base.manifest.layers().iter().map(serde_json::to_value);
@@ -99,6 +100,73 @@ pub(super) fn commit(
     let layers =
         layers.map_err(|error| Error::new(Category::Bug, Stage::Image, error.to_string()))?;
     finish(store, config, layers, &layer, "locule image commit", options)
+}
+
+/// A layer of the changes in an overlay's upper directory.
+fn changes(
+    store: &Store,
+    upper: &Path,
+    ids: &Ids,
+    compression: Compression,
+    guide: &mut Guide<'_>,
+) -> Result<Layer> {
+    let upper = layers::open_dir(upper)?;
+    let marks = match ids {
+        Ids::Same if !in_user_namespace() => Marks::Trusted,
+        _ => Marks::User,
+    };
+    layer(store, compression, guide, &mut |out, guide| {
+        Ok(pack::pack(&upper, Kind::Upper(marks), ids, out, guide)?.latest)
+    })
+}
+
+/// The same by the command `locule`, if that is needed to read files of an ordinary user's further ids.
+fn inside(
+    store: &Store,
+    upper: &Path,
+    ids: &Ids,
+    compression: Compression,
+    guide: &mut Guide<'_>,
+) -> Result<Option<Layer>> {
+    let Ids::Mapped { uids, gids } = ids else { return Ok(None) };
+    if rootless_ids().is_none() {
+        return Ok(None);
+    }
+    let name = NAMES.iter().find(|(known, _)| *known == compression).map_or("", |(_, name)| name);
+    match inside::pack(store, upper, name, (uids, gids), guide) {
+        Ok(text) => {
+            let layer: Layer = manifest::parse(text.as_bytes(), "what the command `locule` says")?;
+            guide.finished(Step::Pack, "", layer.plain)?;
+            Ok(Some(layer))
+        }
+        // Perhaps no file is another's.
+        Err(Refused::Unable(error)) => {
+            tracing::debug!(%error, "no user namespace for what is to be packed");
+            Ok(None)
+        }
+        Err(Refused::Failed(error)) => Err(error),
+    }
+}
+
+const NAMES: [(Compression, &str); 3] =
+    [(Compression::None, "none"), (Compression::Gzip, "gzip"), (Compression::Zstd, "zstd")];
+
+/// What `pack-changes` does: prints what is made.
+pub(super) fn pack_changes(
+    store: &Store,
+    upper: &Path,
+    compression: &str,
+    whose: &str,
+) -> Result<String> {
+    let guide = &mut Guide::new(super::Transfer::default());
+    let _making = store.making(guide)?;
+    let (_, here) = inside::whose(whose)?;
+    let compression = NAMES.iter().find(|(_, name)| *name == compression);
+    let (compression, _) = compression.ok_or_else(|| {
+        Error::new(Category::Invalid, Stage::Arguments, "a compression that is not known")
+    })?;
+    let layer = changes(store, upper, &here, *compression, guide)?;
+    Ok(json!(layer).to_string())
 }
 
 /// Puts the new layer on top, and writes configuration and manifest.
@@ -176,19 +244,19 @@ fn layer(
     guide: &mut Guide<'_>,
     write: &mut dyn FnMut(&mut dyn Write, &mut Guide<'_>) -> Result<i64>,
 ) -> Result<Layer> {
-    let failed = |error| unwrap(error, || "write the layer".to_owned());
+    let failed = |error| unwrap(error, || format!("write a layer to {:?}", store.path));
     let mut draft = store.begin_blob()?;
     guide.report(Step::Pack, "", 0, 0)?;
-    let (latest, diff_id) = {
+    let (latest, diff_id, plain) = {
         let out = compress::encoder(Box::new(&mut draft), compression)?;
         let mut plain = Hashed { out, hasher: Hasher::sha256(), size: 0 };
         let latest = write(&mut plain, guide)?;
         plain.out.finish().map_err(failed)?;
         guide.finished(Step::Pack, "", plain.size)?;
-        (latest, plain.hasher.finish())
+        (latest, plain.hasher.finish(), plain.size)
     };
     let size = draft.size();
-    Ok(Layer { digest: draft.keep(None)?, size, diff_id, latest })
+    Ok(Layer { digest: draft.keep(None)?, size, diff_id, plain, latest })
 }
 
 /// Computes the digest of what goes through.

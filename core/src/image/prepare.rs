@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ use super::store::{Making, Store, make_dir};
 use super::transfer::Guide;
 use super::unpack::{IdRange, Ids, Limits};
 use super::{Overrides, convert, subordinate, trees};
-use crate::{Category, Error, Result, Stage};
+use crate::{Category, Error, Result, Stage, container};
 
 /// The files from which a configuration is made, `/etc/passwd` and the like, are no larger.
 const LARGEST_FILE: u64 = 1 << 20;
@@ -37,9 +37,38 @@ pub(crate) struct Prepared {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Usage {
     /// The container's state directory: with it the reason goes.
-    pub(super) container: OsString,
+    container: OsString,
+    /// Where that is to be looked for.
+    view: View,
     pub(super) manifest: String,
     pub(super) layers: Vec<String>,
+}
+
+/// Who sees the same directories.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct View {
+    /// Namespaces have their numbers until the machine restarts.
+    boot: String,
+    mounts: u64,
+}
+
+impl View {
+    fn own() -> View {
+        View {
+            boot: fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default(),
+            mounts: fs::metadata("/proc/self/ns/mnt").map_or(0, |found| found.ino()),
+        }
+    }
+}
+
+impl Usage {
+    /// Whether the container that has this file is there, or may be: in another mount namespace, say, for as
+    /// long as the machine runs.
+    pub(super) fn is_needed(&self, path: &Path) -> bool {
+        let view = View::own();
+        let elsewhere = self.view.boot == view.boot && self.view.mounts != view.mounts;
+        elsewhere || container::has_usage(Path::new(&self.container), path).unwrap_or(true)
+    }
 }
 
 /// The image, and who asks.
@@ -53,12 +82,22 @@ pub(super) struct Asked<'a> {
     pub(super) container: Option<&'a Path>,
 }
 
+/// Makes the layers that are missing.
+pub(super) fn unpack(asked: &Asked<'_>, guide: &mut Guide<'_>) -> Result<()> {
+    let _making = asked.store.using(guide)?;
+    unpacked(asked, guide).map(drop)
+}
+
+fn unpacked(asked: &Asked<'_>, guide: &mut Guide<'_>) -> Result<(Ids, Vec<Unpacked>)> {
+    let ids = ids(asked, guide)?;
+    let unpacked = layers::unpacked(asked.store, asked.parts, &ids, &Limits::default(), guide)?;
+    Ok((ids, unpacked))
+}
+
 pub(super) fn prepare(asked: &Asked<'_>, guide: &mut Guide<'_>) -> Result<Prepared> {
     let Asked { store, parts, .. } = asked;
     let making = store.using(guide)?;
-    let ids = ids(asked, guide)?;
-    let limits = Limits::default();
-    let mut unpacked = layers::unpacked(store, parts, &ids, &limits, guide)?;
+    let (ids, mut unpacked) = unpacked(asked, guide)?;
     if unpacked.is_empty() {
         unpacked.push(empty(store)?);
     }
@@ -75,6 +114,7 @@ pub(super) fn prepare(asked: &Asked<'_>, guide: &mut Guide<'_>) -> Result<Prepar
         Some(container) if !store.read_only => {
             let usage = Usage {
                 container: container.as_os_str().to_owned(),
+                view: View::own(),
                 manifest: asked.digest.to_owned(),
                 layers: unpacked.iter().map(|layer| layer.key.clone()).collect(),
             };
@@ -93,7 +133,10 @@ fn ids(asked: &Asked<'_>, guide: &mut Guide<'_>) -> Result<Ids> {
     let (ids, wanted) = match (asked.overrides.ids()?, asked.rootless) {
         (Some(ids), None) => return Ok(ids),
         (None, None) => return Ok(Ids::Same),
-        (Some(ids), Some(_)) => (ids, true),
+        (Some(ids), Some(own)) => {
+            check_root(&ids, own)?;
+            (ids, true)
+        }
         (None, Some(own)) => match subordinate::ids(own) {
             Some(ids) => (ids, false),
             None => return Ok(Ids::Caller),
@@ -107,11 +150,25 @@ fn ids(asked: &Asked<'_>, guide: &mut Guide<'_>) -> Result<Ids> {
     }
     match inside::unpack(store, digest, parts, &ids, guide) {
         Err(Refused::Unable(error)) if !wanted => {
-            tracing::debug!(%error, "unpacked without subordinate ids");
+            tracing::warn!(%error, "unpacked without subordinate ids: the container has one user");
             Ok(Ids::Caller)
         }
         done => Ok(done.map(|()| ids)?),
     }
+}
+
+/// Layers are unpacked by the root of the user namespace, which has to be who the store belongs to.
+fn check_root(ids: &Ids, (uid, gid): (u32, u32)) -> Result<()> {
+    let Ids::Mapped { uids, gids } = ids else { return Ok(()) };
+    for (field, ranges, own) in [("uidMappings", uids, uid), ("gidMappings", gids, gid)] {
+        let root = ranges.iter().find(|range| range.inside == 0).map(|range| range.outside);
+        if root != Some(own) {
+            let message = format!("`{field}`: 0 is not mapped to the caller's own id, {own}");
+            return Err(Error::new(Category::Invalid, Stage::Image, message)
+                .hint("an ordinary user's images have that user as root"));
+        }
+    }
+    Ok(())
 }
 
 /// Whether it is a mapping for which no further ids are needed.

@@ -12,11 +12,17 @@ use super::manifest::{self, Document};
 use super::prepare::Usage;
 use super::removal::remove_tree;
 use super::store::{Entry, Store, size_of};
-use super::{inside, subordinate};
+use super::transfer::Guide;
+use super::unpack::Ids;
+use super::{inside, layers, subordinate};
 use crate::{Category, Error, Result, Stage, rootless_ids};
 
-pub(super) fn prune(store: &Store, options: &PruneOptions) -> Result<Pruned> {
-    let _alone = store.alone()?;
+pub(super) fn prune(
+    store: &Store,
+    options: &PruneOptions,
+    guide: &mut Guide<'_>,
+) -> Result<Pruned> {
+    let _alone = store.alone(guide)?;
     let mut pruned = Pruned::default();
     let used = used(store)?;
     store.change_index(|entries| {
@@ -35,6 +41,7 @@ pub(super) fn prune(store: &Store, options: &PruneOptions) -> Result<Pruned> {
     let needed = needed(store, &used)?;
     for algorithm in ["sha256", "sha512"] {
         for (name, path) in listing(&store.path.join("blobs").join(algorithm))? {
+            guide.check()?;
             if !needed.blobs.contains(&format!("{algorithm}:{name}")) {
                 let size = size_of(&path);
                 remove(&path)?;
@@ -44,8 +51,7 @@ pub(super) fn prune(store: &Store, options: &PruneOptions) -> Result<Pruned> {
         }
     }
     for (name, path) in listing(&store.path.join("layers"))? {
-        let chain_id = name.split('-').next().unwrap_or_default();
-        if !used.layers.contains(&name) && !needed.chain_ids.contains(chain_id) {
+        if !used.layers.contains(&name) && !needed.layers.contains(&name) {
             // Its name goes first, so that what is there stays whole whatever ends this process.
             let draft = store.draft("layer");
             let moved = fs::rename(&path, &draft);
@@ -53,30 +59,40 @@ pub(super) fn prune(store: &Store, options: &PruneOptions) -> Result<Pruned> {
             pruned.layers += 1;
         }
     }
-    // What cannot be removed at once may have left parts of it beside it.
-    let mut before = Vec::new();
-    loop {
-        let drafts = listing(&store.path.join("drafts"))?;
-        if drafts.is_empty() || drafts == before {
-            break;
-        }
-        for (_, path) in &drafts {
-            match remove(path) {
-                Err(error) if error.category() == Category::Permission => {
-                    remove_inside(store, path, error)?
-                }
-                removed => removed?,
-            }
-        }
-        before = drafts;
-    }
+    remove_drafts(store, guide)?;
     Ok(pruned)
 }
 
+/// One that cannot be removed is no reason to leave the others.
+fn remove_drafts(store: &Store, guide: &mut Guide<'_>) -> Result<()> {
+    let mut before = Vec::new();
+    loop {
+        let drafts = listing(&store.path.join("drafts"))?;
+        let mut failed = Ok(());
+        for (_, path) in &drafts {
+            guide.check()?;
+            let removed = match remove(path) {
+                Err(error) if error.category() == Category::Permission => {
+                    remove_inside(store, path, error, guide)
+                }
+                removed => removed,
+            };
+            failed = failed.and(removed);
+        }
+        // What could not be removed at once may have left parts of it beside it.
+        if drafts.is_empty() || drafts == before {
+            return failed;
+        }
+        before = drafts;
+    }
+}
+
 /// Removes files of ids that the caller has in a user namespace only.
-fn remove_inside(store: &Store, path: &Path, refused: Error) -> Result<()> {
+fn remove_inside(store: &Store, path: &Path, refused: Error, guide: &mut Guide<'_>) -> Result<()> {
+    let refused =
+        refused.hint("it has files of ids that take root, or a user namespace that maps them");
     let Some(ids) = rootless_ids().and_then(subordinate::ids) else { return Err(refused) };
-    inside::remove(store, &ids, path).map_err(|error| match error {
+    inside::remove(store, &ids, path, guide).map_err(|error| match error {
         inside::Refused::Unable(error) => {
             tracing::debug!(%error, "no user namespace for what is to be removed");
             refused
@@ -109,8 +125,7 @@ fn used(store: &Store) -> Result<Used> {
             Err(error) => return Err(Error::io(Stage::Image, &error, format!("read {path:?}"))),
         };
         match usage {
-            // What cannot be looked at may be there.
-            Some(usage) if Path::new(&usage.container).try_exists().unwrap_or(true) => {
+            Some(usage) if usage.is_needed(&path) => {
                 used.images.insert(usage.manifest);
                 used.layers.extend(usage.layers);
             }
@@ -122,15 +137,17 @@ fn used(store: &Store) -> Result<Used> {
 
 struct Needed {
     blobs: HashSet<String>,
-    chain_ids: HashSet<String>,
+    /// Folders in `layers`. Those for a mapping that one container asked for are needed by that alone.
+    layers: HashSet<String>,
 }
 
 fn needed(store: &Store, used: &Used) -> Result<Needed> {
-    let mut needed = Needed { blobs: HashSet::new(), chain_ids: HashSet::new() };
+    let mut needed = Needed { blobs: HashSet::new(), layers: HashSet::new() };
+    let own = rootless_ids().and_then(subordinate::ids);
     // An image that a container was made from may be in no index any more.
     let listed = store.entries()?.into_iter().map(|entry| entry.digest);
     for digest in listed.chain(used.images.iter().cloned()) {
-        match add(store, &digest, &mut needed) {
+        match add(store, &digest, own.as_ref(), &mut needed) {
             Ok(()) => {}
             // An image that is damaged needs nothing but itself.
             Err(error) if is_damage(error.category()) => {
@@ -149,7 +166,7 @@ fn is_damage(category: Category) -> bool {
     matches!(category, Category::Spec | Category::NotFound | Category::Unsupported)
 }
 
-fn add(store: &Store, digest: &str, needed: &mut Needed) -> Result<()> {
+fn add(store: &Store, digest: &str, own: Option<&Ids>, needed: &mut Needed) -> Result<()> {
     let parsed: Digest = super::digest::parse(digest, "index.json")?;
     let bytes = store.document(&parsed, None)?;
     match manifest::document(&bytes, "", digest)? {
@@ -161,7 +178,9 @@ fn add(store: &Store, digest: &str, needed: &mut Needed) -> Result<()> {
             needed.blobs.extend(blobs.map(|blob| blob.digest().to_string()));
             let config = store.document(manifest.config().digest(), None)?;
             let parts = manifest::parts(*manifest, &config)?;
-            needed.chain_ids.extend(super::layers::chain_ids(&parts));
+            for ids in [Some(&Ids::Same), Some(&Ids::Caller), own].into_iter().flatten() {
+                needed.layers.extend(layers::keys(&parts, ids));
+            }
         }
     }
     Ok(())

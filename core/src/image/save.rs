@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::digest::{Verified, unwrap};
 use super::manifest::Parts;
-use super::store::{REF_NAME, Store, index_document, make_dir};
+use super::store::{LOCK, REF_NAME, Store, index_document, make_dir};
 use super::transfer::{Guide, Reported, Step};
 use crate::{Category, Error, Result, Stage};
 
@@ -61,6 +61,10 @@ fn failed(path: &Path) -> impl Fn(io::Error) -> Error + '_ {
 
 /// Adds the image to a layout directory, which is made if it is missing. In place of one of the same name.
 pub(super) fn to_directory(image: &Saved<'_>, dir: &Path, guide: &mut Guide<'_>) -> Result<()> {
+    if dir.join(LOCK).exists() {
+        let message = format!("{dir:?} is an image store: load the image there instead");
+        return Err(Error::new(Category::Invalid, Stage::Image, message));
+    }
     let exists = dir.join("oci-layout").is_file();
     let make = |path: &Path| make_dir(path, 0o755).map_err(failed(path));
     make(dir)?;

@@ -35,6 +35,9 @@ pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// Manifests, indexes and configurations are read to memory.
 pub(super) const LARGEST_DOCUMENT: u64 = 8 << 20;
 
+/// Held by who makes something, or alone by who removes.
+pub(super) const LOCK: &str = "lock";
+
 /// How long prune and changes of the index wait for others.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -214,7 +217,7 @@ impl Store {
     pub(super) fn making(&self, guide: &Guide<'_>) -> Result<Making> {
         self.writable()?;
         let check = || guide.check();
-        Ok(Making(Some(self.lock("lock", FlockArg::LockSharedNonblock, &check)?)))
+        Ok(Making(Some(self.lock(LOCK, FlockArg::LockSharedNonblock, &check)?)))
     }
 
     /// As [`Store::making`], or nothing in a store that is only read.
@@ -225,11 +228,19 @@ impl Store {
         }
     }
 
-    /// To be held while things are removed.
-    pub(super) fn alone(&self) -> Result<Making> {
+    /// As [`Store::making`], for what is done at once.
+    pub(super) fn making_soon(&self) -> Result<Making> {
         self.writable()?;
-        let check = self.patience("others are making images or containers in it");
-        Ok(Making(Some(self.lock("lock", FlockArg::LockExclusiveNonblock, &check)?)))
+        let check = self.patience("something is being removed from it");
+        Ok(Making(Some(self.lock(LOCK, FlockArg::LockSharedNonblock, &check)?)))
+    }
+
+    /// To be held while things are removed.
+    pub(super) fn alone(&self, guide: &Guide<'_>) -> Result<Making> {
+        self.writable()?;
+        let patience = self.patience("others are making images or containers in it");
+        let check = || guide.check().and_then(|()| patience());
+        Ok(Making(Some(self.lock(LOCK, FlockArg::LockExclusiveNonblock, &check)?)))
     }
 
     /// Has one maker only of something, while the others wait.
@@ -289,7 +300,9 @@ impl Store {
     /// Adds a blob of bytes in memory.
     pub(super) fn put(&self, bytes: &[u8]) -> Result<Digest> {
         let mut draft = self.begin_blob()?;
-        draft.write_all(bytes).map_err(|error| unwrap(error, || "write a blob".to_owned()))?;
+        draft
+            .write_all(bytes)
+            .map_err(|error| unwrap(error, || format!("write a blob to {:?}", self.path)))?;
         draft.keep(None)
     }
 
@@ -449,7 +462,9 @@ impl BlobDraft<'_> {
         self.hasher = hasher;
         self.size = 0;
         let again = self.file.set_len(0).and_then(|()| io::Seek::rewind(&mut self.file));
-        again.map_err(|error| Error::io(Stage::Image, &error, "begin a blob again"))
+        again.map_err(|error| {
+            Error::io(Stage::Image, &error, format!("begin {:?} again", self.path))
+        })
     }
 
     /// Gives the blob its name, if it is the one that was asked for.

@@ -172,7 +172,7 @@ fn what_a_container_has_changed_becomes_a_layer_and_the_same_one_each_time() {
     output(&container);
     // Even without its name.
     store.remove("box").unwrap();
-    store.prune(&PruneOptions { all: true }).unwrap();
+    store.prune(&PruneOptions { all: true }, Transfer::default()).unwrap();
     let committed = commit(&container).unwrap();
     assert_eq!(commit(&container).unwrap().digest(), committed.digest());
     container.delete(false).unwrap();
@@ -214,13 +214,59 @@ fn the_layers_of_a_container_stay_as_long_as_it_does() {
     let container = create(&runtime, &image, script("busybox cat /data/new"), None).unwrap();
     store.remove("box").unwrap();
     let all = PruneOptions { all: true };
-    let pruned = store.prune(&all).unwrap();
+    let pruned = store.prune(&all, Transfer::default()).unwrap();
     assert_eq!((pruned.layers, pruned.blobs), (0, 0));
     assert_eq!(output(&container), "new");
     container.delete(false).unwrap();
-    let pruned = store.prune(&all).unwrap();
+    let pruned = store.prune(&all, Transfer::default()).unwrap();
     assert_eq!((pruned.layers, pruned.blobs), (2, 4));
     assert_eq!(fs::read_dir(store.path().join("uses")).unwrap().count(), 0);
     let gone = create(&runtime, &image, script("true"), None).unwrap_err();
     assert_eq!(gone.category(), Category::NotFound, "{gone}");
+}
+
+#[test]
+fn what_a_crashed_container_had_goes_when_another_has_its_id() {
+    let dir = scratch();
+    let store = store(dir.path());
+    let Some(image) = image(&store, dir.path()) else { return };
+    let runtime = runtime(dir.path());
+    let container = create(&runtime, &image, script("true"), None).unwrap();
+    let uses = store.path().join("uses");
+    let own = fs::read_dir(&uses).unwrap().next().unwrap().unwrap().path();
+    let text = fs::read_to_string(&own).unwrap();
+    // Nothing but the file is left of a container that was killed together with its host.
+    fs::write(uses.join("crashed"), &text).unwrap();
+    // In another mount namespace its directory may be there.
+    let mut elsewhere: serde_json::Value = serde_json::from_str(&text).unwrap();
+    elsewhere["view"]["mounts"] = json!(1);
+    fs::write(uses.join("elsewhere"), elsewhere.to_string()).unwrap();
+    elsewhere["view"]["boot"] = json!("another");
+    fs::write(uses.join("yesterday"), elsewhere.to_string()).unwrap();
+    store.prune(&PruneOptions::default(), Transfer::default()).unwrap();
+    let left = |name: &str| uses.join(name).exists();
+    assert!(own.exists() && left("elsewhere") && !left("crashed") && !left("yesterday"));
+    container.delete(true).unwrap();
+}
+
+#[test]
+fn layers_for_the_mapping_of_one_container_go_with_it() {
+    let dir = scratch();
+    let store = store(dir.path());
+    let Some(image) = image(&store, dir.path()) else { return };
+    let runtime = runtime(dir.path());
+    let range = |outside| vec![IdRange { inside: 0, outside, count: 65536 }];
+    let mapped = |outside| Overrides {
+        uid_mappings: range(outside),
+        gid_mappings: range(outside),
+        ..script("true")
+    };
+    image.prepare(&Overrides::default(), Transfer::default()).unwrap();
+    image.prepare(&mapped(300_000), Transfer::default()).unwrap();
+    let container = create(&runtime, &image, mapped(400_000), None).unwrap();
+    let prune = || store.prune(&PruneOptions::default(), Transfer::default()).unwrap().layers;
+    assert_eq!(prune(), 2);
+    container.delete(true).unwrap();
+    assert_eq!(prune(), 2);
+    assert_eq!(fs::read_dir(store.path().join("layers")).unwrap().count(), 2, "without a mapping");
 }

@@ -37,7 +37,7 @@ fn works_until_it_is_killed() {
         fs::remove_dir_all(&tree).unwrap();
         store.remove("again").unwrap();
         store.remove("imported").unwrap();
-        store.prune(&PruneOptions { all: true }).unwrap();
+        store.prune(&PruneOptions { all: true }, Transfer::default()).unwrap();
     }
 }
 
@@ -86,7 +86,7 @@ fn whenever_it_is_killed_the_store_is_whole_and_loses_nothing() {
                 own.load(&saved, &options, Transfer::default()).unwrap();
             }
         }
-        own.prune(&PruneOptions { all: true }).unwrap();
+        own.prune(&PruneOptions { all: true }, Transfer::default()).unwrap();
         for part in ["drafts", "blobs/sha256", "layers", "uses"] {
             let left: BTreeSet<_> = fs::read_dir(own.path().join(part))
                 .unwrap()

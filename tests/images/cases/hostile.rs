@@ -184,12 +184,12 @@ fn prune_takes_nothing_of_which_it_cannot_tell_whether_it_is_needed() {
         "layers": [],
     });
     fs::write(uses.join("one"), usage.to_string()).unwrap();
-    assert_eq!(own.prune(&everything).unwrap().images.len(), 0);
+    assert_eq!(own.prune(&everything, Transfer::default()).unwrap().images.len(), 0);
     fs::remove_file(uses.join("one")).unwrap();
 
     // What cannot be read now may be read later.
     symlink("two", uses.join("two")).unwrap();
-    let error = own.prune(&everything).unwrap_err();
+    let error = own.prune(&everything, Transfer::default()).unwrap_err();
     assert_eq!(error.errno(), Some(libc::ELOOP), "{error}");
     own.get("app").unwrap();
     fs::remove_file(uses.join("two")).unwrap();
@@ -201,11 +201,11 @@ fn prune_takes_nothing_of_which_it_cannot_tell_whether_it_is_needed() {
     fs::remove_file(&manifest).unwrap();
     symlink(manifest.file_name().unwrap(), &manifest).unwrap();
     let before = count();
-    own.prune(&PruneOptions::default()).unwrap_err();
+    own.prune(&PruneOptions::default(), Transfer::default()).unwrap_err();
     assert_eq!(count(), before);
     // A damaged one is no reason to keep anything.
     fs::remove_file(&manifest).unwrap();
     fs::write(&manifest, &bytes[1..]).unwrap();
-    own.prune(&PruneOptions::default()).unwrap();
+    own.prune(&PruneOptions::default(), Transfer::default()).unwrap();
     assert_eq!(count(), 1);
 }

@@ -45,7 +45,7 @@ fn a_layout_is_taken_from_a_directory_and_from_a_tar_file_compressed_or_not() {
         assert_eq!(image.names(), ["example.com/app:1"]);
         assert_eq!(paths(&image, dir.path()), ["", "etc", "etc/b", "etc/c"]);
         store.remove("example.com/app:1").unwrap();
-        assert!(store.prune(&PruneOptions::default()).unwrap().blobs >= 4);
+        assert!(store.prune(&PruneOptions::default(), Transfer::default()).unwrap().blobs >= 4);
     }
 }
 
@@ -225,12 +225,12 @@ fn a_name_means_the_newest_and_goes_without_the_image() {
     assert_eq!(store.get("other:x").unwrap_err().category(), Category::NotFound);
     assert_eq!(store.remove("other:x").unwrap_err().category(), Category::NotFound);
     assert_eq!(store.get("UPPER").unwrap_err().category(), Category::Invalid);
-    let pruned = store.prune(&PruneOptions::default()).unwrap();
+    let pruned = store.prune(&PruneOptions::default(), Transfer::default()).unwrap();
     assert!(pruned.blobs > 0);
     assert_eq!(store.list().unwrap().len(), 1);
     // What both have stays.
     content(&second, dir.path());
-    let all = store.prune(&PruneOptions { all: true }).unwrap();
+    let all = store.prune(&PruneOptions { all: true }, Transfer::default()).unwrap();
     assert_eq!(all.images, [second.digest()]);
     assert!(store.list().unwrap().is_empty());
     assert_eq!(fs::read_dir(dir.path().join("store/blobs/sha256")).unwrap().count(), 0);
@@ -259,7 +259,7 @@ fn progress_is_told_and_can_stop_the_call() {
     let finished: Vec<_> = told.iter().filter(|(_, finished, ..)| *finished).collect();
     assert_eq!(finished.len(), 3, "{told:?}");
     assert!(finished.iter().all(|(_, _, done, total)| done == total && *total > 0));
-    store.prune(&PruneOptions { all: true }).unwrap();
+    store.prune(&PruneOptions { all: true }, Transfer::default()).unwrap();
 
     let stop = locule::Error::new(Category::Callback, locule::Stage::Image, "enough");
     let mut report = |_: &locule::image::Progress<'_>| Err(stop.clone());

@@ -255,6 +255,8 @@ CASES = [
     case("more bytes than are allowed are refused", refused("resource", "1000 bytes", advises="limit"),
          [*LOAD, image("unpack", path="$DIR/out", max_bytes=1000)],
          prepare=layout(tar=_tar(("a", b"x" * 5000)))),
+    case("an image is not unpacked ahead for wrong overrides", refused("invalid", "`user`"),
+         [*LOAD, image("prepare", config='{"user": 1}')], prepare=layout()),
 
     # --- Other places ---------------------------------------------------------------------------
     case("an image is not saved among other files", refused("invalid", "$BUNDLE"),

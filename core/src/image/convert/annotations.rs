@@ -63,7 +63,6 @@ pub(super) fn all(
         all.insert(key.clone(), value.clone());
     }
 
-    all.insert(BASE_DIGEST.to_owned(), digest.to_owned());
     if let Some(stop) = &overrides.stop_signal {
         if signal_number(stop).is_none() {
             return Err(invalid(format!("`stopSignal` {stop:?} is no signal"))
@@ -75,5 +74,6 @@ pub(super) fn all(
         return Err(invalid("`annotations` has an empty key".to_owned()));
     }
     all.extend(overrides.annotations.clone());
+    all.insert(BASE_DIGEST.to_owned(), digest.to_owned());
     Ok(all)
 }

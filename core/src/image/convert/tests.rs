@@ -356,7 +356,7 @@ fn labels_and_fields_become_annotations() {
 }
 
 #[test]
-fn the_callers_annotations_win_over_all_and_ours_over_labels() {
+fn the_callers_annotations_win_over_all_but_the_digest_and_ours_over_labels() {
     const STOP: &str = "org.opencontainers.image.stopSignal";
     const BASE: &str = crate::image::handle::BASE_DIGEST;
     let labels = json!({ "Labels": { "a": "label", BASE: "label", STOP: "label" } });
@@ -367,7 +367,7 @@ fn the_callers_annotations_win_over_all_and_ours_over_labels() {
         (&json!("label"), &json!(DIGEST), &json!("label"))
     );
     let own = of(json!({ "annotations": { "a": "own", BASE: "own", "b": "" }, "stopSignal": "9" }));
-    assert_eq!((&own["a"], &own[BASE], &own[STOP]), (&json!("own"), &json!("own"), &json!("9")));
+    assert_eq!((&own["a"], &own[BASE], &own[STOP]), (&json!("own"), &json!(DIGEST), &json!("9")));
     assert_eq!(own["b"], "");
     let error = refused(sh(json!({})), json!({ "annotations": { "": "x" } }));
     assert_eq!(error.category(), Category::Invalid);
