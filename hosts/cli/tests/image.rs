@@ -298,6 +298,24 @@ fn a_signal_ends_a_long_call_cleanly() {
         assert!(rest.lines().last().is_some_and(|line| line.contains("cancelled")), "{rest}");
         assert_eq!(scene.fine(&self::words(&store, &["list", "-q"])), "");
     }
+    // So it is while an image is unpacked for a container.
+    file.set_len(128 << 20).expect("a smaller one");
+    let import = ["import", big.to_str().unwrap(), "big", "--compression", "none"];
+    scene.fine(&words(&store, &import));
+    let run = ["run", "--image", "big", "--store", &store, "--progress", "json"];
+    let mut child = scene.command(&run).stderr(Stdio::piped()).spawn().expect("run it");
+    let mut output = BufReader::new(child.stderr.take().expect("a pipe"));
+    let mut line = String::new();
+    output.read_line(&mut line).expect("read");
+    assert_eq!(document(&line)["step"], "unpack", "{line}");
+    // SAFETY: integers; it has not been waited for.
+    unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
+    let mut rest = String::new();
+    output.read_to_string(&mut rest).expect("read");
+    assert_eq!(child.wait().expect("wait").code(), Some(143), "{rest}");
+    assert!(rest.lines().last().is_some_and(|line| line.contains("cancelled")), "{rest}");
+    let layers = fs::read_dir(scene.directory.join("store/layers")).expect("read");
+    assert_eq!(layers.count(), 0);
 }
 
 #[test]
