@@ -461,6 +461,20 @@ fn what_is_not_there_is_named() {
     let only = words(&store, &["list", "-q", "--read-only-store"]);
     assert_eq!(scene.fine(&only), format!("{digest}\n"));
     scene.fails(&words(&store, &["tag", "--read-only-store", "box", "other"]), 1);
+    // The library, which executes these verbs, reads what is wrong on standard output.
+    let ids = "{\"uids\": [], \"gids\": []}";
+    for given in [
+        &["unpack-layers", "/dev/null", &digest, ids][..],
+        &["pack-changes", "/dev/null", "/nothing", "gzip", ids],
+        &["pack-changes", &store, "/nothing", "gzip", ids],
+        &["remove-draft", "/dev/null", "layer"],
+    ] {
+        let output = scene.locule(&[&["image"], given].concat());
+        assert_eq!(output.status.code(), Some(1), "{given:?}: {output:?}");
+        let report = document(std::str::from_utf8(&output.stdout).unwrap());
+        let named = report["message"].as_str().is_some_and(|text| text.contains("/"));
+        assert!(named && report["category"].is_string(), "{given:?}: {report}");
+    }
     // What is damaged is not listed, and not passed over in silence.
     fs::remove_file(scene.directory.join("store/blobs/sha256").join(&digest[7..])).expect("rm");
     let output = scene.locule(&words(&store, &["list", "-q"]));
@@ -585,7 +599,7 @@ fn a_user_with_subordinate_ids_has_the_owners_that_an_image_says() {
     assert_eq!(run(&["--user", "1000:1001", "--", "cat", "/own/file"]), "mine\n");
     // What it changes becomes an image with the same owners.
     let changes = user.home.join("changes");
-    let script = "echo new >/etc/new; busybox chown 5:6 /etc/new";
+    let script = "echo new >/etc/new; busybox chown 5:6 /etc/new; busybox chmod 600 /etc/new";
     // No other test's container: a user may not have the cgroup of one that root has.
     let id = "of-subordinate-ids";
     let kept = ["--keep", "--changes", changes.to_str().unwrap(), id, "--", "sh", "-c", script];
@@ -595,6 +609,8 @@ fn a_user_with_subordinate_ids_has_the_owners_that_an_image_says() {
     let stat = ["busybox", "stat", "-c", "%u:%g", "/etc/new"];
     let changed = ["run", "--image", "changed", "--store", store, "--"];
     assert_eq!(user.fine(&[&changed[..], &stat].concat()), "5:6\n");
+    let read = ["run", "--image", "changed", "--store", store, "--user", "5:6", "--"];
+    assert_eq!(user.fine(&[&read[..], &["cat", "/etc/new"]].concat()), "new\n");
     // Its layers go, whosever they are.
     let unpacked = || fs::read_dir(user.home.join("store/layers")).expect("read").count();
     assert_eq!(unpacked(), 2);

@@ -26,6 +26,7 @@ pub fn image() -> Command {
             remove(),
             prune(),
             inside("unpack-layers", &["digest", "ids"]),
+            inside("pack-changes", &["upper", "compression", "ids"]),
             inside("remove-draft", &["draft"]),
         ])
 }

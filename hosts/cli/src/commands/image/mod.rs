@@ -5,7 +5,7 @@ mod platform;
 pub mod run;
 mod show;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -38,10 +38,16 @@ pub fn image(program: &str, global: &Global, own: &ArgMatches) -> Done {
         "save" => save(own),
         "push" => push(own),
         "unpack" => unpack(own),
-        "unpack-layers" => {
-            inside(own, |store| store.unpack_layers(word(own, "digest"), word(own, "ids")))
+        "unpack-layers" => inside(own, |store| {
+            store.unpack_layers(word(own, "digest"), word(own, "ids")).map(|()| String::new())
+        }),
+        "pack-changes" => inside(own, |store| {
+            let upper = Path::new(word(own, "upper"));
+            store.pack_changes(upper, word(own, "compression"), word(own, "ids"))
+        }),
+        "remove-draft" => {
+            inside(own, |store| store.remove_draft(word(own, "draft")).map(|()| String::new()))
         }
-        "remove-draft" => inside(own, |store| store.remove_draft(word(own, "draft"))),
         other => unreachable!("the command line has no verb image {other}"),
     };
     run().map_err(interrupt::of_signal)
@@ -241,11 +247,14 @@ fn prune(own: &ArgMatches) -> Done {
 }
 
 /// What this program does in a user namespace for the library outside, which reads what it prints.
-fn inside(own: &ArgMatches, act: impl FnOnce(&ImageStore) -> Result<(), String>) -> Done {
+fn inside(own: &ArgMatches, act: impl FnOnce(&ImageStore) -> Result<String, String>) -> Done {
     let path = Some(place(own, "directory").clone());
-    let store = ImageStore::open(StoreOptions { path, ..StoreOptions::default() })?;
-    match act(&store) {
-        Ok(()) => Ok(ExitCode::SUCCESS),
+    let store = ImageStore::open(StoreOptions { path, ..StoreOptions::default() });
+    match store.map_err(|error| ImageStore::report(&error)).and_then(|store| act(&store)) {
+        Ok(made) => {
+            output::text(made)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Err(report) => {
             output::line(report)?;
             Ok(ExitCode::FAILURE)
