@@ -180,6 +180,7 @@ fn prune_takes_nothing_of_which_it_cannot_tell_whether_it_is_needed() {
     let container = dir.path().join("loop/container");
     let usage = json!({
         "container": { "Unix": container.to_str().unwrap().as_bytes() },
+        "view": { "boot": "", "mounts": 0 },
         "manifest": image.digest(),
         "layers": [],
     });
