@@ -1333,7 +1333,7 @@ struct locule_image_opts {
  * Images: a store of them, what comes into it and what goes out
  * ========================================================================================== */
 
-/** Change nothing: use what is there. Such a store may be another user's. */
+/** Change nothing: use what is there. Root may open another user's store so. */
 #define LOCULE_IMAGE_STORE_READ_ONLY 1
 
 /** How a store is opened. */

@@ -18,7 +18,7 @@ use crate::images;
 use crate::options::{self, Versioned, check_flags};
 use crate::runtime::json_buf;
 
-/// Change nothing: use what is there. Such a store may be another user's.
+/// Change nothing: use what is there. Root may open another user's store so.
 pub const LOCULE_IMAGE_STORE_READ_ONLY: u64 = 1;
 
 /// How a store is opened.

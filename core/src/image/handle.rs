@@ -29,7 +29,7 @@ pub struct StoreOptions {
     /// Its directory. Default: `/var/lib/locule/images` for root, else `$XDG_DATA_HOME/locule/images`, else
     /// `~/.local/share/locule/images`.
     pub path: Option<PathBuf>,
-    /// Change nothing: use what is there. Such a store may be another user's.
+    /// Change nothing: use what is there. Root may open another user's store so.
     pub read_only: bool,
     /// The command `locule`, which an ordinary user with subordinate ids needs to unpack images. Default: this program if
     /// that is its name, else the one in `/usr/local/bin`, `/usr/bin` or `$PATH`.
