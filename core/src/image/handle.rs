@@ -16,7 +16,9 @@ use super::save::{self, Saved};
 use super::store::{Entry, Store};
 use super::transfer::Guide;
 use super::unpack::{IdRange, Ids, Limits};
-use super::{Compression, Overrides, Transfer, digest, inside, layers, new, prune, reference};
+use super::{
+    Compression, Overrides, Transfer, digest, inside, layers, new, platform, prune, reference,
+};
 use crate::spec::oci;
 use crate::{Category, Container, Error, Result, Stage, Status, rootless_ids};
 
@@ -451,6 +453,20 @@ impl Image {
             "platform": platform,
             "created": config.created(),
         })
+    }
+
+    /// Whether it is for a platform, `os/architecture[/variant]`, as if that had been asked for when it was taken.
+    ///
+    /// # Errors
+    /// `NotFound` if it is for another one.
+    pub fn check_platform(&self, platform: &str) -> Result<()> {
+        let mut wanted = platform::wanted(Some(platform))?;
+        let config = &self.0.parts.config;
+        if config.variant().is_none() {
+            // Only the index that it came from may have said more.
+            wanted.set_variant(None);
+        }
+        platform::check(config, &wanted).map_err(|error| self.named(error))
     }
 
     /// Gives it a further name, taking that from the image that has it. The handle that is returned knows it.

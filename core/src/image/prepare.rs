@@ -82,9 +82,12 @@ pub(super) struct Asked<'a> {
     pub(super) container: Option<&'a Path>,
 }
 
-/// Makes the layers that are missing.
+/// Makes the layers that are missing, unless nothing can be made: then whoever needs them will say so.
 pub(super) fn unpack(asked: &Asked<'_>, guide: &mut Guide<'_>) -> Result<()> {
-    let _making = asked.store.using(guide)?;
+    if asked.store.read_only {
+        return Ok(());
+    }
+    let _making = asked.store.making(guide)?;
     unpacked(asked, guide).map(drop)
 }
 

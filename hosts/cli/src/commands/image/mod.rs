@@ -1,7 +1,6 @@
 //! `image`: a store of images, and what goes in and out.
 
 mod options;
-mod platform;
 pub mod run;
 mod show;
 

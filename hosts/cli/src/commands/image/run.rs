@@ -8,7 +8,7 @@ use locule::image::{Image, ImageMount, Overrides, TakeOptions};
 use serde_json::Value;
 
 use super::options::{given, maps, reached};
-use super::{Long, is_digest, platform, store};
+use super::{Long, is_digest, store};
 use crate::arguments::{path, texts};
 use crate::commands::template::{self, Limited};
 use crate::failure::Failure;
@@ -44,13 +44,11 @@ fn found(own: &ArgMatches, name: &str, long: &mut Long) -> Result<Image, Failure
     let pull = if is_digest(name) { "never" } else { pull };
     if pull != "always" {
         match store.get(name) {
-            Ok(image) => match other_platform(&image, platform) {
-                None => return Ok(image),
-                Some(other) if pull == "never" => {
-                    return Err(Failure::of(format!("image {name}: {other}")));
-                }
+            Ok(image) => match platform.map_or(Ok(()), |wanted| image.check_platform(wanted)) {
+                Ok(()) => return Ok(image),
                 // It is another image that is missing.
-                Some(_) => {}
+                Err(error) if pull == "missing" && error.category() == Category::NotFound => {}
+                Err(error) => return Err(error.into()),
             },
             Err(error) if pull == "missing" && error.category() == Category::NotFound => {}
             Err(error) => return Err(error.into()),
@@ -59,14 +57,6 @@ fn found(own: &ArgMatches, name: &str, long: &mut Long) -> Result<Image, Failure
     let platform = platform.map(str::to_owned);
     let taken = TakeOptions { platform, ..TakeOptions::default() };
     Ok(store.pull(name, &taken, &reached(own), long.transfer())?)
-}
-
-/// Says so if an image is not for the platform that is wanted.
-fn other_platform(image: &Image, wanted: Option<&str>) -> Option<String> {
-    let (summary, wanted) = (image.summary(), wanted?);
-    let its = summary["platform"].as_str().unwrap_or_default();
-    let other = || format!("it is for {its} in the image store, not for {wanted}");
-    (!platform::serves(its, wanted)).then(other)
 }
 
 fn overrides(own: &ArgMatches) -> Result<Overrides, Failure> {
