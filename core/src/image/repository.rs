@@ -61,6 +61,10 @@ impl Source for Repository {
         self.client.blob(descriptor.digest(), from, guide)
     }
 
+    fn pass_over(&mut self, descriptor: &Descriptor) -> bool {
+        self.client.pass_over(descriptor.digest())
+    }
+
     /// Manifests are no blobs to a registry.
     fn manifest(&mut self, descriptor: &Descriptor, guide: &mut Guide<'_>) -> Result<Vec<u8>> {
         Ok(self.client.manifest(descriptor.digest().as_ref(), guide)?.bytes)

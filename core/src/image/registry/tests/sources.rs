@@ -48,9 +48,25 @@ fn what_a_mirror_lies_about_comes_from_the_registry() {
     assert_eq!(client.manifest(&digest, &mut guide()).unwrap().bytes, MANIFEST);
     let digest = digest::sha256(BLOB);
     assert_eq!(blob_of(&mut client, &digest, 0).unwrap().unwrap(), b"lies");
-    // The caller has found it wrong, and asks again.
+    // The caller has found it wrong.
+    assert!(client.pass_over(&digest));
     assert_eq!(blob_of(&mut client, &digest, 0).unwrap().unwrap(), BLOB);
+    assert!(!client.pass_over(&digest));
+}
+
+#[test]
+fn what_a_mirror_has_less_of_comes_from_the_registry() {
+    let mirror = Server::new(|asked: &Asked| match asked.header("range") {
+        "" => Reply::ok(&BLOB[..3]),
+        _ => Reply::new(416),
+    });
+    let registry = good();
+    let (_setup, mut client) = mirrored(&registry, &[mirror.host()]);
+    let digest = digest::sha256(BLOB);
+    assert_eq!(blob_of(&mut client, &digest, 0).unwrap().unwrap(), &BLOB[..3]);
+    assert!(blob_of(&mut client, &digest, 3).unwrap().is_none());
     assert_eq!(blob_of(&mut client, &digest, 0).unwrap().unwrap(), BLOB);
+    assert_eq!((mirror.asked().len(), registry.asked().len()), (2, 1));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Blobs and manifests on their way: whole, in parts, broken, late.
 
+use std::io::Write;
+use std::net::TcpListener;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -79,7 +81,47 @@ fn manifests_that_cannot_be_used_are_refused() {
         let name = format!("manifest {tag}: ");
         assert!(category == Category::Invalid || error.to_string().starts_with(&name), "{error}");
     }
-    assert_eq!(server.asked().len(), 5);
+    let broken = server.asked().iter().filter(|asked| asked.target.ends_with("broken")).count();
+    assert_eq!((broken, server.asked().len()), (4, 8));
+}
+
+#[test]
+fn a_manifest_that_breaks_off_is_asked_for_again() {
+    let count = AtomicUsize::new(0);
+    let server = Server::new(move |_: &Asked| match count.fetch_add(1, Ordering::Relaxed) {
+        0 => Reply { length: Some(100), ..Reply::ok(MANIFEST) },
+        _ => Reply::ok(MANIFEST),
+    });
+    let setup = Setup::new();
+    let fetched = setup.client(&server.host()).manifest("latest", &mut guide()).unwrap();
+    assert_eq!(fetched.bytes, MANIFEST);
+}
+
+#[test]
+fn a_registry_that_is_away_for_a_moment_is_waited_for() {
+    fn serve(listener: TcpListener, status: &str, body: &[u8]) {
+        let (mut stream, _) = listener.accept().unwrap();
+        drop(listener);
+        let mut head = [0; 4096];
+        let _ = stream.read(&mut head).unwrap();
+        let text = format!("HTTP/1.1 {status}\r\nConnection: close\r\n");
+        stream.write_all(&[text.as_bytes(), body].concat()).unwrap();
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = std::thread::spawn(move || {
+        serve(listener, "200 OK", b"Content-Length: 10\r\n\r\n0123");
+        std::thread::sleep(Duration::from_millis(50));
+        let rest = b"Content-Range: bytes 4-9/10\r\nContent-Length: 6\r\n\r\n456789";
+        serve(TcpListener::bind(address).unwrap(), "206 Partial Content", rest);
+    });
+    let plain = format!(r#"{{"registries": {{"{address}": {{"plainHttp": true}}}}}}"#);
+    let setup = Setup::new().registries(&plain);
+    let mut client = setup.client(&address.to_string());
+    let digest = digest::sha256(BLOB);
+    blob_of(&mut client, &digest, 0).unwrap_err();
+    assert_eq!(blob_of(&mut client, &digest, 4).unwrap().unwrap(), &BLOB[4..]);
+    server.join().unwrap();
 }
 
 #[test]
@@ -204,7 +246,7 @@ fn a_pause_can_be_cancelled() {
 
 #[test]
 fn nobody_listening_is_an_error_that_says_where() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let host = listener.local_addr().unwrap().to_string();
     drop(listener);
     let setup = Setup::new();
