@@ -119,6 +119,45 @@ fn a_blocked_registry_is_not_asked() {
 }
 
 #[test]
+fn a_registry_is_the_same_however_it_is_written() {
+    let json = r#"{"registries": {
+        "Bad.example.com": {"blocked": true},
+        "docker.io": {"blocked": true},
+        "plain.example.com": {"plainHttp": true, "blocked": true},
+        "[2001:DB8::1]:443": {"blocked": true},
+        "fine.example.com:80": {"blocked": true}
+    }}"#;
+    let setup = Setup::new().registries(json);
+    for host in [
+        "bad.example.com",
+        "BAD.example.com:443",
+        "bad.example.com:0443",
+        "registry-1.docker.io",
+        "Index.Docker.io:443",
+        "plain.example.com:80",
+        "[2001:db8::1]",
+        "fine.example.com:080",
+    ] {
+        let error = setup.try_client(host).err().expect(host);
+        assert_eq!(error.category(), Category::Permission, "{host}: {error}");
+    }
+    for host in ["bad.example.com:80", "bad.example.com:5000", "fine.example.com"] {
+        setup.client(host);
+    }
+    for (one, other) in [
+        ("r.example", "R.example:443"),
+        ("docker.io", "index.docker.io"),
+        ("r.example:80", "r.example:080"),
+    ] {
+        let json = format!(r#"{{"registries": {{"{one}": {{}}, "{other}": {{}}}}}}"#);
+        let error = Setup::new().registries(&json).try_client("x.example").err().unwrap();
+        assert_eq!(error.category(), Category::Spec);
+        let text = error.to_string();
+        assert!(text.contains(one) && text.contains(other), "{text}");
+    }
+}
+
+#[test]
 fn a_wrong_policy_is_an_error_that_names_the_file() {
     for json in [
         "{",
