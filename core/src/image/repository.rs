@@ -40,10 +40,11 @@ impl Repository {
         parts: &Parts,
         guide: &mut Guide<'_>,
     ) -> Result<()> {
+        self.client.expect_to_push();
         for blob in parts.manifest.layers().iter().chain([parts.manifest.config()]) {
             let (digest, size) = (blob.digest(), blob.size());
             if !self.client.has_blob(digest, guide)? {
-                self.client.put_blob(digest, size, &mut store.blob(digest)?, guide)?;
+                self.client.put_blob(digest, size, || store.blob(digest), guide)?;
             }
             guide.finished(Step::Push, digest.as_ref(), size)?;
         }

@@ -34,7 +34,7 @@ use ureq::http::header::{
 use self::credentials::Login;
 use self::endpoint::{Endpoint, follow, with_query};
 use self::policy::Policy;
-use self::session::{Answer, Ask, Load, RETRIES, Session, To, backoff};
+use self::session::{Answer, Ask, Load, RETRIES, Session, To, backoff, wait};
 use self::socket::{Patience, ends_all};
 use super::digest;
 use super::fetch::passes;
@@ -78,6 +78,9 @@ const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.v2+json";
 
 const LARGEST_MANIFEST: u64 = 4 << 20;
+
+/// How often the upload of a blob is begun.
+const UPLOADS: u32 = 3;
 
 /// A repository in a registry.
 pub(super) struct Client {
@@ -233,30 +236,61 @@ impl Client {
         Ok(self.registry().send(&To::Path(&path), ask, &[200, 404])?.status() == 200)
     }
 
-    /// Uploads `size` bytes.
-    pub(super) fn put_blob(
+    /// Says that something will be sent, so that the first token is good for that.
+    pub(super) fn expect_to_push(&mut self) {
+        let registry = self.registry();
+        let scope = format!("repository:{}:pull,push", registry.endpoint.repository);
+        registry.scopes.push(scope);
+    }
+
+    /// Uploads `size` bytes, which `open` gives anew for each try.
+    pub(super) fn put_blob<R: Read>(
         &mut self,
         digest: &Digest,
         size: u64,
-        source: &mut dyn Read,
+        open: impl Fn() -> Result<R>,
         guide: &mut Guide<'_>,
     ) -> Result<()> {
         let what = blob_name(digest);
         self.patience.begin(guide)?;
+        let patience = self.patience.clone();
         let registry = self.registry();
-        let ask = Ask::new(Method::POST, &what);
-        let begun = registry.send(&To::Path("blobs/uploads/"), ask, &[202])?;
-        let place = begun.header(LOCATION).and_then(|location| follow(&begun.uri, location));
-        let place = place.and_then(|place| with_query(&place, &[("digest", digest.as_ref())]));
-        let Some(place) = place else {
-            let message = format!("{what}: {} names no place to upload it to", begun.host());
-            return Err(Error::new(Category::System, Stage::Image, message));
-        };
-        let mut ask = Ask::new(Method::PUT, &what);
-        ask.headers.push((CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")));
-        let mut source = Reported::new(source, Step::Push, digest, size, guide);
-        ask.load = Load::Stream(size, &mut source);
-        registry.send(&To::Uri(place), ask, &[200, 201, 204]).map(drop)
+        let mut tries = 0;
+        loop {
+            let ask = Ask::new(Method::POST, &what);
+            let begun = registry.send(&To::Path("blobs/uploads/"), ask, &[202])?;
+            let place = begun.header(LOCATION).and_then(|location| follow(&begun.uri, location));
+            let place = place.and_then(|place| with_query(&place, &[("digest", digest.as_ref())]));
+            let Some(place) = place else {
+                let message = format!("{what}: {} names no place to upload it to", begun.host());
+                return Err(Error::new(Category::System, Stage::Image, message));
+            };
+            let mut ask = Ask::new(Method::PUT, &what);
+            ask.headers.push((CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")));
+            let mut source = open()?;
+            let mut source = Reported::new(&mut source, Step::Push, digest, size, guide);
+            ask.load = Load::Stream(size, &mut source);
+            let expected = [200, 201, 204, 401, 429, 500, 502, 503, 504];
+            let (wait, error) = match registry.send(&To::Uri(place), ask, &expected) {
+                Ok(answer) if answer.status() < 300 => return Ok(()),
+                Ok(answer) => {
+                    let wait = match answer.status() {
+                        // The token is too old by now; the next upload begins with another one.
+                        401 => Some(backoff(tries)),
+                        _ => wait(&answer, tries),
+                    };
+                    (wait, registry.refused(answer, &what))
+                }
+                Err(error) if passes(&error) => (Some(backoff(tries)), error),
+                Err(error) => return Err(error),
+            };
+            tries += 1;
+            match wait {
+                Some(wait) if tries < UPLOADS && patience.allows(wait) => patience.pause(wait)?,
+                _ => return Err(error),
+            }
+            tracing::debug!(%error, "uploading it again");
+        }
     }
 
     pub(super) fn put_manifest(

@@ -379,7 +379,7 @@ pub(super) fn backoff(tries: u32) -> Duration {
 }
 
 /// How long to wait before asking again; `None` if that is of no use.
-fn wait(answer: &Answer, tries: u32) -> Option<Duration> {
+pub(super) fn wait(answer: &Answer, tries: u32) -> Option<Duration> {
     match answer.status() {
         429 | 503 => {
             let wait = answer.header(RETRY_AFTER).map(|wait| wait.trim().parse().ok());

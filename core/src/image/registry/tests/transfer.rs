@@ -282,7 +282,7 @@ fn blobs_are_uploaded_wherever_the_registry_wants_them() {
             let digest = digest::sha256(&body);
             assert!(!client.has_blob(&digest, &mut guide()).unwrap());
             let size = body.len() as u64;
-            client.put_blob(&digest, size, &mut body.as_slice(), &mut guide()).unwrap();
+            client.put_blob(&digest, size, || Ok(body.as_slice()), &mut guide()).unwrap();
             let put = server.asked().pop().unwrap();
             let target = format!("{expected}{}", digest.as_ref().replace(':', "%3A"));
             assert!(put.is("PUT", &target), "{} {}", put.method, put.target);
@@ -302,7 +302,7 @@ fn an_upload_elsewhere_takes_no_credentials_along() {
     });
     let setup = Setup::new().credentials("user", "geheim");
     let mut client = setup.client(&server.host());
-    client.put_blob(&digest::sha256(BLOB), 10, &mut &BLOB[..], &mut guide()).unwrap();
+    client.put_blob(&digest::sha256(BLOB), 10, || Ok(BLOB), &mut guide()).unwrap();
     assert_eq!(storage.asked()[0].header("authorization"), "");
 }
 
@@ -315,9 +315,9 @@ fn an_upload_fails_with_its_source_and_with_its_registry() {
     let setup = Setup::new();
     let mut client = setup.client(&server.host());
     let digest = digest::sha256(BLOB);
-    let error = client.put_blob(&digest, 10, &mut &BLOB[..], &mut guide()).unwrap_err();
+    let error = client.put_blob(&digest, 10, || Ok(BLOB), &mut guide()).unwrap_err();
     assert!(error.to_string().ends_with("answers 400: DIGEST_INVALID"), "{error}");
-    let error = client.put_blob(&digest, 11, &mut &BLOB[..], &mut guide()).unwrap_err();
+    let error = client.put_blob(&digest, 11, || Ok(BLOB), &mut guide()).unwrap_err();
     assert!(error.to_string().ends_with("ends 1 bytes too early"), "{error}");
 
     struct Broken;
@@ -326,7 +326,7 @@ fn an_upload_fails_with_its_source_and_with_its_registry() {
             Err(digest::wrap(Error::new(Category::Callback, Stage::Image, "stop")))
         }
     }
-    let error = client.put_blob(&digest, 10, &mut Broken, &mut guide()).unwrap_err();
+    let error = client.put_blob(&digest, 10, || Ok(Broken), &mut guide()).unwrap_err();
     assert_eq!(error.category(), Category::Callback);
 }
 
@@ -339,4 +339,30 @@ fn a_manifest_is_pushed_as_it_is() {
     let asked = server.asked().pop().unwrap();
     assert!(asked.is("PUT", "/v2/team/app/manifests/v1"));
     assert_eq!((asked.header("content-type"), asked.body.as_slice()), ("a/b", MANIFEST));
+}
+
+#[test]
+fn an_upload_that_fails_for_a_moment_is_begun_again() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let uploads = count.clone();
+    let server = Server::new(move |asked: &Asked| match asked.method.as_str() {
+        "POST" => Reply::new(202).with("Location", "/up"),
+        _ => match uploads.fetch_add(1, Ordering::Relaxed) {
+            0 => Reply::new(503).with("Retry-After", "0"),
+            1 => Reply::new(401),
+            2 => Reply::new(201),
+            3 => Reply::new(403),
+            _ => Reply::new(429).with("Retry-After", "0"),
+        },
+    });
+    let setup = Setup::new();
+    let mut client = setup.client(&server.host());
+    let digest = digest::sha256(BLOB);
+    client.put_blob(&digest, 10, || Ok(BLOB), &mut guide()).unwrap();
+    let bodies: Vec<Vec<u8>> = server.asked().into_iter().map(|asked| asked.body).collect();
+    assert_eq!(bodies, [b"", BLOB, b"", BLOB, b"", BLOB]);
+    for (category, uploads) in [(Category::Permission, 4), (Category::Resource, 7)] {
+        let error = client.put_blob(&digest, 10, || Ok(BLOB), &mut guide()).unwrap_err();
+        assert_eq!((error.category(), count.load(Ordering::Relaxed)), (category, uploads));
+    }
 }
