@@ -1,5 +1,7 @@
 //! Takes an image out of wherever it is, blob by blob, each verified before it is in the store.
 
+use std::collections::HashSet;
+use std::fs;
 use std::io::{self, Read, Write};
 
 use oci_spec::image::{Descriptor, Digest, ImageConfiguration, Platform};
@@ -9,7 +11,7 @@ use super::digest::{Hasher, sha256};
 use super::manifest::{self, Document};
 use super::store::{BlobDraft, LARGEST_DOCUMENT, Store};
 use super::transfer::{Guide, Step};
-use super::{digest, platform};
+use super::{digest, layers, platform};
 use crate::{Category, Error, Result, Stage};
 
 /// Where images come from.
@@ -148,8 +150,18 @@ fn take_manifest(
     if let Some(wanted) = wanted {
         platform::check(&parts.config, wanted)?;
     }
-    for layer in parts.manifest.layers() {
-        fetch(store, source, layer, guide)?;
+    let unpacked = unpacked(store)?;
+    for (layer, chain_id) in parts.manifest.layers().iter().zip(layers::chain_ids(&parts)) {
+        let (digest, size) = (layer.digest(), layer.size());
+        // What was unpacked was right.
+        let is_there = match unpacked.contains(&chain_id) {
+            true => store.has(digest, Some(size)),
+            false => is_whole(store, layer, guide)?,
+        };
+        match is_there {
+            true => guide.finished(Step::Fetch, digest.as_ref(), size)?,
+            false => fetch(store, source, layer, guide)?,
+        }
     }
     let name = parts.manifest.config().digest().to_string();
     put(store, parts.manifest.config().digest(), &config)?;
@@ -165,6 +177,39 @@ fn take_manifest(
     Ok(descriptor(&media_type, digest, found.bytes.len() as u64, &parts.config))
 }
 
+/// The chain ids of the layers that are unpacked, for whomever.
+fn unpacked(store: &Store) -> Result<HashSet<String>> {
+    let path = store.path.join("layers");
+    let failed = |error| Error::io(Stage::Image, &error, format!("read {path:?}"));
+    let chain_id = |entry: io::Result<fs::DirEntry>| {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        Ok(name.split('-').next().unwrap_or_default().to_owned())
+    };
+    fs::read_dir(&path).and_then(|entries| entries.map(chain_id).collect()).map_err(failed)
+}
+
+/// Whether the store has a blob, with the right bytes.
+fn is_whole(store: &Store, descriptor: &Descriptor, guide: &Guide<'_>) -> Result<bool> {
+    let (digest, size) = (descriptor.digest(), descriptor.size());
+    if !store.has(digest, Some(size)) {
+        return Ok(false);
+    }
+    let mut source = digest::Verified::new(store.blob(digest)?, digest.clone(), Some(size))?;
+    let mut buffer = vec![0; 128 << 10];
+    loop {
+        guide.check()?;
+        match source.read(&mut buffer) {
+            Ok(0) => return Ok(true),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                tracing::warn!(%error, "damaged in the store");
+                return Ok(false);
+            }
+        }
+    }
+}
+
 /// Brings a blob into the store, from the first who has it right.
 fn fetch(
     store: &Store,
@@ -174,9 +219,6 @@ fn fetch(
 ) -> Result<()> {
     let (digest, size) = (descriptor.digest(), descriptor.size());
     let name = digest.to_string();
-    if store.has(digest, Some(size)) {
-        return guide.finished(Step::Fetch, &name, size);
-    }
     loop {
         let mut draft = store.begin_blob_like(digest)?;
         let error = match fill(&mut draft, source, descriptor, guide)? {
@@ -281,7 +323,8 @@ fn copy(
 
 fn put(store: &Store, digest: &Digest, bytes: &[u8]) -> Result<()> {
     let size = bytes.len() as u64;
-    if store.has(digest, Some(size)) {
+    // One that is damaged is written over.
+    if store.document(digest, Some(size)).is_ok() {
         return Ok(());
     }
     let mut draft = store.begin_blob_like(digest)?;
@@ -441,5 +484,62 @@ mod tests {
         let error = fetch(&store, &mut source, &other, guide).unwrap_err();
         assert_eq!(error.category(), Category::Spec);
         assert_eq!(source.0.len(), 1);
+    }
+
+    /// A layout in memory.
+    struct Memory(Vec<Vec<u8>>, Vec<String>);
+
+    impl Source for Memory {
+        fn blob<'s>(
+            &'s mut self,
+            descriptor: &Descriptor,
+            _: u64,
+            _: &mut Guide<'_>,
+        ) -> Result<Option<Box<dyn Read + 's>>> {
+            self.1.push(descriptor.digest().to_string());
+            let found = self.0.iter().find(|blob| sha256(blob) == *descriptor.digest());
+            Ok(found.map(|blob| Box::new(blob.as_slice()) as Box<dyn Read>))
+        }
+    }
+
+    #[test]
+    fn what_was_damaged_in_the_store_is_replaced() {
+        let (_folder, store, _) = setup("damage");
+        let layer = vec![0; 1024];
+        let diff_id = sha256(&layer);
+        let wanted = platform::wanted(None).unwrap();
+        let config = json!({
+            "architecture": wanted.architecture().to_string(),
+            "os": "linux",
+            "rootfs": { "type": "layers", "diff_ids": [diff_id.to_string()] },
+        });
+        let config = config.to_string().into_bytes();
+        let descriptor = json!({
+            "mediaType": "application/vnd.oci.image.layer.v1.tar",
+            "digest": diff_id.to_string(),
+            "size": layer.len(),
+        });
+        let manifest = manifest::text(&sha256(&config), config.len(), vec![descriptor]);
+        let blobs = [manifest.clone(), config.clone(), layer.clone()];
+        let mut source = Memory(blobs[1..].to_vec(), Vec::new());
+        let guide = &mut Guide::new(Transfer::default());
+        let mut take = |source: &mut Memory| {
+            let found = Found { bytes: manifest.clone(), media_type: String::new() };
+            take(&store, source, found, None, guide).unwrap();
+            std::mem::take(&mut source.1).len()
+        };
+        assert_eq!(take(&mut source), 2);
+        assert_eq!(take(&mut source), 0);
+        for blob in &blobs {
+            let path = store.blob_path(&sha256(blob));
+            std::fs::write(&path, vec![1; blob.len()]).unwrap();
+            take(&mut source);
+            assert_eq!(std::fs::read(&path).unwrap(), *blob);
+        }
+        // An unpacked layer is not read again.
+        std::fs::create_dir(store.path.join("layers").join(format!("{}-x", diff_id.digest())))
+            .unwrap();
+        std::fs::write(store.blob_path(&diff_id), vec![1; layer.len()]).unwrap();
+        assert_eq!(take(&mut source), 0);
     }
 }

@@ -391,7 +391,13 @@ fn open_below(dir: &File, name: &str, links: Links) -> Result<Option<File>> {
         Err(errno @ (Errno::EINVAL | Errno::ENAMETOOLONG | Errno::ELOOP)) => {
             Err(wrong(format!("open {name:?}: {}", errno.desc())))
         }
-        Err(errno) => Err(Error::os(Stage::Image, errno as i32, format!("open {name:?}"))),
+        Err(errno) => {
+            let by = match links {
+                Links::Anywhere => "",
+                Links::Within => " with openat2",
+            };
+            Err(Error::os(Stage::Image, errno as i32, format!("open {name:?}{by}")))
+        }
     }
 }
 
