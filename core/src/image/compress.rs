@@ -56,7 +56,8 @@ pub(super) fn decoder<'a>(source: Box<dyn Read + 'a>) -> Result<(Compression, Bo
     Ok((compression, Box::new(Decoder { decoder, compression })))
 }
 
-fn sniff(magic: &[u8]) -> Compression {
+/// By the first four bytes.
+pub(super) fn sniff(magic: &[u8]) -> Compression {
     match magic {
         [0x1f, 0x8b, ..] => Compression::Gzip,
         [0x28, 0xb5, 0x2f, 0xfd] => Compression::Zstd,

@@ -18,7 +18,7 @@ use super::unpack::{self, Form, Ids, Limits, Options};
 use crate::{Category, Error, Result, Stage};
 
 /// The chain ids of an image's layers (image-spec, config.md), the lowest first, in hexadecimal.
-fn chain_ids(parts: &Parts) -> Vec<String> {
+pub(super) fn chain_ids(parts: &Parts) -> Vec<String> {
     let mut chain_id: Option<Digest> = None;
     let chained = parts.diff_ids.iter().map(|diff_id| {
         let next = match &chain_id {

@@ -4,15 +4,16 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{Mode, fstatat};
-use oci_spec::image::{Descriptor, Digest};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::sys::stat::{Mode, fstat};
+use oci_spec::image::{Descriptor, Digest, OciLayout};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::digest::{Hasher, sha256, unwrap, wrap};
 use super::fetch::{Found, Source};
@@ -21,7 +22,7 @@ use super::manifest::{self, MANIFEST};
 use super::store::{LARGEST_DOCUMENT, REF_NAME, Store};
 use super::transfer::Guide;
 use super::unpack::Limits;
-use super::{compress, reference};
+use super::{Compression, compress, reference};
 use crate::{Category, Error, Result, Stage};
 
 /// The annotation in which newer versions of Docker have the whole name.
@@ -57,8 +58,17 @@ enum Made {
 }
 
 enum Files {
-    Dir(File),
+    Dir { dir: File, links: Links },
     Tar { file: File, members: HashMap<String, Member> },
+}
+
+/// Where links in a directory may lead.
+#[derive(Clone, Copy)]
+enum Links {
+    /// Layouts are made so that share their blobs. What is read through one counts for nothing but its digest.
+    Anywhere,
+    /// What a docker-archive names is an image's whatever it is, and would be sent on: it has to be the archive's.
+    Within,
 }
 
 #[derive(Clone)]
@@ -72,21 +82,28 @@ fn wrong(message: impl Into<String>) -> Error {
 }
 
 impl Layout {
-    /// Opens what is at `path`. A compressed archive, or one that cannot be sought in, is unpacked to a
-    /// draft of the store first.
+    /// Opens what is at `path`. A compressed archive is unpacked to a draft of the store first.
     pub(super) fn open(path: &Path, store: &Store, guide: &mut Guide<'_>) -> Result<Layout> {
         let context = |error: Error| error.context(format!("{path:?}"));
         let failed = |error| Error::io(Stage::Image, &error, format!("open {path:?}"));
-        let file = File::options().read(true).custom_flags(libc::O_NOCTTY).open(path);
-        let file = file.map_err(failed)?;
+        // A FIFO that nobody writes to would be waited for, and nothing could end that.
+        let flags = libc::O_NOCTTY | libc::O_NONBLOCK;
+        let file = File::options().read(true).custom_flags(flags).open(path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
-        let files = match metadata.is_dir() {
-            true => Files::Dir(file),
-            false => {
-                let file = plain(file, metadata.is_file(), store, guide).map_err(context)?;
-                let members = members(&file, guide).map_err(context)?;
-                Files::Tar { file, members }
-            }
+        let files = if metadata.is_dir() {
+            Files::Dir { dir: file, links: Links::Anywhere }
+        } else if metadata.is_file() {
+            let file = plain(file, store, guide).map_err(context)?;
+            let members = members(&file, guide).map_err(context)?;
+            Files::Tar { file, members }
+        } else if metadata.file_type().is_fifo() {
+            let arriving = Arriving { pipe: &file, guide };
+            let file = unpacked(Box::new(arriving), store, guide).map_err(context)?;
+            let members = members(&file, guide).map_err(context)?;
+            Files::Tar { file, members }
+        } else {
+            let message = format!("{path:?} is no file, no directory and no pipe");
+            return Err(Error::new(Category::Invalid, Stage::Image, message));
         };
         let mut layout = Layout { files, made: HashMap::new(), images: Vec::new() };
         layout.list(guide).map_err(context)?;
@@ -96,10 +113,10 @@ impl Layout {
     fn list(&mut self, guide: &mut Guide<'_>) -> Result<()> {
         // Newer archives of Docker are both, and the layout has the digests.
         if let Some(header) = self.files.text("oci-layout")? {
-            let header: Value = manifest::parse(&header, "oci-layout")?;
-            if header["imageLayoutVersion"] != "1.0.0" {
-                let version = &header["imageLayoutVersion"];
-                let message = format!("oci-layout: imageLayoutVersion {version} is unknown");
+            let header: OciLayout = manifest::parse(&header, "oci-layout")?;
+            let version = header.image_layout_version();
+            if version != "1.0.0" {
+                let message = format!("oci-layout: imageLayoutVersion {version:?} is unknown");
                 return Err(Error::new(Category::Unsupported, Stage::Image, message));
             }
             let index = self.files.text("index.json")?;
@@ -107,6 +124,9 @@ impl Layout {
             let index: oci_spec::image::ImageIndex = manifest::parse(&index, "index.json")?;
             self.images = index.manifests().iter().map(listed).collect();
             return Ok(());
+        }
+        if let Files::Dir { links, .. } = &mut self.files {
+            *links = Links::Within;
         }
         match self.files.text("manifest.json")? {
             Some(list) => self.list_docker(&list, guide),
@@ -143,6 +163,7 @@ impl Layout {
                     manifest::MOST_LAYERS
                 )));
             }
+            guide.check()?;
             let config = self.files.text(&image.config)?;
             let config = config.ok_or_else(|| {
                 wrong(format!("{}: there is no {:?}", at("Config"), image.config))
@@ -186,13 +207,17 @@ impl Layout {
             // Not its bytes: there may be many.
             self.made.insert(config_digest, Made::File(image.config));
             self.made.insert(digest, Made::Bytes(manifest));
-            let mut names =
-                image.repo_tags.unwrap_or_default().into_iter().map(Some).collect::<Vec<_>>();
-            if names.is_empty() {
-                names.push(None);
+            let tags = image.repo_tags.unwrap_or_default();
+            // Each gets a descriptor of its own.
+            if self.images.len() + tags.len() > MOST_IMAGES {
+                let message = format!("manifest.json: there are more than {MOST_IMAGES} names");
+                return Err(wrong(message));
             }
             let with_name = |name| Listed { name, descriptor: descriptor.clone() };
-            self.images.extend(names.into_iter().map(with_name));
+            match tags.is_empty() {
+                true => self.images.push(with_name(None)),
+                false => self.images.extend(tags.into_iter().map(Some).map(with_name)),
+            }
         }
         Ok(())
     }
@@ -213,7 +238,7 @@ impl Layout {
                     || name.and_then(whole).is_some_and(|name| whole(from) == Some(name))
             }
         };
-        let fitting: Vec<Listed> = self.images.iter().filter(fits).cloned().collect();
+        let fitting: Vec<&Listed> = self.images.iter().filter(fits).collect();
         let Some(first) = fitting.first() else {
             let message = match from {
                 Some(from) => format!("there is no image {from:?}{}", self.what_there_is()),
@@ -221,18 +246,19 @@ impl Layout {
             };
             return Err(Error::new(Category::NotFound, Stage::Image, message));
         };
-        let same = |image: &Listed| image.descriptor.digest() == first.descriptor.digest();
+        let same = |image: &&Listed| image.descriptor.digest() == first.descriptor.digest();
         if !fitting.iter().all(same) {
             let message = format!("there are several images in it{}", self.what_there_is());
             return Err(Error::new(Category::Invalid, Stage::Image, message)
                 .hint("say which by its name or digest there"));
         }
-        let bytes = self.document(&first.descriptor, guide)?;
         if fitting.len() > MOST_IMAGES {
             return Err(wrong(format!("the image has more than {MOST_IMAGES} names there")));
         }
         let names = fitting.iter().filter_map(|image| image.name.clone()).collect();
-        Ok((Found { bytes, media_type: first.descriptor.media_type().to_string() }, names))
+        let descriptor = first.descriptor.clone();
+        let bytes = self.document(&descriptor, guide)?;
+        Ok((Found { bytes, media_type: descriptor.media_type().to_string() }, names))
     }
 
     fn what_there_is(&self) -> String {
@@ -282,19 +308,21 @@ fn measure(
     let mut hasher = Hasher::sha256();
     let mut buffer = vec![0; 128 << 10];
     let mut size = 0;
-    let mut media_type = "application/vnd.oci.image.layer.v1.tar";
+    let mut compression = Compression::None;
     loop {
         let count = reader
             .read(&mut buffer)
             .map_err(|error| unwrap(error, || "read a layer of the archive".to_owned()))?;
         if count == 0 {
+            let media_type = match compression {
+                Compression::None => "application/vnd.oci.image.layer.v1.tar",
+                Compression::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
+                Compression::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
+            };
             return Ok((hasher.finish(), size, media_type));
         }
-        if size == 0 && buffer[..count].starts_with(&[0x1f, 0x8b]) {
-            media_type = "application/vnd.oci.image.layer.v1.tar+gzip";
-        }
-        if size == 0 && buffer[..count].starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-            media_type = "application/vnd.oci.image.layer.v1.tar+zstd";
+        if size == 0 {
+            compression = compress::sniff(&buffer[..count.min(4)]);
         }
         hasher.update(&buffer[..count]);
         size += count as u64;
@@ -305,8 +333,8 @@ fn measure(
 impl Files {
     fn open<'s>(&'s self, name: &str, from: u64) -> Result<Option<Box<dyn Read + 's>>> {
         match self {
-            Files::Dir(dir) => {
-                let Some(mut file) = open_below(dir, name)? else { return Ok(None) };
+            Files::Dir { dir, links } => {
+                let Some(mut file) = open_below(dir, name, *links)? else { return Ok(None) };
                 let failed = |error| Error::io(Stage::Image, &error, format!("read {name:?}"));
                 if !file.metadata().map_err(failed)?.is_file() {
                     return Err(wrong(format!("{name:?} is not a regular file")));
@@ -337,30 +365,45 @@ impl Files {
     }
 }
 
-/// Opens a file of a layout. Links in it lead to other files: layouts are made so that share their
-/// blobs. What is read through one counts for nothing but its digest.
-fn open_below(dir: &File, name: &str) -> Result<Option<File>> {
+/// Opens a file of a layout or archive.
+fn open_below(dir: &File, name: &str, links: Links) -> Result<Option<File>> {
     let path = Path::new(name);
     if !path.components().all(|part| matches!(part, std::path::Component::Normal(_))) {
         return Err(wrong(format!("the path {name:?} leads out of the layout")));
     }
-    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let open = |flags| match links {
+        Links::Anywhere => openat(dir, path, flags | OFlag::O_CLOEXEC, Mode::empty()),
+        Links::Within => {
+            let within = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+            let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(within);
+            openat2(dir, path, how)
+        }
+    };
     // There are devices that do something when they are opened.
-    let opened = match fstatat(dir, path, AtFlags::empty()) {
+    let opened = match open(OFlag::O_PATH).and_then(fstat) {
         Ok(found) if found.st_mode & libc::S_IFMT != libc::S_IFREG => {
             return Err(wrong(format!("{name:?} is not a regular file")));
         }
-        Ok(_) => openat(dir, path, flags, Mode::empty()),
+        Ok(_) => open(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY),
         Err(errno) => Err(errno),
     };
     match opened {
         Ok(fd) => Ok(Some(File::from(fd))),
         Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+        Err(Errno::EXDEV) => {
+            Err(wrong(format!("{name:?} is a link that leads out of the archive")))
+        }
         // The name is somebody else's.
         Err(errno @ (Errno::EINVAL | Errno::ENAMETOOLONG | Errno::ELOOP)) => {
             Err(wrong(format!("open {name:?}: {}", errno.desc())))
         }
-        Err(errno) => Err(Error::os(Stage::Image, errno as i32, format!("open {name:?}"))),
+        Err(errno) => {
+            let by = match links {
+                Links::Anywhere => "",
+                Links::Within => " with openat2",
+            };
+            Err(Error::os(Stage::Image, errno as i32, format!("open {name:?}{by}")))
+        }
     }
 }
 
@@ -476,19 +519,21 @@ fn members(file: &File, guide: &Guide<'_>) -> Result<HashMap<String, Member>> {
     Ok(members)
 }
 
-/// The archive as a file that can be sought in, uncompressed.
-fn plain(file: File, seekable: bool, store: &Store, guide: &mut Guide<'_>) -> Result<File> {
+/// The archive, uncompressed.
+fn plain(file: File, store: &Store, guide: &Guide<'_>) -> Result<File> {
     let mut head = [0; 4];
-    if seekable {
-        let count = file.read_at(&mut head, 0);
-        let count = count.map_err(|error| unwrap(error, || "read the archive".to_owned()))?;
-        let compressed = [&[0x1f, 0x8b][..], &[0x28, 0xb5, 0x2f, 0xfd]];
-        if !compressed.iter().any(|magic| head[..count].starts_with(magic)) {
-            return Ok(file);
-        }
+    let count = file.read_at(&mut head, 0);
+    let count = count.map_err(|error| unwrap(error, || "read the archive".to_owned()))?;
+    if compress::sniff(&head[..count]) == Compression::None {
+        return Ok(file);
     }
+    unpacked(Box::new(file), store, guide)
+}
+
+/// A draft of what is in an archive.
+fn unpacked(source: Box<dyn Read + '_>, store: &Store, guide: &Guide<'_>) -> Result<File> {
     let packed = Cell::new(0);
-    let counted = Counted { source: file, done: &packed };
+    let counted = Counted { source, done: &packed };
     let (_, source) = compress::decoder(Box::new(counted))?;
     let limits = Limits { bytes: LARGEST_ARCHIVE, ..Limits::default() };
     let mut source = Bounded { source, limits: &limits, packed: &packed, plain: 0 };
@@ -506,6 +551,24 @@ fn plain(file: File, seekable: bool, store: &Store, guide: &mut Guide<'_>) -> Re
     }
 }
 
+/// What comes through a pipe that does not block: there may be a long wait for it.
+struct Arriving<'a, 'g> {
+    pipe: &'a File,
+    guide: &'a Guide<'g>,
+}
+
+impl Read for Arriving<'_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            self.guide.wait_for(self.pipe.as_fd()).map_err(wrap)?;
+            match (&*self.pipe).read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return read,
+            }
+        }
+    }
+}
+
 /// A file without a name in the store.
 fn anonymous(store: &Store) -> Result<File> {
     let path = store.draft("archive");
@@ -513,4 +576,146 @@ fn anonymous(store: &Store) -> Result<File> {
     let file = file.map_err(|error| Error::io(Stage::Image, &error, format!("make {path:?}")))?;
     let _ = std::fs::remove_file(&path);
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::Cancel;
+    use crate::image::{StoreOptions, Transfer};
+
+    /// A docker-archive in a directory, beside a store.
+    struct Archive(PathBuf);
+
+    impl Archive {
+        fn new(name: &str, images: serde_json::Value) -> Archive {
+            let name = format!("locule-layout-{}-{name}", std::process::id());
+            let archive = Archive(std::env::temp_dir().join(name));
+            fs::create_dir_all(archive.path()).unwrap();
+            archive.write("c.json", b"{}");
+            archive.write("manifest.json", images.to_string().as_bytes());
+            archive
+        }
+
+        fn path(&self) -> PathBuf {
+            self.0.join("archive")
+        }
+
+        fn write(&self, name: &str, bytes: &[u8]) {
+            fs::write(self.path().join(name), bytes).unwrap();
+        }
+
+        fn open(&self, path: &Path, transfer: Transfer<'_>) -> Result<Layout> {
+            let path_of_store = Some(self.0.join("store"));
+            let store = Store::open(StoreOptions { path: path_of_store, ..Default::default() });
+            Layout::open(path, &store.unwrap(), &mut Guide::new(transfer))
+        }
+
+        fn wrong(&self) -> String {
+            match self.open(&self.path(), Transfer::default()) {
+                Ok(_) => "nothing is wrong".to_owned(),
+                Err(error) => error.to_string(),
+            }
+        }
+    }
+
+    impl Drop for Archive {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// One layer, in zstd after a frame to skip, as pzstd writes it.
+    fn skipping() -> Vec<u8> {
+        let packed = zstd::encode_all(&[0; 1024][..], 1).unwrap();
+        [b"\x50\x2a\x4d\x18\x04\0\0\0size".to_vec(), packed].concat()
+    }
+
+    #[test]
+    fn names_are_counted_over_all_images() {
+        let tags = vec![""; 501];
+        let image = json!({ "Config": "c.json", "RepoTags": tags, "Layers": [] });
+        let archive = Archive::new("names", json!([image, image]));
+        assert!(archive.wrong().contains("more than 1000 names"), "{}", archive.wrong());
+    }
+
+    #[test]
+    fn links_lead_to_what_is_in_a_docker_archive_only() {
+        let image = json!({ "Config": "c.json", "RepoTags": null, "Layers": ["b/layer.tar"] });
+        let archive = Archive::new("links", json!([image]));
+        for folder in ["a", "b"] {
+            fs::create_dir(archive.path().join(folder)).unwrap();
+        }
+        archive.write("a/layer.tar", &[0; 1024]);
+        fs::write(archive.0.join("secret"), "secret").unwrap();
+        let link = archive.path().join("b/layer.tar");
+        for (target, leads_out) in
+            [("../a/layer.tar", false), ("../../secret", true), ("/etc/passwd", true)]
+        {
+            symlink(target, &link).unwrap();
+            assert_eq!(archive.wrong().contains("leads out of"), leads_out, "{}", archive.wrong());
+            fs::remove_file(&link).unwrap();
+        }
+    }
+
+    #[test]
+    fn zstd_that_begins_with_a_frame_to_skip_is_zstd() {
+        let image = json!({ "Config": "c.json", "RepoTags": null, "Layers": ["l"] });
+        let archive = Archive::new("skips", json!([image]));
+        archive.write("l", &skipping());
+        let mut layout = archive.open(&archive.path(), Transfer::default()).unwrap();
+        let (found, _) = layout.choose(None, &mut Guide::new(Transfer::default())).unwrap();
+        let manifest = String::from_utf8(found.bytes).unwrap();
+        assert!(manifest.contains("image.layer.v1.tar+zstd"), "{manifest}");
+        // And as the whole of an archive, which is an empty one.
+        let path = archive.path().join("l");
+        let error = archive.open(&path, Transfer::default()).err().unwrap();
+        assert!(error.to_string().contains("neither an image layout"), "{error}");
+    }
+
+    #[test]
+    fn an_archive_comes_through_a_pipe_which_is_waited_for_as_long_as_the_caller_wants() {
+        let archive = Archive::new("fifo", json!([]));
+        let path = archive.path().join("fifo");
+        nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
+        let transfer =
+            || Transfer { timeout: Some(Duration::from_millis(20)), ..Transfer::default() };
+        let nobody = archive.open(&path, transfer()).err().unwrap();
+        assert_eq!(nobody.category(), Category::Timeout, "{nobody}");
+        let writer = File::options().read(true).write(true).open(&path).unwrap();
+        let silent = archive.open(&path, transfer()).err().unwrap();
+        assert_eq!(silent.category(), Category::Timeout, "{silent}");
+        let mut tar = tar::Builder::new(Vec::new());
+        tar.append_dir("some", archive.path()).unwrap();
+        let bytes = tar.into_inner().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(move || (&writer).write_all(&bytes).unwrap());
+            let error = archive.open(&path, Transfer::default()).err().unwrap();
+            assert!(error.to_string().contains("neither an image layout"), "{error}");
+        });
+    }
+
+    #[test]
+    fn what_is_no_file_no_directory_and_no_pipe_is_refused() {
+        let archive = Archive::new("device", json!([]));
+        let error = archive.open(Path::new("/dev/zero"), Transfer::default()).err().unwrap();
+        assert_eq!(error.category(), Category::Invalid);
+        assert!(error.to_string().contains("no pipe"), "{error}");
+    }
+
+    #[test]
+    fn the_reading_of_configurations_can_be_cancelled() {
+        let image = json!({ "Config": "c.json", "RepoTags": null, "Layers": [] });
+        let archive = Archive::new("cancel", json!([image]));
+        let cancel = Cancel::new().unwrap();
+        cancel.cancel();
+        let transfer = Transfer { cancel: Some(&cancel), ..Transfer::default() };
+        let error = archive.open(&archive.path(), transfer).err().unwrap();
+        assert_eq!(error.category(), Category::Cancelled);
+    }
 }

@@ -3,7 +3,8 @@
 use oci_spec::image::{
     Descriptor, Digest, ImageConfiguration, ImageIndex, ImageManifest, MediaType,
 };
-use serde::de::DeserializeOwned;
+use serde::de::{Deserialize, Deserializer, IgnoredAny};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::digest;
@@ -18,6 +19,9 @@ const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 /// The most layers an image may have: more than overlayfs takes.
 pub(super) const MOST_LAYERS: usize = 500;
 
+/// The most entries a history may have.
+const MOST_HISTORY: usize = 10_000;
+
 /// What a manifest or index may be.
 pub(super) enum Document {
     Index(Box<ImageIndex>),
@@ -25,36 +29,69 @@ pub(super) enum Document {
 }
 
 /// Reads the document `bytes`, which is what `what` says, such as `manifest sha256:...`.
-pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T> {
+pub(super) fn parse<'d, T: Deserialize<'d>>(bytes: &'d [u8], what: &str) -> Result<T> {
     serde_json::from_slice(bytes)
         .map_err(|error| Error::new(Category::Spec, Stage::Image, format!("{what}: {error}")))
 }
 
+/// As [`parse`], of an object: serde reads a list, too, as the members in their order.
+fn parse_object<'d, T: Deserialize<'d>>(bytes: &'d [u8], what: &str) -> Result<T> {
+    let document: &RawValue = parse(bytes, what)?;
+    if !is_object(document) {
+        let message = format!("{what}: the document is no object");
+        return Err(Error::new(Category::Spec, Stage::Image, message));
+    }
+    parse(bytes, what)
+}
+
+fn is_object(value: &RawValue) -> bool {
+    value.get().starts_with('{')
+}
+
+/// What a manifest or index looks like. A stranger's document is never read whole to a tree of values, which takes
+/// a hundred times its size.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Look<'d> {
+    #[serde(borrow)]
+    schema_version: Option<&'d RawValue>,
+    media_type: Option<String>,
+    #[serde(default, deserialize_with = "is_there")]
+    layers: bool,
+    #[serde(default, deserialize_with = "is_there")]
+    manifests: bool,
+}
+
+fn is_there<'d, D: Deserializer<'d>>(source: D) -> std::result::Result<bool, D::Error> {
+    IgnoredAny::deserialize(source).map(|_| true)
+}
+
 /// Manifest or index, by its own media type, that of its descriptor, or what is in it.
 pub(super) fn document(bytes: &[u8], media_type: &str, what: &str) -> Result<Document> {
-    let value: serde_json::Value = parse(bytes, what)?;
-    let wrong = |why: String| Error::new(Category::Spec, Stage::Image, format!("{what}: {why}"));
-    if value["schemaVersion"] == 1 {
+    let look: Look<'_> = parse_object(bytes, what)?;
+    let wrong = |why: &str| Error::new(Category::Spec, Stage::Image, format!("{what}: {why}"));
+    let version = look.schema_version.map_or("", RawValue::get);
+    if version == "1" {
         let message = format!("{what}: it is of Docker's schema 1");
         return Err(Error::new(Category::Unsupported, Stage::Image, message)
             .hint("push it again with a Docker of this decade"));
     }
-    if value["schemaVersion"] != 2 {
-        return Err(wrong(format!("schemaVersion is {}, not 2", value["schemaVersion"])));
+    if version != "2" {
+        return Err(wrong("schemaVersion is not 2"));
     }
-    let own = value["mediaType"].as_str().filter(|own| !own.is_empty());
+    let own = look.media_type.as_deref().filter(|own| !own.is_empty());
     let index = ImageIndex::is(own.unwrap_or(media_type));
     let manifest = ImageManifest::is(own.unwrap_or(media_type));
     // A document that could be read both ways means different things to different tools.
-    if value.get("layers").is_some() && value.get("manifests").is_some() {
-        return Err(wrong("it has both layers and manifests".to_owned()));
+    if look.layers && look.manifests {
+        return Err(wrong("it has both layers and manifests"));
     }
     match (index, manifest) {
         (true, _) => Ok(Document::Index(Box::new(parse(bytes, what)?))),
         (_, true) => Ok(Document::Manifest(Box::new(parse(bytes, what)?))),
-        _ if value.get("manifests").is_some() => Ok(Document::Index(Box::new(parse(bytes, what)?))),
-        _ if value.get("layers").is_some() => Ok(Document::Manifest(Box::new(parse(bytes, what)?))),
-        _ => Err(wrong(format!("{:?} is no image", own.unwrap_or(media_type)))),
+        _ if look.manifests => Ok(Document::Index(Box::new(parse(bytes, what)?))),
+        _ if look.layers => Ok(Document::Manifest(Box::new(parse(bytes, what)?))),
+        _ => Err(wrong(&format!("{:?} is no image", own.unwrap_or(media_type)))),
     }
 }
 
@@ -130,17 +167,23 @@ fn check_layer(layer: &Descriptor, index: usize, what: &str) -> Result<()> {
 pub(super) fn parts(manifest: ImageManifest, config: &[u8]) -> Result<Parts> {
     let what = format!("configuration {}", manifest.config().digest());
     let wrong = |why: String| Error::new(Category::Spec, Stage::Image, format!("{what}: {why}"));
-    // serde reads a list, too, as the members in their order.
-    let value: serde_json::Value = parse(config, &what)?;
-    let objects = [
-        ("the document", Some(&value)),
-        ("config", value.get("config")),
-        ("rootfs", value.get("rootfs")),
-    ];
-    for (name, value) in objects {
-        if value.is_some_and(|value| !value.is_object() && !value.is_null()) {
+    #[derive(serde::Deserialize)]
+    struct Look<'d> {
+        #[serde(borrow)]
+        config: Option<&'d RawValue>,
+        #[serde(borrow)]
+        rootfs: Option<&'d RawValue>,
+        // Counted without being kept.
+        history: Option<Vec<IgnoredAny>>,
+    }
+    let look: Look<'_> = parse_object(config, &what)?;
+    for (name, value) in [("config", look.config), ("rootfs", look.rootfs)] {
+        if value.is_some_and(|value| !is_object(value)) {
             return Err(wrong(format!("{name} is no object")));
         }
+    }
+    if look.history.is_some_and(|history| history.len() > MOST_HISTORY) {
+        return Err(wrong(format!("history has more than {MOST_HISTORY} entries")));
     }
     let config: ImageConfiguration = parse(config, &what)?;
     if config.rootfs().typ() != "layers" {
@@ -201,10 +244,26 @@ mod tests {
             (&*rootfs, format!(r#"["layers",["{digest}"]]"#), "rootfs"),
             ("null", "[]".to_owned(), "config"),
             (&*digest, "other:empty".to_owned(), "unknown algorithm"),
+            ("null", format!(r#"null,"history":[{}0]"#, "0,".repeat(10_000)), "history has more"),
         ] {
             let error = said(&object.replace(old, &new)).unwrap_err();
             assert!(error.contains(wrong), "{error}");
         }
+    }
+
+    #[test]
+    fn no_values_are_made_of_what_nobody_asks_for() {
+        // As values, these are nested too deeply.
+        let deep = format!("{}{}", "[".repeat(1000), "]".repeat(1000));
+        let index = format!(r#"{{"schemaVersion":2,"manifests":[],"x":{deep}}}"#);
+        assert_eq!(said(&index, ""), "index");
+        let rootfs = r#"{"type":"layers","diff_ids":[]}"#;
+        let config =
+            format!(r#"{{"architecture":"amd64","os":"linux","rootfs":{rootfs},"x":{deep}}}"#);
+        let digest = digest::sha256(config.as_bytes());
+        let manifest = text(&digest, config.len(), Vec::new());
+        let manifest = parse(&manifest, "it").unwrap();
+        parts(manifest, config.as_bytes()).unwrap();
     }
 
     #[test]
@@ -221,5 +280,6 @@ mod tests {
         assert!(said(r#"{"schemaVersion":"2"}"#, "").contains("schemaVersion"));
         assert!(said(r#"{"schemaVersion":2}"#, "text/html").contains("text/html"));
         assert!(said("{", "").starts_with("it: "));
+        assert!(said(r#"[2,"",[],[]]"#, "").contains("no object"));
     }
 }

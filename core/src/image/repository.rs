@@ -40,10 +40,11 @@ impl Repository {
         parts: &Parts,
         guide: &mut Guide<'_>,
     ) -> Result<()> {
+        self.client.expect_to_push();
         for blob in parts.manifest.layers().iter().chain([parts.manifest.config()]) {
             let (digest, size) = (blob.digest(), blob.size());
             if !self.client.has_blob(digest, guide)? {
-                self.client.put_blob(digest, size, &mut store.blob(digest)?, guide)?;
+                self.client.put_blob(digest, size, || store.blob(digest), guide)?;
             }
             guide.finished(Step::Push, digest.as_ref(), size)?;
         }
@@ -59,6 +60,10 @@ impl Source for Repository {
         guide: &mut Guide<'_>,
     ) -> Result<Option<Box<dyn Read + 's>>> {
         self.client.blob(descriptor.digest(), from, guide)
+    }
+
+    fn pass_over(&mut self, descriptor: &Descriptor) -> bool {
+        self.client.pass_over(descriptor.digest())
     }
 
     /// Manifests are no blobs to a registry.

@@ -33,7 +33,7 @@ use crate::{Category, Error, Result, Stage};
 /// The annotation under which an index has an image's name.
 pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// Manifests, indexes and configurations are read to memory.
-pub(super) const LARGEST_DOCUMENT: u64 = 8 << 20;
+pub(super) const LARGEST_DOCUMENT: u64 = 4 << 20;
 
 /// Held by who makes something, or alone by who removes.
 pub(super) const LOCK: &str = "lock";

@@ -1,6 +1,7 @@
 //! What long calls have in common: progress, cancellation, a deadline.
 
 use std::io::{self, Read};
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use oci_spec::image::Digest;
@@ -111,6 +112,14 @@ impl<'a> Guide<'a> {
             return Err(Error::new(Category::Timeout, Stage::Image, "the deadline passed"));
         }
         Ok(())
+    }
+
+    /// Waits until something can be read.
+    pub(crate) fn wait_for(&self, fd: BorrowedFd<'_>) -> Result<()> {
+        match poll_readable(fd, self.deadline, self.cancel, Stage::Image)? {
+            true => Ok(()),
+            false => self.check(),
+        }
     }
 
     /// What stops the call, for code that waits by itself.

@@ -34,9 +34,10 @@ use ureq::http::header::{
 use self::credentials::Login;
 use self::endpoint::{Endpoint, follow, with_query};
 use self::policy::Policy;
-use self::session::{Answer, Ask, Load, Session, To};
+use self::session::{Answer, Ask, Load, RETRIES, Session, To, backoff, wait};
 use self::socket::{Patience, ends_all};
 use super::digest;
+use super::fetch::passes;
 use super::transfer::{Guide, Reported, Step};
 use crate::{Category, Error, Result, Stage};
 
@@ -78,13 +79,23 @@ const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
 
 const LARGEST_MANIFEST: u64 = 4 << 20;
 
+/// How often the upload of a blob is begun.
+const UPLOADS: u32 = 3;
+
 /// A repository in a registry.
 pub(super) struct Client {
     /// The mirrors, and last the registry itself.
     sources: Vec<Session>,
     patience: Arc<Patience>,
-    /// Which source has given a blob.
-    given: HashMap<String, usize>,
+    given: HashMap<String, Given>,
+}
+
+/// What has become of a blob that was asked for.
+struct Given {
+    /// Who has given it; those before do not have it, or not right.
+    source: usize,
+    /// The byte from which it was asked for last, and how often in vain before that.
+    last: Option<(u64, u32)>,
 }
 
 /// A manifest or index as it is in the registry, of which only the size was checked, and the digest if it was
@@ -137,18 +148,29 @@ impl Client {
             false => None,
         };
         self.patience.begin(guide)?;
+        let path = format!("manifests/{reference}");
+        let patience = self.patience.clone();
         let fetched = self.first_of(0, |source| {
-            let path = format!("manifests/{reference}");
-            let mut ask = Ask::new(Method::GET, &what);
-            ask.headers.push((ACCEPT, HeaderValue::from_static(MANIFESTS)));
-            let answer = source.send(&To::Path(&path), ask, &[200])?;
-            read_manifest(answer, &what, digest.as_ref())
+            let mut tries = 0;
+            loop {
+                let mut ask = Ask::new(Method::GET, &what);
+                ask.headers.push((ACCEPT, HeaderValue::from_static(MANIFESTS)));
+                let answer = source.send(&To::Path(&path), ask, &[200])?;
+                match read_manifest(answer, &what, digest.as_ref()) {
+                    Err(error) if passes(&error) && tries < RETRIES => {
+                        tracing::debug!(%error, "interrupted, asking again");
+                        patience.pause(backoff(tries))?;
+                        tries += 1;
+                    }
+                    read => return read,
+                }
+            }
         });
         fetched.map(|(_, fetched)| fetched)
     }
 
-    /// From byte `from` on; `None` if the registry cannot do that. Asked again for one from its beginning, it
-    /// comes from the next source, as that of the last one must have been wrong.
+    /// From byte `from` on; `None` if the registry cannot do that, or has less. Asked again for the same, it waits a
+    /// little.
     pub(super) fn blob(
         &mut self,
         digest: &Digest,
@@ -158,13 +180,17 @@ impl Client {
         let what = blob_name(digest);
         self.patience.begin(guide)?;
         let last = self.sources.len() - 1;
-        let start = match self.given.get(digest.as_ref()) {
-            Some(index) if from == 0 => (index + 1).min(last),
-            Some(index) => *index,
-            None => 0,
+        let given = self.given.get(digest.as_ref());
+        let start = given.map_or(0, |given| given.source);
+        let vain = match given.and_then(|given| given.last) {
+            Some((at, vain)) if at == from => {
+                self.patience.pause(backoff(vain))?;
+                vain + 1
+            }
+            _ => 0,
         };
         let path = format!("blobs/{digest}");
-        let (index, answer) = self.first_of(start, |source| {
+        let answer = self.first_of(start, |source| {
             let mut ask = Ask::new(Method::GET, &what);
             if from > 0 {
                 let range = HeaderValue::try_from(format!("bytes={from}-")).expect("plain text");
@@ -172,17 +198,34 @@ impl Client {
             }
             let expected: &[u16] = if from > 0 { &[200, 206, 416] } else { &[200] };
             source.send(&To::Path(&path), ask, expected)
-        })?;
+        });
+        let source = answer.as_ref().map_or(last, |(source, _)| *source);
+        let given = Given { source, last: Some((from, vain)) };
+        self.given.insert(digest.as_ref().to_owned(), given);
+        let (_, answer) = answer?;
         let continues = || {
             let range = answer.header(CONTENT_RANGE).unwrap_or_default();
             answer.status() == 206 && range.starts_with(&format!("bytes {from}-"))
         };
         if from > 0 && !continues() {
-            self.given.remove(digest.as_ref());
+            if answer.status() == 416 {
+                self.pass_over(digest);
+            }
             return Ok(None);
         }
-        self.given.insert(digest.as_ref().to_owned(), index);
         Ok(Some(Box::new(Blob::new(answer, what))))
+    }
+
+    /// Has the next source asked for a blob, as who has given it does not have it right. False if there is none.
+    pub(super) fn pass_over(&mut self, digest: &Digest) -> bool {
+        let last = self.sources.len() - 1;
+        match self.given.get_mut(digest.as_ref()) {
+            Some(given) if given.source < last => {
+                *given = Given { source: given.source + 1, last: None };
+                true
+            }
+            _ => false,
+        }
     }
 
     pub(super) fn has_blob(&mut self, digest: &Digest, guide: &mut Guide<'_>) -> Result<bool> {
@@ -193,30 +236,61 @@ impl Client {
         Ok(self.registry().send(&To::Path(&path), ask, &[200, 404])?.status() == 200)
     }
 
-    /// Uploads `size` bytes.
-    pub(super) fn put_blob(
+    /// Says that something will be sent, so that the first token is good for that.
+    pub(super) fn expect_to_push(&mut self) {
+        let registry = self.registry();
+        let scope = format!("repository:{}:pull,push", registry.endpoint.repository);
+        registry.scopes.push(scope);
+    }
+
+    /// Uploads `size` bytes, which `open` gives anew for each try.
+    pub(super) fn put_blob<R: Read>(
         &mut self,
         digest: &Digest,
         size: u64,
-        source: &mut dyn Read,
+        open: impl Fn() -> Result<R>,
         guide: &mut Guide<'_>,
     ) -> Result<()> {
         let what = blob_name(digest);
         self.patience.begin(guide)?;
+        let patience = self.patience.clone();
         let registry = self.registry();
-        let ask = Ask::new(Method::POST, &what);
-        let begun = registry.send(&To::Path("blobs/uploads/"), ask, &[202])?;
-        let place = begun.header(LOCATION).and_then(|location| follow(&begun.uri, location));
-        let place = place.and_then(|place| with_query(&place, &[("digest", digest.as_ref())]));
-        let Some(place) = place else {
-            let message = format!("{what}: {} names no place to upload it to", begun.host());
-            return Err(Error::new(Category::System, Stage::Image, message));
-        };
-        let mut ask = Ask::new(Method::PUT, &what);
-        ask.headers.push((CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")));
-        let mut source = Reported::new(source, Step::Push, digest, size, guide);
-        ask.load = Load::Stream(size, &mut source);
-        registry.send(&To::Uri(place), ask, &[200, 201, 204]).map(drop)
+        let mut tries = 0;
+        loop {
+            let ask = Ask::new(Method::POST, &what);
+            let begun = registry.send(&To::Path("blobs/uploads/"), ask, &[202])?;
+            let place = begun.header(LOCATION).and_then(|location| follow(&begun.uri, location));
+            let place = place.and_then(|place| with_query(&place, &[("digest", digest.as_ref())]));
+            let Some(place) = place else {
+                let message = format!("{what}: {} names no place to upload it to", begun.host());
+                return Err(Error::new(Category::System, Stage::Image, message));
+            };
+            let mut ask = Ask::new(Method::PUT, &what);
+            ask.headers.push((CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")));
+            let mut source = open()?;
+            let mut source = Reported::new(&mut source, Step::Push, digest, size, guide);
+            ask.load = Load::Stream(size, &mut source);
+            let expected = [200, 201, 204, 401, 429, 500, 502, 503, 504];
+            let (wait, error) = match registry.send(&To::Uri(place), ask, &expected) {
+                Ok(answer) if answer.status() < 300 => return Ok(()),
+                Ok(answer) => {
+                    let wait = match answer.status() {
+                        // The token is too old by now; the next upload begins with another one.
+                        401 => Some(backoff(tries)),
+                        _ => wait(&answer, tries),
+                    };
+                    (wait, registry.refused(answer, &what))
+                }
+                Err(error) if passes(&error) => (Some(backoff(tries)), error),
+                Err(error) => return Err(error),
+            };
+            tries += 1;
+            match wait {
+                Some(wait) if tries < UPLOADS && patience.allows(wait) => patience.pause(wait)?,
+                _ => return Err(error),
+            }
+            tracing::debug!(%error, "uploading it again");
+        }
     }
 
     pub(super) fn put_manifest(

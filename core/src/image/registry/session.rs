@@ -25,7 +25,10 @@ use crate::image::digest;
 use crate::{Category, Error, Result, Stage};
 
 /// How often something is tried again.
-const RETRIES: u32 = 3;
+pub(super) const RETRIES: u32 = 3;
+
+/// The same for a registry that has answered before, and cannot be reached now.
+const RECONNECTS: u32 = 4;
 
 /// How long a registry may ask to wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -101,6 +104,8 @@ pub(super) struct Session {
     login: Option<Option<Login>>,
     authorization: Option<HeaderValue>,
     pub(super) scopes: Vec<String>,
+    /// Whether there has been an answer.
+    reached: bool,
 }
 
 impl Session {
@@ -139,6 +144,7 @@ impl Session {
             login: login.map(Some),
             authorization: None,
             scopes: Vec::new(),
+            reached: false,
         })
     }
 
@@ -214,14 +220,20 @@ impl Session {
                 To::Path(path) => self.endpoint.uri(path)?,
                 To::Uri(uri) => uri.clone(),
             };
-            let last = tries == RETRIES || ask.once_only();
             let wait = match self.deliver(uri.clone(), ask) {
                 Ok(answer) => {
+                    self.reached = true;
                     if self.endpoint.scheme == Scheme::Unknown && matches!(to, To::Path(_)) {
                         self.endpoint.scheme = Scheme::Secure;
                     }
                     match wait(&answer, tries) {
-                        Some(wait) if !last && self.patience.allows(wait) => wait,
+                        Some(wait)
+                            if tries < RETRIES
+                                && !ask.once_only()
+                                && self.patience.allows(wait) =>
+                        {
+                            wait
+                        }
                         _ => return Ok(answer),
                     }
                 }
@@ -231,7 +243,7 @@ impl Session {
                         self.endpoint.scheme = Scheme::Plain;
                         continue;
                     }
-                    if last || !passes(&error) {
+                    if ask.once_only() || tries >= self.retries(&error) {
                         return Err(failed(error, &uri, ask.what));
                     }
                     backoff(tries)
@@ -240,6 +252,21 @@ impl Session {
             tries += 1;
             tracing::debug!(host = uri.host(), tries, ?wait, "a registry is asked again");
             self.patience.pause(wait)?;
+        }
+    }
+
+    /// How often it is worth being tried again after this.
+    fn retries(&self, error: &ureq::Error) -> u32 {
+        let ureq::Error::Io(error) = error else { return 0 };
+        let own = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+        match own {
+            _ if breaks(error) => RETRIES,
+            _ if !self.reached || tls_error(error).is_some() => 0,
+            // Over a new connection it may do better, but that took long.
+            Some(own) if own.category() == Category::Timeout => own.errno().is_some().into(),
+            Some(own) if own.category() != Category::System || own.errno().is_none() => 0,
+            // No name server, no route, nobody who listens.
+            _ => RECONNECTS,
         }
     }
 
@@ -347,12 +374,12 @@ fn own_error(category: Category, message: String) -> ureq::Error {
     ureq::Error::Io(digest::wrap(Error::new(category, Stage::Image, message)))
 }
 
-fn backoff(tries: u32) -> Duration {
-    Duration::from_millis(300) * 3u32.pow(tries)
+pub(super) fn backoff(tries: u32) -> Duration {
+    Duration::from_millis(300) * 3u32.pow(tries.min(RECONNECTS))
 }
 
 /// How long to wait before asking again; `None` if that is of no use.
-fn wait(answer: &Answer, tries: u32) -> Option<Duration> {
+pub(super) fn wait(answer: &Answer, tries: u32) -> Option<Duration> {
     match answer.status() {
         429 | 503 => {
             let wait = answer.header(RETRY_AFTER).map(|wait| wait.trim().parse().ok());
@@ -368,9 +395,8 @@ fn wait(answer: &Answer, tries: u32) -> Option<Duration> {
     }
 }
 
-/// Whether it is one that may be gone the next time: the connection broke.
-fn passes(error: &ureq::Error) -> bool {
-    let ureq::Error::Io(error) = error else { return false };
+/// Whether the connection broke.
+fn breaks(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionReset
@@ -388,10 +414,11 @@ fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
 fn speaks_no_tls(error: &ureq::Error) -> bool {
     let found = match error {
         ureq::Error::Rustls(error) => Some(error),
+        ureq::Error::Io(error) if breaks(error) => return true,
         ureq::Error::Io(error) => tls_error(error),
         _ => None,
     };
-    matches!(found, Some(rustls::Error::InvalidMessage(_))) || passes(error)
+    matches!(found, Some(rustls::Error::InvalidMessage(_)))
 }
 
 /// The error of a request that has got no answer.

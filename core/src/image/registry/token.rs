@@ -32,7 +32,7 @@ impl Session {
         login: Option<&Login>,
         what: &str,
     ) -> Result<String> {
-        let realm = self.realm(challenge, what)?;
+        let realm = self.realm(challenge, login, what)?;
         let asked = challenge.get("scope").unwrap_or_default();
         let usual = format!("repository:{}:pull", self.endpoint.repository);
         let asked = if asked.is_empty() { usual.as_str() } else { asked };
@@ -100,8 +100,9 @@ impl Session {
             .ok_or_else(|| wrong("gives no token"))
     }
 
-    /// Where tokens come from. Over TLS, or from this machine to this machine.
-    fn realm(&self, challenge: &Challenge, what: &str) -> Result<Uri> {
+    /// Where tokens come from. Over TLS, from this machine to this machine, or for anybody from a registry that is
+    /// spoken to without TLS itself.
+    fn realm(&self, challenge: &Challenge, login: Option<&Login>, what: &str) -> Result<Uri> {
         let refuse = |why: &str| {
             let message = format!("{what}: {} names a token server {why}", self.endpoint.host);
             Error::new(Category::Permission, Stage::Image, message)
@@ -113,10 +114,9 @@ impl Session {
         if host.is_empty() || userinfo || !matches!(uri.scheme_str(), Some("http" | "https")) {
             return Err(refuse("that is no URL"));
         }
-        let here = self.endpoint.scheme == Scheme::Plain
-            && is_loopback(&self.endpoint.host)
-            && is_loopback(host);
-        if is_plain(&uri) && !here {
+        let here = is_loopback(&self.endpoint.host) && is_loopback(host);
+        let may_be_plain = self.endpoint.scheme == Scheme::Plain && (here || login.is_none());
+        if is_plain(&uri) && !may_be_plain {
             return Err(refuse("that is asked without TLS"));
         }
         Ok(uri)

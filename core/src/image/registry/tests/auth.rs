@@ -62,6 +62,34 @@ fn a_token_is_fetched_once_and_again_when_more_is_asked_for() {
 }
 
 #[test]
+fn who_will_push_asks_for_that_at_once() {
+    let tokens = token_server();
+    let server = registry(format!("http://{}/", tokens.host()), |asked| {
+        (PULL, asked.header("authorization") == "Bearer T-push")
+    });
+    let setup = Setup::new();
+    let mut client = setup.client(&server.host());
+    client.expect_to_push();
+    client.has_blob(&digest::sha256(b""), &mut guide()).unwrap();
+    client.put_manifest("latest", "application/json", MANIFEST, &mut guide()).unwrap();
+    assert_eq!(tokens.asked().len(), 1);
+}
+
+#[test]
+fn what_is_plain_itself_may_name_a_plain_token_server_to_nobody() {
+    let tokens = token_server();
+    // Another name for this machine, which does not count as it.
+    let realm = format!("http://{}/", tokens.host().replace("127.0.0.1", "0.0.0.0"));
+    let server = registry(realm, |asked| (PULL, !asked.header("authorization").is_empty()));
+    let setup = Setup::new();
+    setup.client(&server.host()).manifest("latest", &mut guide()).unwrap();
+    let setup = Setup::new().credentials("user", "geheim");
+    let error = setup.client(&server.host()).manifest("latest", &mut guide()).unwrap_err();
+    assert_eq!(error.category(), Category::Permission, "{error}");
+    assert_eq!(tokens.asked().len(), 1);
+}
+
+#[test]
 fn without_credentials_an_anonymous_token_is_asked_for() {
     let tokens = token_server();
     let server = registry(format!("http://{}/", tokens.host()), |asked| {

@@ -69,7 +69,7 @@ fn a_real_registry_takes_an_image_and_gives_it_back() {
         let digest = digest::sha256(bytes);
         let size = bytes.len() as u64;
         assert!(!client.has_blob(&digest, &mut guide()).unwrap());
-        client.put_blob(&digest, size, &mut bytes.as_slice(), &mut guide()).unwrap();
+        client.put_blob(&digest, size, || Ok(bytes.as_slice()), &mut guide()).unwrap();
         assert!(client.has_blob(&digest, &mut guide()).unwrap());
         assert_eq!(blob_of(&mut client, &digest, 0).unwrap().unwrap(), *bytes);
         descriptors.push(format!(
@@ -80,7 +80,7 @@ fn a_real_registry_takes_an_image_and_gives_it_back() {
     let rest = blob_of(&mut client, &digest, 2_999_000).unwrap().unwrap();
     assert_eq!(rest, &layer[2_999_000..]);
     let wrong = digest::sha256(b"other");
-    let error = client.put_blob(&wrong, 2, &mut &config[..], &mut guide()).unwrap_err();
+    let error = client.put_blob(&wrong, 2, || Ok(config.as_slice()), &mut guide()).unwrap_err();
     assert!(error.to_string().contains("DIGEST_INVALID"), "{error}");
 
     let kind = "application/vnd.oci.image.manifest.v1+json";

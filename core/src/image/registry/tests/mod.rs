@@ -77,7 +77,7 @@ impl Setup {
     }
 
     fn try_client(&self, host: &str) -> Result<Client> {
-        let reference: Reference = format!("{host}/team/app").parse().unwrap();
+        let reference = crate::image::reference::parse(&format!("{host}/team/app")).unwrap();
         Client::new(&reference, &self.options)
     }
 }

@@ -48,9 +48,25 @@ fn what_a_mirror_lies_about_comes_from_the_registry() {
     assert_eq!(client.manifest(&digest, &mut guide()).unwrap().bytes, MANIFEST);
     let digest = digest::sha256(BLOB);
     assert_eq!(blob_of(&mut client, &digest, 0).unwrap().unwrap(), b"lies");
-    // The caller has found it wrong, and asks again.
+    // The caller has found it wrong.
+    assert!(client.pass_over(&digest));
     assert_eq!(blob_of(&mut client, &digest, 0).unwrap().unwrap(), BLOB);
+    assert!(!client.pass_over(&digest));
+}
+
+#[test]
+fn what_a_mirror_has_less_of_comes_from_the_registry() {
+    let mirror = Server::new(|asked: &Asked| match asked.header("range") {
+        "" => Reply::ok(&BLOB[..3]),
+        _ => Reply::new(416),
+    });
+    let registry = good();
+    let (_setup, mut client) = mirrored(&registry, &[mirror.host()]);
+    let digest = digest::sha256(BLOB);
+    assert_eq!(blob_of(&mut client, &digest, 0).unwrap().unwrap(), &BLOB[..3]);
+    assert!(blob_of(&mut client, &digest, 3).unwrap().is_none());
     assert_eq!(blob_of(&mut client, &digest, 0).unwrap().unwrap(), BLOB);
+    assert_eq!((mirror.asked().len(), registry.asked().len()), (2, 1));
 }
 
 #[test]
@@ -100,6 +116,45 @@ fn a_blocked_registry_is_not_asked() {
     }
     let json = format!(r#"{{"registries": {{"{host}": {{}}}}, "default": {{"blocked": true}}}}"#);
     Setup::new().registries(&json).client(&host).manifest("latest", &mut guide()).unwrap();
+}
+
+#[test]
+fn a_registry_is_the_same_however_it_is_written() {
+    let json = r#"{"registries": {
+        "Bad.example.com": {"blocked": true},
+        "docker.io": {"blocked": true},
+        "plain.example.com": {"plainHttp": true, "blocked": true},
+        "[2001:DB8::1]:443": {"blocked": true},
+        "fine.example.com:80": {"blocked": true}
+    }}"#;
+    let setup = Setup::new().registries(json);
+    for host in [
+        "bad.example.com",
+        "BAD.example.com:443",
+        "bad.example.com:0443",
+        "registry-1.docker.io",
+        "Index.Docker.io:443",
+        "plain.example.com:80",
+        "[2001:db8::1]",
+        "fine.example.com:080",
+    ] {
+        let error = setup.try_client(host).err().expect(host);
+        assert_eq!(error.category(), Category::Permission, "{host}: {error}");
+    }
+    for host in ["bad.example.com:80", "bad.example.com:5000", "fine.example.com"] {
+        setup.client(host);
+    }
+    for (one, other) in [
+        ("r.example", "R.example:443"),
+        ("docker.io", "index.docker.io"),
+        ("r.example:80", "r.example:080"),
+    ] {
+        let json = format!(r#"{{"registries": {{"{one}": {{}}, "{other}": {{}}}}}}"#);
+        let error = Setup::new().registries(&json).try_client("x.example").err().unwrap();
+        assert_eq!(error.category(), Category::Spec);
+        let text = error.to_string();
+        assert!(text.contains(one) && text.contains(other), "{text}");
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Blobs and manifests on their way: whole, in parts, broken, late.
 
+use std::io::Write;
+use std::net::TcpListener;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -79,7 +81,47 @@ fn manifests_that_cannot_be_used_are_refused() {
         let name = format!("manifest {tag}: ");
         assert!(category == Category::Invalid || error.to_string().starts_with(&name), "{error}");
     }
-    assert_eq!(server.asked().len(), 5);
+    let broken = server.asked().iter().filter(|asked| asked.target.ends_with("broken")).count();
+    assert_eq!((broken, server.asked().len()), (4, 8));
+}
+
+#[test]
+fn a_manifest_that_breaks_off_is_asked_for_again() {
+    let count = AtomicUsize::new(0);
+    let server = Server::new(move |_: &Asked| match count.fetch_add(1, Ordering::Relaxed) {
+        0 => Reply { length: Some(100), ..Reply::ok(MANIFEST) },
+        _ => Reply::ok(MANIFEST),
+    });
+    let setup = Setup::new();
+    let fetched = setup.client(&server.host()).manifest("latest", &mut guide()).unwrap();
+    assert_eq!(fetched.bytes, MANIFEST);
+}
+
+#[test]
+fn a_registry_that_is_away_for_a_moment_is_waited_for() {
+    fn serve(listener: TcpListener, status: &str, body: &[u8]) {
+        let (mut stream, _) = listener.accept().unwrap();
+        drop(listener);
+        let mut head = [0; 4096];
+        let _ = stream.read(&mut head).unwrap();
+        let text = format!("HTTP/1.1 {status}\r\nConnection: close\r\n");
+        stream.write_all(&[text.as_bytes(), body].concat()).unwrap();
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = std::thread::spawn(move || {
+        serve(listener, "200 OK", b"Content-Length: 10\r\n\r\n0123");
+        std::thread::sleep(Duration::from_millis(50));
+        let rest = b"Content-Range: bytes 4-9/10\r\nContent-Length: 6\r\n\r\n456789";
+        serve(TcpListener::bind(address).unwrap(), "206 Partial Content", rest);
+    });
+    let plain = format!(r#"{{"registries": {{"{address}": {{"plainHttp": true}}}}}}"#);
+    let setup = Setup::new().registries(&plain);
+    let mut client = setup.client(&address.to_string());
+    let digest = digest::sha256(BLOB);
+    blob_of(&mut client, &digest, 0).unwrap_err();
+    assert_eq!(blob_of(&mut client, &digest, 4).unwrap().unwrap(), &BLOB[4..]);
+    server.join().unwrap();
 }
 
 #[test]
@@ -204,7 +246,7 @@ fn a_pause_can_be_cancelled() {
 
 #[test]
 fn nobody_listening_is_an_error_that_says_where() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let host = listener.local_addr().unwrap().to_string();
     drop(listener);
     let setup = Setup::new();
@@ -240,7 +282,7 @@ fn blobs_are_uploaded_wherever_the_registry_wants_them() {
             let digest = digest::sha256(&body);
             assert!(!client.has_blob(&digest, &mut guide()).unwrap());
             let size = body.len() as u64;
-            client.put_blob(&digest, size, &mut body.as_slice(), &mut guide()).unwrap();
+            client.put_blob(&digest, size, || Ok(body.as_slice()), &mut guide()).unwrap();
             let put = server.asked().pop().unwrap();
             let target = format!("{expected}{}", digest.as_ref().replace(':', "%3A"));
             assert!(put.is("PUT", &target), "{} {}", put.method, put.target);
@@ -260,7 +302,7 @@ fn an_upload_elsewhere_takes_no_credentials_along() {
     });
     let setup = Setup::new().credentials("user", "geheim");
     let mut client = setup.client(&server.host());
-    client.put_blob(&digest::sha256(BLOB), 10, &mut &BLOB[..], &mut guide()).unwrap();
+    client.put_blob(&digest::sha256(BLOB), 10, || Ok(BLOB), &mut guide()).unwrap();
     assert_eq!(storage.asked()[0].header("authorization"), "");
 }
 
@@ -273,9 +315,9 @@ fn an_upload_fails_with_its_source_and_with_its_registry() {
     let setup = Setup::new();
     let mut client = setup.client(&server.host());
     let digest = digest::sha256(BLOB);
-    let error = client.put_blob(&digest, 10, &mut &BLOB[..], &mut guide()).unwrap_err();
+    let error = client.put_blob(&digest, 10, || Ok(BLOB), &mut guide()).unwrap_err();
     assert!(error.to_string().ends_with("answers 400: DIGEST_INVALID"), "{error}");
-    let error = client.put_blob(&digest, 11, &mut &BLOB[..], &mut guide()).unwrap_err();
+    let error = client.put_blob(&digest, 11, || Ok(BLOB), &mut guide()).unwrap_err();
     assert!(error.to_string().ends_with("ends 1 bytes too early"), "{error}");
 
     struct Broken;
@@ -284,7 +326,7 @@ fn an_upload_fails_with_its_source_and_with_its_registry() {
             Err(digest::wrap(Error::new(Category::Callback, Stage::Image, "stop")))
         }
     }
-    let error = client.put_blob(&digest, 10, &mut Broken, &mut guide()).unwrap_err();
+    let error = client.put_blob(&digest, 10, || Ok(Broken), &mut guide()).unwrap_err();
     assert_eq!(error.category(), Category::Callback);
 }
 
@@ -297,4 +339,30 @@ fn a_manifest_is_pushed_as_it_is() {
     let asked = server.asked().pop().unwrap();
     assert!(asked.is("PUT", "/v2/team/app/manifests/v1"));
     assert_eq!((asked.header("content-type"), asked.body.as_slice()), ("a/b", MANIFEST));
+}
+
+#[test]
+fn an_upload_that_fails_for_a_moment_is_begun_again() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let uploads = count.clone();
+    let server = Server::new(move |asked: &Asked| match asked.method.as_str() {
+        "POST" => Reply::new(202).with("Location", "/up"),
+        _ => match uploads.fetch_add(1, Ordering::Relaxed) {
+            0 => Reply::new(503).with("Retry-After", "0"),
+            1 => Reply::new(401),
+            2 => Reply::new(201),
+            3 => Reply::new(403),
+            _ => Reply::new(429).with("Retry-After", "0"),
+        },
+    });
+    let setup = Setup::new();
+    let mut client = setup.client(&server.host());
+    let digest = digest::sha256(BLOB);
+    client.put_blob(&digest, 10, || Ok(BLOB), &mut guide()).unwrap();
+    let bodies: Vec<Vec<u8>> = server.asked().into_iter().map(|asked| asked.body).collect();
+    assert_eq!(bodies, [b"", BLOB, b"", BLOB, b"", BLOB]);
+    for (category, uploads) in [(Category::Permission, 4), (Category::Resource, 7)] {
+        let error = client.put_blob(&digest, 10, || Ok(BLOB), &mut guide()).unwrap_err();
+        assert_eq!((error.category(), count.load(Ordering::Relaxed)), (category, uploads));
+    }
 }
