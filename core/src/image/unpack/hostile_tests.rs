@@ -570,6 +570,8 @@ fn malformed_extension_headers_are_refused() {
     ] {
         refused("is wrong", Category::Spec, |_| Tar::new().pax(&[(key, value)]).file("x", ""));
     }
+    let key = format!("SCHILY.xattr.\0{}", "a".repeat(1 << 19));
+    refused("is wrong", Category::Spec, |_| Tar::new().pax(&[(&key, b"x")]).file("x", ""));
     for kind in [EntryType::XHeader, EntryType::GNULongName, EntryType::GNULongLink] {
         refused("ends after an extension header", Category::Spec, |_| {
             Tar::new().extension(kind, b"12 path=a/b\n")
