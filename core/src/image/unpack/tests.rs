@@ -264,6 +264,23 @@ fn attributes_are_kept_byte_for_byte() {
 }
 
 #[test]
+fn users_attributes_are_left_out_where_the_kernel_has_none() {
+    let user: &[(&str, &[u8])] = &[("SCHILY.xattr.user.x", b"1")];
+    let sticky = |tar: Tar| tar.pax(user).with(EntryType::Directory, "d", "", mode(0o1777));
+    let tar = sticky(sticky(Tar::new())).pax(user).symlink("l", "f").pax(user);
+    let tar = tar.with(EntryType::Fifo, "p", "", |_| {}).pax(user).file("f", "");
+    let tar = if is_root() { tar.pax(user).device("c", EntryType::Char, 1, 3) } else { tar };
+    for form in FORMS {
+        let place = Place::new();
+        place.unpack(form, &tar.clone().end()).unwrap();
+        for (name, value) in [("d", Some(&b"1"[..])), ("f", Some(b"1")), ("l", None), ("p", None)] {
+            let found = get_xattr(&place.root().join(name), "user.x");
+            assert_eq!(found.as_deref(), value, "{name}");
+        }
+    }
+}
+
+#[test]
 fn capabilities_survive_and_are_mapped() {
     if !is_root() {
         return;
