@@ -142,6 +142,9 @@ fn names_that_are_too_long_are_refused() {
     refused("longer than 255 bytes", Category::Spec, |_| Tar::new().file(&long, ""));
     let name = "b".repeat(255);
     harmless(&[&name], |_| Tar::new().file(&name, ""));
+    let gone = format!(".wh.{name}");
+    harmless(&[], |_| Tar::new().file(&gone, ""));
+    refused("longer than 255 bytes", Category::Spec, |_| Tar::new().file(format!("{gone}b"), ""));
 }
 
 #[test]

@@ -27,8 +27,10 @@ use super::Guide;
 use crate::{Category, Error, Result, Stage};
 
 /// The longest name of an entry, and of a component of it.
-const NAME: usize = 4096;
+pub(super) const NAME: usize = 4096;
 const COMPONENT: usize = 255;
+/// The most an extension header may take; tar programs stop here, too.
+pub(super) const EXTENSION: usize = 1 << 20;
 
 /// How much an image may unpack to. What is over is refused, naming the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,7 +165,8 @@ fn clean(name: &[u8], path: &mut Vec<u8>) -> Result<()> {
         match part {
             b"" | b"." => continue,
             b".." => return Err(spec("its name leads upwards with ..")),
-            _ if part.len() > COMPONENT => {
+            // What is gone may have had the longest name.
+            _ if part.strip_prefix(b".wh.").unwrap_or(part).len() > COMPONENT => {
                 let message = format!("a component of its name is longer than {COMPONENT} bytes");
                 return Err(spec(message));
             }
@@ -186,7 +189,7 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// A name as it goes into a message.
-fn shown(name: &[u8]) -> String {
+pub(super) fn shown(name: &[u8]) -> String {
     match name.get(..256) {
         Some(start) => format!("{:?}…", String::from_utf8_lossy(start)),
         None => format!("{:?}", String::from_utf8_lossy(name)),
