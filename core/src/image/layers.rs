@@ -1,5 +1,6 @@
 //! Unpacked layers: each once in a store, for any number of images and containers.
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::hash::{Hash, Hasher as _};
 use std::io::{self, Read};
@@ -80,13 +81,14 @@ pub(super) fn unpacked_as(
     limits: &Limits,
     guide: &mut Guide<'_>,
 ) -> Result<Vec<Unpacked>> {
+    let options = Options { form: Form::Layer, ids, limits, lower: &[], copied: &Cell::new(0) };
     let mut made: Vec<Unpacked> = Vec::new();
     let layers = parts.manifest.layers().iter().zip(&parts.diff_ids);
     for ((layer, diff_id), chain_id) in layers.zip(chain_ids(parts)) {
         let key = key(&chain_id, named);
         let path = store.path.join("layers").join(&key);
         if !path.is_dir() {
-            make(store, &key, layer, diff_id, &made, ids, limits, guide)?;
+            make(store, &key, layer, diff_id, &made, &options, guide)?;
         }
         made.insert(0, Unpacked { root: path.join("root"), key });
     }
@@ -123,15 +125,13 @@ pub(super) fn open_dir(path: &Path) -> Result<File> {
     opened.map_err(|error| Error::io(Stage::Image, &error, format!("open {path:?}")))
 }
 
-#[allow(clippy::too_many_arguments, reason = "all that a layer is made from")]
 fn make(
     store: &Store,
     key: &str,
     layer: &Descriptor,
     diff_id: &Digest,
     below: &[Unpacked],
-    ids: &Ids,
-    limits: &Limits,
+    options: &Options<'_>,
     guide: &mut Guide<'_>,
 ) -> Result<()> {
     if store.read_only {
@@ -153,9 +153,10 @@ fn make(
     for (path, mode) in [(&draft.0, 0o700), (&root, 0o755)] {
         make_dir(path, mode).map_err(failed)?;
     }
-    own(&draft.0, ids).and_then(|()| own(&root, ids)).map_err(failed)?;
+    let own = |path| own(path, options.ids);
+    own(&draft.0).and_then(|()| own(&root)).map_err(failed)?;
     let below = below.iter().map(Unpacked::open).collect::<Result<Vec<_>>>()?;
-    let options = Options { form: Form::Layer, ids, limits, lower: &below };
+    let options = Options { lower: &below, ..*options };
     apply(store, layer, diff_id, &open_dir(&root)?, &options, guide)?;
     match fs::rename(&draft.0, &target) {
         Ok(()) => Ok(()),
@@ -300,7 +301,7 @@ pub(super) fn to_tree(
     own(dir, ids).map_err(failed)?;
     let opened = File::options().read(true).custom_flags(libc::O_DIRECTORY).open(dir);
     let opened = opened.map_err(failed)?;
-    let options = Options { form: Form::Tree, ids, limits, lower: &[] };
+    let options = Options { form: Form::Tree, ids, limits, lower: &[], copied: &Cell::new(0) };
     for (layer, diff_id) in parts.manifest.layers().iter().zip(&parts.diff_ids) {
         apply(store, layer, diff_id, &opened, &options, guide)?;
     }

@@ -16,6 +16,7 @@ mod sweep;
 mod tests;
 mod whiteout;
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::Read;
 
@@ -37,7 +38,8 @@ pub(super) const EXTENSION: usize = 1 << 20;
 pub struct Limits {
     /// Entries of a layer. Default: 4,000,000.
     pub entries: u64,
-    /// Bytes of a layer, uncompressed. Default: 128 GiB.
+    /// Bytes of a layer, uncompressed; and those that all layers together copy from lower ones, for hard
+    /// links. Default: 128 GiB.
     pub bytes: u64,
     /// How many times larger than the compressed layer its contents may be, beyond the first 64 MiB.
     /// Default: 1,024.
@@ -100,6 +102,8 @@ pub(super) struct Options<'a> {
     /// With [`Form::Layer`], the unpacked layers below, the topmost first. What is only there, hard links
     /// and what is put into directories need.
     pub(super) lower: &'a [File],
+    /// Bytes that this layer and others of the image have copied from lower ones.
+    pub(super) copied: &'a Cell<u64>,
 }
 
 /// Applies a layer, an uncompressed tar stream, to the directory `dir`, which nobody else changes

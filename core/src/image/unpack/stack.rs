@@ -85,7 +85,6 @@ pub(super) struct Unpacker<'a, 'g> {
     pub(super) copied: BTreeSet<(u64, Vec<u8>)>,
     /// Whether directories are being made for that.
     pub(super) copying: bool,
-    pub(super) copied_bytes: u64,
     /// Whether the layer hides the lower ones altogether.
     pub(super) hides_all: bool,
     entries: u64,
@@ -111,7 +110,6 @@ impl<'a, 'g> Unpacker<'a, 'g> {
             made: made.then(Made::default),
             copied: BTreeSet::new(),
             copying: false,
-            copied_bytes: 0,
             hides_all: false,
             entries: 0,
         };

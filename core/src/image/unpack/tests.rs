@@ -1,5 +1,6 @@
 //! What archives mean, in both forms.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -614,6 +615,27 @@ fn a_layer_can_hide_all_below() {
 }
 
 #[test]
+fn what_a_layer_hides_of_the_lower_roots_counts_as_its_entries() {
+    let first = (0..9).fold(Tar::new(), |tar, number| tar.file(number.to_string(), "")).end();
+    let second = Tar::new().file(".wh..wh..opq", "").end();
+    let place = Place::new();
+    let lower = place.unpack_all(&ids(), &[first]).unwrap();
+    let (ids, none) = (&ids(), &Cell::new(0));
+    for (entries, enough) in [(9, false), (10, true)] {
+        let limits = Limits { entries, ..Limits::default() };
+        let options = options(ids, &limits, &lower, none);
+        let done = place.unpack_to(&format!("layer-{entries}"), &options, &second);
+        match done.err() {
+            None => assert!(enough),
+            Some(error) => {
+                assert!(!enough && error.category() == Category::Resource, "{error}");
+                assert!(error.to_string().contains("more than 9 entries"), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_name_that_was_only_copied_up_is_gone_when_the_layer_says_so() {
     let first = Tar::new().dir("d").file("d/a", "a").file("d/b", "b").end();
     let renamed = Tar::new().link("d/c", "d/a").file("d/.wh.a", "").end();
@@ -666,18 +688,27 @@ fn what_is_copied_up_is_bounded() {
     let first = Tar::new().file("a", vec![b'x'; 3000]).file("b", vec![b'x'; 3000]).end();
     let second = Tar::new().link("c", "a").link("d", "a").link("e", "b").end();
     let place = Place::new();
-    place.unpack_to("layer0", &options(&ids(), &Limits::default(), &[]), &first).unwrap();
+    let (ids, none) = (&ids(), &Cell::new(0));
+    place.unpack_to("layer0", &options(ids, &Limits::default(), &[], none), &first).unwrap();
     let lower = [place.dir("layer0")];
-    let enough = Limits { bytes: 6000, ..Limits::default() };
-    place.unpack_to("layer1", &options(&ids(), &enough, &lower), &second).unwrap();
-    let few = Limits { bytes: 5999, ..Limits::default() };
-    let error = place.unpack_to("layer2", &options(&ids(), &few, &lower), &second).unwrap_err();
+    let limits = Limits { bytes: 11_999, ..Limits::default() };
+    let copied = &Cell::new(0);
+    let options = options(ids, &limits, &lower, copied);
+    place.unpack_to("layer1", &options, &second).unwrap();
+    assert_eq!(copied.get(), 6000);
+    // One limit for all layers of the image.
+    let error = place.unpack_to("layer2", &options, &second).unwrap_err();
     assert_eq!(error.category(), Category::Resource);
-    assert!(error.to_string().contains("entry \"e\": more than 5999 bytes"), "{error}");
+    assert!(error.to_string().contains("entry \"e\": more than 11999 bytes"), "{error}");
 }
 
-fn options<'a>(ids: &'a Ids, limits: &'a Limits, lower: &'a [File]) -> Options<'a> {
-    Options { form: Form::Layer, ids, limits, lower }
+fn options<'a>(
+    ids: &'a Ids,
+    limits: &'a Limits,
+    lower: &'a [File],
+    copied: &'a Cell<u64>,
+) -> Options<'a> {
+    Options { form: Form::Layer, ids, limits, lower, copied }
 }
 
 #[test]
@@ -740,7 +771,8 @@ fn the_deadline_and_the_sources_errors_come_through() {
     }
     let place = Place::new();
     let (ids, limits) = (Ids::Same, Limits::default());
-    let options = Options { form: Form::Tree, ids: &ids, limits: &limits, lower: &[] };
+    let options =
+        Options { form: Form::Tree, ids: &ids, limits: &limits, lower: &[], copied: &Cell::new(0) };
     let transfer = || Transfer { timeout: Some(Duration::from_millis(20)), ..Transfer::default() };
     let large = Tar::new().with(EntryType::Regular, "f", "", |header| header.set_size(1 << 36));
     // In the middle of data, and behind the end.
@@ -776,7 +808,8 @@ fn a_stream_may_come_in_small_pieces() {
     }
     let place = Place::new();
     let (ids, limits) = (Ids::Caller, Limits::default());
-    let options = Options { form: Form::Tree, ids: &ids, limits: &limits, lower: &[] };
+    let options =
+        Options { form: Form::Tree, ids: &ids, limits: &limits, lower: &[], copied: &Cell::new(0) };
     let data: Vec<u8> = (0..5000u32).map(|number| number as u8).collect();
     let tar = Tar::new().pax(&[("mtime", b"1.5")]).file("a", &data).file("b", &data).end();
     let mut guide = Guide::new(Transfer::default());

@@ -122,10 +122,13 @@ impl Unpacker<'_, '_> {
             let flags = DIRECTORY;
             let mut dir = nix::dir::Dir::openat(layer, ".", flags, Mode::empty()).map_err(fail)?;
             for entry in dir.iter() {
-                names.insert(entry.map_err(fail)?.file_name().to_bytes().to_vec());
+                self.guide.check()?;
+                let name = entry.map_err(fail)?.file_name().to_bytes().to_vec();
+                if !matches!(&name[..], b"." | b"..") && names.insert(name) {
+                    self.count()?;
+                }
             }
         }
-        names.retain(|name| !matches!(&name[..], b"." | b".."));
         for name in names {
             self.enter(b"", Missing::Stop)?;
             self.mark(&name)?;
