@@ -173,9 +173,9 @@ impl Place {
     }
 
     pub(super) fn unpack_to(&self, name: &str, options: &Options<'_>, tar: &[u8]) -> Result<()> {
-        let mut guide = Guide::new(Transfer::default());
+        let guide = Guide::new(Transfer::default());
         let mut tar = tar;
-        let result = apply(&mut tar, &self.dir(name), options, &mut guide);
+        let result = apply(&mut tar, &self.dir(name), options, &guide);
         assert!(result.is_err() || tar.is_empty(), "the stream was not read to its end");
         self.check();
         result

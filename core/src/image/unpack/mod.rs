@@ -112,9 +112,8 @@ pub(super) fn apply(
     layer: &mut dyn Read,
     dir: &File,
     options: &Options<'_>,
-    guide: &mut Guide<'_>,
+    guide: &Guide<'_>,
 ) -> Result<()> {
-    let guide = &*guide;
     let mut archive = Archive::new(layer, options.limits, guide);
     let mut unpacker = Unpacker::new(dir, options, guide)?;
     let mut entry = Entry::new();

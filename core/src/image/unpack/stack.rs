@@ -288,6 +288,7 @@ impl<'a, 'g> Unpacker<'a, 'g> {
 
     /// What is not in this layer may be in a lower one.
     fn descend_below(&mut self, name: &[u8], missing: Missing) -> Result<Step> {
+        self.guide.check()?;
         let lower = self.options.form == Form::Layer && !self.options.lower.is_empty();
         let below = match lower {
             true => {

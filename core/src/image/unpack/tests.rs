@@ -777,9 +777,8 @@ fn the_deadline_and_the_sources_errors_come_through() {
     let large = Tar::new().with(EntryType::Regular, "f", "", |header| header.set_size(1 << 36));
     // In the middle of data, and behind the end.
     for tar in [large.0, Tar::new().end()] {
-        let mut guide = Guide::new(transfer());
-        let error =
-            apply(&mut Endless(tar, 0), &place.dir("root"), &options, &mut guide).unwrap_err();
+        let guide = Guide::new(transfer());
+        let error = apply(&mut Endless(tar, 0), &place.dir("root"), &options, &guide).unwrap_err();
         assert_eq!(error.category(), Category::Timeout);
     }
 
@@ -791,8 +790,8 @@ fn the_deadline_and_the_sources_errors_come_through() {
     }
     let tar = Tar::new().file("f", "data").end();
     let mut source = (&tar[..514]).chain(Broken);
-    let mut guide = Guide::new(Transfer::default());
-    let error = apply(&mut source, &place.dir("root"), &options, &mut guide).unwrap_err();
+    let guide = Guide::new(Transfer::default());
+    let error = apply(&mut source, &place.dir("root"), &options, &guide).unwrap_err();
     assert_eq!(error.to_string(), "entry \"f\": blob x: its bytes are wrong");
     assert_eq!(error.category(), Category::Spec);
 }
@@ -812,7 +811,7 @@ fn a_stream_may_come_in_small_pieces() {
         Options { form: Form::Tree, ids: &ids, limits: &limits, lower: &[], copied: &Cell::new(0) };
     let data: Vec<u8> = (0..5000u32).map(|number| number as u8).collect();
     let tar = Tar::new().pax(&[("mtime", b"1.5")]).file("a", &data).file("b", &data).end();
-    let mut guide = Guide::new(Transfer::default());
-    apply(&mut Bytes(&tar), &place.dir("root"), &options, &mut guide).unwrap();
+    let guide = Guide::new(Transfer::default());
+    apply(&mut Bytes(&tar), &place.dir("root"), &options, &guide).unwrap();
     assert_eq!(fs::read(place.root().join("b")).unwrap(), data);
 }

@@ -130,6 +130,7 @@ impl Unpacker<'_, '_> {
             }
         }
         for name in names {
+            self.guide.check()?;
             self.enter(b"", Missing::Stop)?;
             self.mark(&name)?;
         }
