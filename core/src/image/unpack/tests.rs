@@ -596,6 +596,52 @@ fn marks_are_only_where_something_is_below() {
 }
 
 #[test]
+fn what_is_below_is_known_from_directory_to_directory() {
+    let first = Tar::new()
+        .with(EntryType::Directory, "a", "", mode(0o700))
+        .with(EntryType::Directory, "a/b", "", mode(0o710))
+        .with(EntryType::Directory, "a/b/c", "", mode(0o711))
+        .file("a/b/c/1", "")
+        .file("a/b/c/2", "")
+        .file("a/b/x", "")
+        .symlink("a/l", "b/c")
+        .file("d/e/f", "")
+        .file("d/e/g/h", "")
+        .file("k/1", "")
+        .file("k/2", "");
+    let second = Tar::new()
+        .file("a/b/c/n/new", "")
+        // Of these in a row the lower layers have one, and one again once it is said to be gone.
+        .file("a/b/c/.wh.n", "")
+        .file("a/b/c/.wh.1", "")
+        .file("a/b/c/.wh.1", "")
+        .file("a/b/.wh.x", "")
+        .file("a/l/m/o", "")
+        .file("a/l/.wh.2", "")
+        .file("d/.wh.e", "")
+        .file("d/e/.wh.f", "")
+        .file("d/e/g/.wh.h", "")
+        .file("d/e/g/i", "")
+        .file("k/.wh.1", "")
+        .file("k/.wh..wh..opq", "")
+        .file("k/.wh.2", "");
+    let place = Place::new();
+    place.unpack_all(&ids(), &[first.end(), second.end()]).unwrap();
+    let merged = ["a/", "a/b/", "a/b/c/", "a/b/c/m/", "a/b/c/m/o", "a/b/c/n/", "a/b/c/n/new"];
+    let merged = [&merged[..], &["a/l", "d/", "d/e/", "d/e/g/", "d/e/g/i", "k/"]].concat();
+    assert_eq!(names(&place.root()), merged);
+    let of = |name: &str| fs::metadata(place.path.join("layer1").join(name)).unwrap().mode();
+    let modes = ["a", "a/b", "a/b/c", "a/b/c/n", "d/e"].map(|name| of(name) & 0o7777);
+    assert_eq!(modes, [0o700, 0o710, 0o711, 0o755, 0o755]);
+    let made = names(&place.path.join("layer1"));
+    let marks = ["a/b/c/1", "a/b/c/2", "a/b/x"];
+    let mut expected: Vec<&str> = [&merged[..], &marks].concat();
+    expected.retain(|name| *name != "a/l");
+    expected.sort();
+    assert_eq!(made, expected);
+}
+
+#[test]
 fn a_layer_can_hide_all_below() {
     let first =
         Tar::new().dir(".").dir("a").file("a/x", "").file("b", "").dir("c").file("c/x", "").end();
