@@ -33,7 +33,7 @@ pub fn unpack(
     let opened = lower.unwrap_or_default().iter().map(|path| super::layers::open_dir(path));
     let opened = opened.collect::<Result<Vec<File>>>()?;
     let form = if lower.is_some() { Form::Layer } else { Form::Tree };
-    let options = Options { form, ids, limits, lower: &opened };
+    let options = Options { form, ids, limits, lower: &opened, copied: &Default::default() };
     let guide = &mut super::Guide::new(Transfer::default());
     unpack::apply(&mut layer, &super::layers::open_dir(dir)?, &options, guide)
 }

@@ -1,5 +1,6 @@
 //! Unpacked layers: each once in a store, for any number of images and containers.
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::hash::{Hash, Hasher as _};
 use std::io::{self, Read};
@@ -85,13 +86,14 @@ pub(super) fn unpacked_as(
     limits: &Limits,
     guide: &mut Guide<'_>,
 ) -> Result<Vec<Unpacked>> {
+    let options = Options { form: Form::Layer, ids, limits, lower: &[], copied: &Cell::new(0) };
     let mut made: Vec<Unpacked> = Vec::new();
     let layers = parts.manifest.layers().iter().zip(&parts.diff_ids);
     for ((layer, diff_id), chain_id) in layers.zip(chain_ids(parts)) {
         let key = key(&chain_id, named);
         let path = store.path.join("layers").join(&key);
         if !path.is_dir() {
-            make(store, &key, layer, diff_id, &made, ids, limits, guide)?;
+            make(store, &key, layer, diff_id, &made, &options, guide)?;
         }
         made.insert(0, Unpacked { root: path.join("root"), key });
     }
@@ -128,15 +130,13 @@ pub(super) fn open_dir(path: &Path) -> Result<File> {
     opened.map_err(|error| Error::io(Stage::Image, &error, format!("open {path:?}")))
 }
 
-#[allow(clippy::too_many_arguments, reason = "all that a layer is made from")]
 fn make(
     store: &Store,
     key: &str,
     layer: &Descriptor,
     diff_id: &Digest,
     below: &[Unpacked],
-    ids: &Ids,
-    limits: &Limits,
+    options: &Options<'_>,
     guide: &mut Guide<'_>,
 ) -> Result<()> {
     if store.read_only {
@@ -158,9 +158,10 @@ fn make(
     for (path, mode) in [(&draft.0, 0o700), (&root, 0o755)] {
         make_dir(path, mode).map_err(failed)?;
     }
-    own(&draft.0, ids).and_then(|()| own(&root, ids)).map_err(failed)?;
+    let own = |path| own(path, options.ids);
+    own(&draft.0).and_then(|()| own(&root)).map_err(failed)?;
     let below = below.iter().map(Unpacked::open).collect::<Result<Vec<_>>>()?;
-    let options = Options { form: Form::Layer, ids, limits, lower: &below };
+    let options = Options { lower: &below, ..*options };
     apply(store, layer, diff_id, &open_dir(&root)?, &options, guide)?;
     match fs::rename(&draft.0, &target) {
         Ok(()) => Ok(()),
@@ -200,8 +201,9 @@ pub(super) fn apply(
     let named = |error: Error| error.context(format!("layer {}", layer.digest()));
     let name = layer.digest().to_string();
     guide.report(Step::Unpack, &name, 0, layer.size())?;
-    let done = std::cell::Cell::new(0);
-    let counted = Counted { source: store.blob(layer.digest())?, done: &done };
+    let (done, quiet) = (Cell::new(0), guide.quiet());
+    let blob = Stoppable { source: store.blob(layer.digest())?, guide: &quiet };
+    let counted = Counted { source: blob, done: &done };
     let (_, plain) = compress::decoder(Box::new(io::BufReader::with_capacity(128 << 10, counted)))?;
     let plain = Verified::new(plain, diff_id.clone(), None)?;
     let mut source = Bounded { source: plain, limits: options.limits, packed: &done, plain: 0 };
@@ -213,23 +215,40 @@ pub(super) fn apply(
         name: &name,
         guide,
     };
-    unpack_all(&mut watched, dir, options).map_err(named)?;
+    unpack_all(&mut watched, dir, options, &quiet).map_err(named)?;
     guide.finished(Step::Unpack, &name, layer.size())
 }
 
-fn unpack_all(source: &mut Watched<'_, '_, '_>, dir: &File, options: &Options<'_>) -> Result<()> {
-    // The unpacker has no progress to tell but through what it reads.
-    let silent = &mut Guide::new(super::Transfer::default());
-    unpack::apply(source, dir, options, silent)?;
+/// The unpacker has no progress to tell but through what it reads, so its guide is a quiet one.
+fn unpack_all(
+    source: &mut Watched<'_, '_, '_>,
+    dir: &File,
+    options: &Options<'_>,
+    quiet: &Guide<'_>,
+) -> Result<()> {
+    unpack::apply(source, dir, options, quiet)?;
     io::copy(source, &mut io::sink())
         .map_err(|error| unwrap(error, || "read the layer to its end".to_owned()))
         .map(drop)
 }
 
+/// Lets the caller stop what reads without giving anything, as empty members do.
+struct Stoppable<'a, 'g, R> {
+    source: R,
+    guide: &'a Guide<'g>,
+}
+
+impl<R: Read> Read for Stoppable<'_, '_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.guide.check().map_err(wrap)?;
+        self.source.read(buffer)
+    }
+}
+
 /// Counts the compressed bytes.
 pub(super) struct Counted<'a, R> {
     pub(super) source: R,
-    pub(super) done: &'a std::cell::Cell<u64>,
+    pub(super) done: &'a Cell<u64>,
 }
 
 impl<R: Read> Read for Counted<'_, R> {
@@ -244,7 +263,7 @@ impl<R: Read> Read for Counted<'_, R> {
 pub(super) struct Bounded<'a, R> {
     pub(super) source: R,
     pub(super) limits: &'a Limits,
-    pub(super) packed: &'a std::cell::Cell<u64>,
+    pub(super) packed: &'a Cell<u64>,
     pub(super) plain: u64,
 }
 
@@ -268,7 +287,7 @@ impl<R: Read> Read for Bounded<'_, R> {
 /// Reports, and lets the caller stop.
 struct Watched<'a, 'b, 'g> {
     source: &'a mut dyn Read,
-    packed: &'a std::cell::Cell<u64>,
+    packed: &'a Cell<u64>,
     told: u64,
     total: u64,
     name: &'a str,
@@ -305,9 +324,90 @@ pub(super) fn to_tree(
     own(dir, ids).map_err(failed)?;
     let opened = File::options().read(true).custom_flags(libc::O_DIRECTORY).open(dir);
     let opened = opened.map_err(failed)?;
-    let options = Options { form: Form::Tree, ids, limits, lower: &[] };
+    let options = Options { form: Form::Tree, ids, limits, lower: &[], copied: &Cell::new(0) };
     for (layer, diff_id) in parts.manifest.layers().iter().zip(&parts.diff_ids) {
         apply(store, layer, diff_id, &opened, &options, guide)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::super::StoreOptions;
+    use super::super::transfer::{Progress, Transfer};
+    use super::*;
+    use crate::Cancel;
+
+    /// Unpacks a compressed layer while the call is being cancelled; it fails.
+    fn cancelled(name: &str, blob: &[u8]) -> Error {
+        let path = std::env::temp_dir().join(format!("locule-{name}-{}", std::process::id()));
+        let options = StoreOptions { path: Some(path.clone()), ..StoreOptions::default() };
+        let store = Store::open(options).unwrap();
+        let digest = store.put(blob).unwrap();
+        let layer = Descriptor::new("layer".into(), blob.len() as u64, digest);
+        let cancel = Cancel::new().unwrap();
+        let mut report = |_: &Progress<'_>| {
+            cancel.cancel();
+            Ok(())
+        };
+        let transfer =
+            Transfer { progress: Some(&mut report), cancel: Some(&cancel), ..Transfer::default() };
+        let (ids, limits) = (&Ids::Same, &Limits::default());
+        let options = Options { form: Form::Layer, ids, limits, lower: &[], copied: &Cell::new(0) };
+        let dir = open_dir(&path.join("drafts")).unwrap();
+        let guide = &mut Guide::new(transfer);
+        let error = apply(&store, &layer, &sha256(b""), &dir, &options, guide).unwrap_err();
+        fs::remove_dir_all(path).unwrap();
+        error
+    }
+
+    #[test]
+    fn a_layer_that_gives_nothing_can_be_cancelled() {
+        let empty = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        let mut members = empty.finish().unwrap().repeat(20_000);
+        members.write_all(b"damaged").unwrap();
+        let error = cancelled("members", &members);
+        assert_eq!(error.category(), Category::Cancelled, "{error}");
+        // Frames to skip.
+        let frame = [&b"\x50\x2a\x4d\x18\0\0\x10\0"[..], &[0; 1 << 20]].concat();
+        let error = cancelled("frames", &[&frame.repeat(3)[..], b"damaged"].concat());
+        assert_eq!(error.category(), Category::Cancelled, "{error}");
+    }
+
+    #[test]
+    fn an_entry_that_was_read_already_can_be_cancelled() {
+        /// Is cancelled while it gives all that there is.
+        struct Last<'a>(&'a [u8], &'a Cancel);
+        impl Read for Last<'_> {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                self.1.cancel();
+                self.0.read(buffer)
+            }
+        }
+        let path = std::env::temp_dir().join(format!("locule-entry-{}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        let dir = open_dir(&path).unwrap();
+        let mut tar = tar::Builder::new(Vec::new());
+        tar.append_data(&mut tar::Header::new_gnu(), "file", io::empty()).unwrap();
+        let (tar, cancel) = (tar.into_inner().unwrap(), Cancel::new().unwrap());
+        let mut guide = Guide::new(Transfer { cancel: Some(&cancel), ..Transfer::default() });
+        let quiet = guide.quiet();
+        let (ids, limits) = (&Ids::Caller, &Limits::default());
+        let options = Options { form: Form::Layer, ids, limits, lower: &[], copied: &Cell::new(0) };
+        let (mut source, packed) = (Last(&tar, &cancel), Cell::new(0));
+        let mut watched = Watched {
+            source: &mut source,
+            packed: &packed,
+            told: 0,
+            total: 0,
+            name: "",
+            guide: &mut guide,
+        };
+        let error = unpack_all(&mut watched, &dir, &options, &quiet).unwrap_err();
+        assert_eq!(error.category(), Category::Cancelled, "{error}");
+        assert!(!path.join("file").exists());
+        fs::remove_dir_all(path).unwrap();
+    }
 }

@@ -122,6 +122,11 @@ impl<'a> Guide<'a> {
         }
     }
 
+    /// One that the same stops, and that has nothing to tell.
+    pub(crate) fn quiet(&self) -> Guide<'a> {
+        Guide { progress: None, cancel: self.cancel, deadline: self.deadline, last: None }
+    }
+
     /// What stops the call, for code that waits by itself.
     #[cfg(feature = "registry")]
     pub(crate) fn limits(&self) -> (Option<Cancel>, Option<Instant>) {

@@ -15,6 +15,10 @@ use crate::{Category, Error, Result, Stage};
 /// As many links as the kernel follows.
 pub(super) const LINKS: usize = 40;
 
+/// In so many directories of layers a path is looked for, and no longer: for each `..` of a link that begins at
+/// the root again. It is enough for 2,000 directories that 128 layers have.
+const LOOKUPS: usize = 1 << 18;
+
 /// The marks of an opaque directory, behind which nothing of lower layers is seen.
 pub(super) const OPAQUE: [&std::ffi::CStr; 2] = [c"trusted.overlay.opaque", c"user.overlay.opaque"];
 
@@ -32,7 +36,7 @@ pub(super) fn read_file(layers: &[File], path: &str, limit: u64) -> Result<Optio
     let found = match tree.find(path.as_bytes(), true) {
         Ok(None) => return Ok(None),
         Ok(Some(found)) => found,
-        Err(Errno::ELOOP) => return Err(wrong(format!("is behind more than {LINKS} links"))),
+        Err(Errno::ELOOP) => return Err(wrong(format!("is {}", too_far()))),
         Err(errno) => return Err(fail(errno)),
     };
     let file = match found {
@@ -56,6 +60,11 @@ pub(super) fn read_file(layers: &[File], path: &str, limit: u64) -> Result<Optio
         return Err(wrong(format!("has more than {limit} bytes")).with_category(Category::Resource));
     }
     Ok(Some(bytes))
+}
+
+/// What `ELOOP` means here.
+pub(super) fn too_far() -> String {
+    format!("behind more than {LINKS} links, or too many directories")
 }
 
 pub(super) fn kind(stat: &FileStat) -> libc::mode_t {
@@ -82,9 +91,12 @@ pub(super) fn is_opaque(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
 /// Layers, the topmost first.
 pub(super) struct Tree<'a>(Vec<BorrowedFd<'a>>);
 
-/// A directory of the tree: the layers that it is in, the topmost first.
+/// A directory by the numbers of the layers that it is in, the topmost first.
+pub(super) type Opened = Vec<(usize, OwnedFd)>;
+
+/// A directory of the tree.
 pub(super) struct Directory {
-    pub(super) layers: Vec<(usize, OwnedFd)>,
+    pub(super) layers: Opened,
     /// Where it is, without links.
     pub(super) path: Vec<Vec<u8>>,
 }
@@ -107,8 +119,9 @@ pub(super) enum Found {
     Other(Node),
 }
 
-enum Child {
-    Directory(Vec<(usize, OwnedFd)>),
+/// What is in a directory.
+pub(super) enum Child {
+    Directory(Opened),
     /// In the layer at this place of the list.
     Other(usize, FileStat),
 }
@@ -119,9 +132,11 @@ impl<'a> Tree<'a> {
     }
 
     /// Looks up a path. Links in it are followed within the tree, its last component only if `follow`.
-    /// `ELOOP` after too many of them.
+    /// `ELOOP` after too many of them, or of directories.
     pub(super) fn find(&self, path: &[u8], follow: bool) -> Result<Option<Found>, Errno> {
-        let mut dir = self.root()?;
+        let mut left = LOOKUPS;
+        let left = &mut left;
+        let mut dir = self.root(left)?;
         let mut links = 0;
         let mut rest: Vec<Vec<u8>> = Vec::new();
         push(&mut rest, path);
@@ -131,7 +146,7 @@ impl<'a> Tree<'a> {
                 b".." => {
                     let mut path = std::mem::take(&mut dir.path);
                     path.pop();
-                    match self.reopen(path)? {
+                    match self.reopen(path, left)? {
                         Some(parent) => dir = parent,
                         None => return Ok(None),
                     }
@@ -139,7 +154,7 @@ impl<'a> Tree<'a> {
                 }
                 _ => {}
             }
-            match child(&dir.layers, &name)? {
+            match look_up(&dir.layers, &name, left)? {
                 None => return Ok(None),
                 Some(Child::Directory(layers)) => {
                     dir.layers = layers;
@@ -153,7 +168,7 @@ impl<'a> Tree<'a> {
                         }
                         let target = readlinkat(&dir.layers[at].1, &name[..])?.into_vec();
                         if target.starts_with(b"/") {
-                            dir = self.root()?;
+                            dir = self.root(left)?;
                         }
                         push(&mut rest, &target);
                     } else if rest.is_empty() {
@@ -169,19 +184,20 @@ impl<'a> Tree<'a> {
         Ok(Some(Found::Directory(dir)))
     }
 
-    /// Whether something of this name would be seen in a directory if the topmost layer had nothing of it.
-    pub(super) fn is_below(&self, dir: &[u8], name: &[u8]) -> Result<bool, Errno> {
-        let Some(Found::Directory(dir)) = self.find(dir, false)? else { return Ok(false) };
-        let from = dir.layers.iter().position(|(layer, _)| *layer > 0);
-        match from {
-            Some(from) => Ok(child(&dir.layers[from..], name)?.is_some()),
-            None => Ok(false),
-        }
+    /// What would be left of a directory if the topmost layer had nothing.
+    pub(super) fn below(&self, dir: &[u8]) -> Result<Opened, Errno> {
+        let mut layers = match self.find(dir, false)? {
+            Some(Found::Directory(dir)) => dir.layers,
+            _ => Opened::new(),
+        };
+        layers.retain(|(layer, _)| *layer > 0);
+        Ok(layers)
     }
 
-    fn root(&self) -> Result<Directory, Errno> {
+    fn root(&self, left: &mut usize) -> Result<Directory, Errno> {
         let mut layers = Vec::with_capacity(self.0.len());
         for (number, layer) in self.0.iter().enumerate() {
+            spend(left)?;
             let fd = openat(layer, ".", DIRECTORY, Mode::empty())?;
             let last = number + 1 == self.0.len() || is_opaque(fd.as_fd())?;
             layers.push((number, fd));
@@ -193,10 +209,10 @@ impl<'a> Tree<'a> {
     }
 
     /// A directory by its path without links. Descriptors of all on the way could be too many.
-    fn reopen(&self, path: Vec<Vec<u8>>) -> Result<Option<Directory>, Errno> {
-        let mut dir = self.root()?;
+    fn reopen(&self, path: Vec<Vec<u8>>, left: &mut usize) -> Result<Option<Directory>, Errno> {
+        let mut dir = self.root(left)?;
         for name in &path {
-            match child(&dir.layers, name)? {
+            match look_up(&dir.layers, name, left)? {
                 Some(Child::Directory(layers)) => dir.layers = layers,
                 _ => return Ok(None),
             }
@@ -211,10 +227,25 @@ fn push(rest: &mut Vec<Vec<u8>>, path: &[u8]) {
     rest.extend(parts.map(<[u8]>::to_vec));
 }
 
+/// Counts a look into a directory of one layer.
+fn spend(left: &mut usize) -> Result<(), Errno> {
+    *left = left.checked_sub(1).ok_or(Errno::ELOOP)?;
+    Ok(())
+}
+
 /// What has this name in a directory of the tree.
-fn child(layers: &[(usize, OwnedFd)], name: &[u8]) -> Result<Option<Child>, Errno> {
-    let mut found = Vec::new();
+pub(super) fn child(layers: &[(usize, OwnedFd)], name: &[u8]) -> Result<Option<Child>, Errno> {
+    look_up(layers, name, &mut layers.len())
+}
+
+fn look_up(
+    layers: &[(usize, OwnedFd)],
+    name: &[u8],
+    left: &mut usize,
+) -> Result<Option<Child>, Errno> {
+    let mut found = Opened::new();
     for (at, (number, layer)) in layers.iter().enumerate() {
+        spend(left)?;
         let stat = match fstatat(layer, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
             Err(Errno::ENOENT) => continue,
             // No filesystem has such a name.
@@ -348,6 +379,23 @@ mod tests {
         let error = layers.read("a").unwrap_err();
         assert_eq!(error.category(), Category::Spec);
         assert!(error.to_string().contains("more than 40 links"), "{error}");
+    }
+
+    #[test]
+    fn a_path_may_be_long_and_never_endless() {
+        let layers = Layers::new("long", 2);
+        let deep = "d/".repeat(1000);
+        for layer in 0..2 {
+            layers.put(layer, &format!("{deep}{layer}"), "deep");
+        }
+        layers.put(1, &format!("{}x", "d/".repeat(980)), "x");
+        layers.link(0, "way", &format!("/{deep}{}x", "../".repeat(20)));
+        layers.link(0, "round", &format!("/{deep}{}", "../d/".repeat(400)));
+        assert_eq!(layers.read("way").unwrap().as_deref(), Some("x"));
+        assert_eq!(layers.read(&format!("{deep}1")).unwrap().as_deref(), Some("deep"));
+        let error = layers.read("round/1").unwrap_err();
+        assert_eq!(error.category(), Category::Spec);
+        assert!(error.to_string().contains("too many directories"), "{error}");
     }
 
     #[test]

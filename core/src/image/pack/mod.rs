@@ -26,7 +26,7 @@ use tar::EntryType;
 use self::entry::{BLOCK, Entry};
 use self::owners::Owners;
 use self::xattr::Xattrs;
-use super::unpack::Ids;
+use super::unpack::{EXTENSION, Ids, Limits, NAME, shown};
 use super::xattr::Of;
 use super::{Guide, Step, digest};
 use crate::{Category, Error, Result, Stage};
@@ -214,10 +214,19 @@ impl Packer<'_, '_> {
         if id(&stat) != id(seen) || file_type(&stat) != SFlag::S_IFREG {
             return Err(self.changed("another file took its place"));
         }
+        let size = stat.st_size as u64;
+        let limit = Limits::default().bytes;
+        if self.done.saturating_add(size) > limit {
+            let message = format!(
+                "{:?}: with its {size} bytes the layer would have more than the {limit} that can be \
+                 unpacked again",
+                self.shown()
+            );
+            return Err(Error::new(Category::Resource, Stage::Image, message));
+        }
         let xattrs = self.xattrs(Of::File(file.as_fd()))?;
         self.header(EntryType::Regular, &stat, b"", &xattrs)?;
         let mut file = File::from(file);
-        let size = stat.st_size as u64;
         let mut left = size;
         while left > 0 {
             let room = left.min(BUFFER as u64) as usize;
@@ -371,13 +380,21 @@ impl Packer<'_, '_> {
         result
     }
 
+    /// What would not be unpacked again is an error.
     fn put_entry(&mut self, entry: &Entry<'_>) -> Result<()> {
+        if entry.path.len() > NAME {
+            return Err(too_long(entry.path, "a path has", NAME));
+        }
         self.entries += 1;
         if self.entries % ENTRIES == 0 {
             self.guide.report(Step::Pack, "", self.done, 0)?;
         }
         self.headers.clear();
         entry.write(&mut self.headers);
+        // One header is the entry's own, one that of the extension.
+        if self.headers.len() > EXTENSION + 2 * BLOCK {
+            return Err(too_long(entry.path, "attributes have", EXTENSION));
+        }
         put(self.out, &mut self.done, &self.headers)
     }
 
@@ -400,7 +417,10 @@ impl Packer<'_, '_> {
 
     fn all_xattrs(&self, of: Of<'_>) -> Result<Xattrs> {
         let xattrs = xattr::read(of);
-        let xattrs = xattrs.map_err(|errno| self.failed(errno, "read the attributes of"))?;
+        let xattrs = xattrs.map_err(|errno| match errno {
+            Errno::E2BIG => too_long(&self.path, "attributes have", EXTENSION),
+            _ => self.failed(errno, "read the attributes of"),
+        })?;
         if matches!(self.kind, Kind::Upper(_)) {
             for (name, what) in [
                 ("redirect", "overlayfs has moved it rather than copied it"),
@@ -463,6 +483,11 @@ impl Packer<'_, '_> {
         let message = format!("{:?} changed while it was being read: {what}", self.shown());
         Error::new(Category::Busy, Stage::Image, message)
     }
+}
+
+fn too_long(path: &[u8], what: &str, limit: usize) -> Error {
+    let message = format!("{}: in a layer, {what} no more than {limit} bytes", shown(path));
+    Error::new(Category::Unsupported, Stage::Image, message)
 }
 
 fn put(out: &mut dyn Write, done: &mut u64, bytes: &[u8]) -> Result<()> {

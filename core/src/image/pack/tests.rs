@@ -24,13 +24,16 @@ struct Dir(PathBuf);
 
 impl Dir {
     fn new() -> Dir {
+        Dir::new_in(&std::env::temp_dir()).unwrap()
+    }
+
+    fn new_in(parent: &Path) -> io::Result<Dir> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = format!("locule-pack-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(path);
-        fs::create_dir(&path).unwrap();
+        let path = parent.join(format!("locule-pack-{}-{number}", std::process::id()));
+        fs::create_dir(&path)?;
         chmod(&path, 0o755);
-        Dir(path)
+        Ok(Dir(path))
     }
 
     fn at(&self, name: impl AsRef<OsStr>) -> PathBuf {
@@ -433,24 +436,55 @@ fn owners_are_those_in_the_image() {
 }
 
 #[test]
-fn a_tree_deeper_than_any_path_may_be_long_is_packed() {
+fn a_tree_is_packed_as_deep_as_it_can_be_unpacked_again() {
     let dir = Dir::new();
-    let name = "n".repeat(200);
     let mut at = OwnedFd::from(File::open(&dir.0).unwrap());
-    let depth = 3 * OPEN;
-    for _ in 0..depth {
-        mkdirat(&at, &*name, Mode::S_IRWXU).unwrap();
+    let mut go = |name: &str| {
+        mkdirat(&at, name, Mode::S_IRWXU).unwrap();
         // Something to come back for.
         let flags = OFlag::O_CREAT | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
         openat(&at, "z", flags, Mode::S_IRUSR).unwrap();
-        at = openat(&at, &*name, DIRECTORY, Mode::empty()).unwrap();
-    }
+        at = openat(&at, name, DIRECTORY, Mode::empty()).unwrap();
+    };
+    let depth = 3 * OPEN;
+    let name = "n".repeat(41);
+    (0..depth).for_each(|_| go(&name));
+    go(&"n".repeat(63));
     let names = dir.list(Kind::Tree);
-    assert_eq!(names.len(), 1 + 2 * depth);
-    assert_eq!(names[depth].len(), depth * (name.len() + 1));
-    assert!(names[depth].len() > 4096);
+    assert_eq!(names.len(), 1 + 2 * (depth + 1));
+    assert_eq!(names[depth + 1].len(), 4096);
     assert_eq!(names.last().unwrap(), "z");
-    assert_eq!(names[depth + 1], format!("{}z", &names[depth - 1]));
+    assert_eq!(names[depth + 2], format!("{}z", &names[depth]));
+
+    go("n");
+    let error = dir.refused(Kind::Tree, &Ids::Same);
+    assert_eq!(error.category(), Category::Unsupported);
+    let text = error.to_string();
+    assert!(text.contains("nnn") && text.contains("no more than 4096 bytes"), "{text}");
+    assert!(text.len() < 400, "{text}");
+}
+
+#[test]
+fn what_would_not_be_unpacked_again_is_refused() {
+    let dir = Dir::new();
+    dir.file("small", b"");
+    let file = File::create(dir.at("vast")).unwrap();
+    file.set_len((128 << 30) + 1).unwrap();
+    let error = dir.refused(Kind::Tree, &Ids::Same);
+    assert_eq!(error.category(), Category::Resource);
+    assert!(error.to_string().starts_with("\"vast\": with its 137438953473 bytes"), "{error}");
+
+    // Here attributes may be large.
+    let Ok(dir) = Dir::new_in(Path::new("/dev/shm")) else { return println!("skipped: /dev/shm") };
+    let file = dir.file("f", b"");
+    for number in 0..17 {
+        if !set_xattr(&file, &format!("trusted.{number}"), &[b'x'; 1 << 16]) {
+            return;
+        }
+    }
+    let error = dir.refused(Kind::Tree, &Ids::Same);
+    assert_eq!(error.category(), Category::Unsupported);
+    assert!(error.to_string().starts_with("\"f\": in a layer, attributes have no"), "{error}");
 }
 
 #[test]

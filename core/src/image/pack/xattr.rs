@@ -3,17 +3,23 @@
 use nix::errno::Errno;
 
 use super::owners::Owners;
+use crate::image::unpack::EXTENSION;
 use crate::image::xattr::{self, Of};
 use crate::{Category, Error, Result, Stage};
 
 /// Names and values, in the order of the names.
 pub(super) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// All that the caller may see.
+/// All that the caller may see. `E2BIG` beyond what a layer holds, which could be gigabytes.
 pub(super) fn read(of: Of<'_>) -> nix::Result<Xattrs> {
     let mut all = Xattrs::new();
+    let mut size = 0;
     for name in xattr::list(of)? {
         let value = xattr::get(of, &name)?.ok_or(Errno::ENODATA)?;
+        size += value.len();
+        if size > EXTENSION {
+            return Err(Errno::E2BIG);
+        }
         all.push((name.into_bytes(), value));
     }
     all.sort();

@@ -8,7 +8,7 @@ use tar::{EntryType, Header};
 
 use super::pax::Pax;
 use super::sparse::{self, Part};
-use super::{Limits, shown, spec};
+use super::{EXTENSION, Limits, shown, spec};
 use crate::image::{Guide, digest};
 use crate::{Category, Error, Result, Stage};
 
@@ -16,8 +16,6 @@ pub(super) const BLOCK: usize = 512;
 const BUFFER: usize = 256 << 10;
 /// Between two looks at whether to go on.
 const STRIDE: u64 = 1 << 20;
-/// The most an extension header may take; tar programs stop here, too.
-const EXTENSION: u64 = 1 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -299,7 +297,7 @@ impl<'a, 'g> Archive<'a, 'g> {
 
     /// The data of an extension header.
     fn extension(&mut self, size: u64, at: u64) -> Result<Vec<u8>> {
-        if size > EXTENSION {
+        if size > EXTENSION as u64 {
             let message = format!(
                 "the archive's header at byte {at}: it extends another one by {size} bytes, more \
                  than the {EXTENSION} it may"

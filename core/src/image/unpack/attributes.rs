@@ -87,7 +87,7 @@ impl Unpacker<'_, '_> {
                 continue;
             }
             match xattr::remove(self.dir(), &name) {
-                Err(errno) if may_fail(&name, errno) => {}
+                Err(errno) if may_fail(Of::File(self.dir()), &name, errno) => {}
                 result => result.map_err(fail)?,
             }
         }
@@ -105,7 +105,7 @@ fn is_ours(name: &CStr) -> bool {
 
 fn set(of: Of<'_>, name: &CStr, value: &[u8]) -> Result<()> {
     match xattr::set(of, name, value) {
-        Err(errno) if may_fail(name, errno) => {
+        Err(errno) if may_fail(of, name, errno) => {
             tracing::warn!(?name, %errno, "an attribute is left out");
             Ok(())
         }
@@ -114,12 +114,17 @@ fn set(of: Of<'_>, name: &CStr, value: &[u8]) -> Result<()> {
     }
 }
 
-/// What the filesystem does not know, and what only root may set.
-fn may_fail(name: &CStr, errno: Errno) -> bool {
+/// What the filesystem does not know, what only root may set, and users' attributes of what is neither a
+/// regular file nor a directory: the kernel gives them to no other (xattr(7)), and other programs leave them out.
+fn may_fail(of: Of<'_>, name: &CStr, errno: Errno) -> bool {
     let name = name.to_bytes();
     match errno {
         Errno::EOPNOTSUPP => true,
-        Errno::EPERM => name.starts_with(b"security.") || name.starts_with(b"trusted."),
+        Errno::EPERM => {
+            name.starts_with(b"security.")
+                || name.starts_with(b"trusted.")
+                || name.starts_with(b"user.") && matches!(of, Of::Name(..))
+        }
         _ => false,
     }
 }

@@ -93,9 +93,12 @@ impl Unpacker<'_, '_> {
                 break;
             }
             let limit = self.options.limits.bytes;
-            self.copied_bytes += count as u64;
-            if self.copied_bytes > limit {
-                let message = format!("more than {limit} bytes, the limit, would be copied up");
+            let copied = self.options.copied.get() + count as u64;
+            self.options.copied.set(copied);
+            if copied > limit {
+                let message = format!(
+                    "more than {limit} bytes, the limit for all layers, would be copied up"
+                );
                 return Err(Error::new(Category::Resource, Stage::Image, message));
             }
             to.write_all_at(&buffer[..count], range.start).map_err(fail)?;

@@ -1,5 +1,6 @@
 //! Archives as tests want them, right and wrong, and a place to unpack them to.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -167,14 +168,14 @@ impl Place {
         limits: &Limits,
         tar: &[u8],
     ) -> Result<()> {
-        let options = Options { form, ids, limits, lower: &[] };
+        let options = Options { form, ids, limits, lower: &[], copied: &Cell::new(0) };
         self.unpack_to("root", &options, tar)
     }
 
     pub(super) fn unpack_to(&self, name: &str, options: &Options<'_>, tar: &[u8]) -> Result<()> {
-        let mut guide = Guide::new(Transfer::default());
+        let guide = Guide::new(Transfer::default());
         let mut tar = tar;
-        let result = apply(&mut tar, &self.dir(name), options, &mut guide);
+        let result = apply(&mut tar, &self.dir(name), options, &guide);
         assert!(result.is_err() || tar.is_empty(), "the stream was not read to its end");
         self.check();
         result
@@ -182,13 +183,13 @@ impl Place {
 
     /// Unpacks layers, the lowest first, as one tree and as layers: the directories of these, topmost first.
     pub(super) fn unpack_all(&self, ids: &Ids, layers: &[Vec<u8>]) -> Result<Vec<File>> {
-        let limits = &Limits::default();
+        let (limits, copied) = (&Limits::default(), &Cell::new(0));
         let mut lower: Vec<File> = Vec::new();
         for (number, tar) in layers.iter().enumerate() {
-            let options = Options { form: Form::Tree, ids, limits, lower: &[] };
+            let options = Options { form: Form::Tree, ids, limits, lower: &[], copied };
             self.unpack_to("root", &options, tar)?;
             let name = format!("layer{number}");
-            let options = Options { form: Form::Layer, ids, limits, lower: &lower };
+            let options = Options { form: Form::Layer, ids, limits, lower: &lower, copied };
             self.unpack_to(&name, &options, tar)?;
             lower.insert(0, self.dir(&name));
         }

@@ -142,6 +142,9 @@ fn names_that_are_too_long_are_refused() {
     refused("longer than 255 bytes", Category::Spec, |_| Tar::new().file(&long, ""));
     let name = "b".repeat(255);
     harmless(&[&name], |_| Tar::new().file(&name, ""));
+    let gone = format!(".wh.{name}");
+    harmless(&[], |_| Tar::new().file(&gone, ""));
+    refused("longer than 255 bytes", Category::Spec, |_| Tar::new().file(format!("{gone}b"), ""));
 }
 
 #[test]
@@ -570,6 +573,8 @@ fn malformed_extension_headers_are_refused() {
     ] {
         refused("is wrong", Category::Spec, |_| Tar::new().pax(&[(key, value)]).file("x", ""));
     }
+    let key = format!("SCHILY.xattr.\0{}", "a".repeat(1 << 19));
+    refused("is wrong", Category::Spec, |_| Tar::new().pax(&[(&key, b"x")]).file("x", ""));
     for kind in [EntryType::XHeader, EntryType::GNULongName, EntryType::GNULongLink] {
         refused("ends after an extension header", Category::Spec, |_| {
             Tar::new().extension(kind, b"12 path=a/b\n")

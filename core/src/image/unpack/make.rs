@@ -233,9 +233,11 @@ impl Unpacker<'_, '_> {
         Ok(())
     }
 
-    fn find(&self, path: &[u8]) -> Result<Option<Found>> {
+    fn find(&mut self, path: &[u8]) -> Result<Option<Found>> {
+        // It needs descriptors itself.
+        self.below = None;
         self.tree().find(path, false).map_err(|errno| match errno {
-            Errno::ELOOP => spec(format!("its target is behind more than {} links", trees::LINKS)),
+            Errno::ELOOP => spec(format!("its target is {}", trees::too_far())),
             errno => os(errno, "look for its target"),
         })
     }

@@ -16,6 +16,7 @@ mod sweep;
 mod tests;
 mod whiteout;
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::Read;
 
@@ -27,15 +28,18 @@ use super::Guide;
 use crate::{Category, Error, Result, Stage};
 
 /// The longest name of an entry, and of a component of it.
-const NAME: usize = 4096;
+pub(super) const NAME: usize = 4096;
 const COMPONENT: usize = 255;
+/// The most an extension header may take; tar programs stop here, too.
+pub(super) const EXTENSION: usize = 1 << 20;
 
 /// How much an image may unpack to. What is over is refused, naming the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Entries of a layer. Default: 4,000,000.
     pub entries: u64,
-    /// Bytes of a layer, uncompressed. Default: 128 GiB.
+    /// Bytes of a layer, uncompressed; and those that all layers together copy from lower ones, for hard
+    /// links. Default: 128 GiB.
     pub bytes: u64,
     /// How many times larger than the compressed layer its contents may be, beyond the first 64 MiB.
     /// Default: 1,024.
@@ -98,6 +102,8 @@ pub(super) struct Options<'a> {
     /// With [`Form::Layer`], the unpacked layers below, the topmost first. What is only there, hard links
     /// and what is put into directories need.
     pub(super) lower: &'a [File],
+    /// Bytes that this layer and others of the image have copied from lower ones.
+    pub(super) copied: &'a Cell<u64>,
 }
 
 /// Applies a layer, an uncompressed tar stream, to the directory `dir`, which nobody else changes
@@ -106,9 +112,8 @@ pub(super) fn apply(
     layer: &mut dyn Read,
     dir: &File,
     options: &Options<'_>,
-    guide: &mut Guide<'_>,
+    guide: &Guide<'_>,
 ) -> Result<()> {
-    let guide = &*guide;
     let mut archive = Archive::new(layer, options.limits, guide);
     let mut unpacker = Unpacker::new(dir, options, guide)?;
     let mut entry = Entry::new();
@@ -163,7 +168,8 @@ fn clean(name: &[u8], path: &mut Vec<u8>) -> Result<()> {
         match part {
             b"" | b"." => continue,
             b".." => return Err(spec("its name leads upwards with ..")),
-            _ if part.len() > COMPONENT => {
+            // What is gone may have had the longest name.
+            _ if part.strip_prefix(b".wh.").unwrap_or(part).len() > COMPONENT => {
                 let message = format!("a component of its name is longer than {COMPONENT} bytes");
                 return Err(spec(message));
             }
@@ -186,7 +192,7 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// A name as it goes into a message.
-fn shown(name: &[u8]) -> String {
+pub(super) fn shown(name: &[u8]) -> String {
     match name.get(..256) {
         Some(start) => format!("{:?}…", String::from_utf8_lossy(start)),
         None => format!("{:?}", String::from_utf8_lossy(name)),

@@ -2,6 +2,7 @@
 
 use nix::sys::time::TimeSpec;
 
+use super::shown;
 use super::sparse::Records;
 
 /// What the records say about the entry that follows. Those that do not matter here are left out.
@@ -24,9 +25,8 @@ impl Pax {
         while !data.is_empty() {
             let (key, value, rest) = record(data).ok_or("a PAX record is malformed")?;
             data = rest;
-            pax.take(key, value).ok_or_else(|| {
-                format!("its PAX record {:?} is wrong", String::from_utf8_lossy(key))
-            })?;
+            pax.take(key, value)
+                .ok_or_else(|| format!("its PAX record {} is wrong", shown(key)))?;
         }
         Ok(pax)
     }

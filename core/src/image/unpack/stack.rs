@@ -18,7 +18,7 @@ use nix::unistd::fchown;
 
 use super::{Form, Ids, Options, os, shown, spec};
 use crate::image::Guide;
-use crate::image::trees::{self, DIRECTORY, Directory, Found, LINKS, Tree};
+use crate::image::trees::{self, Child, DIRECTORY, LINKS, Opened, Tree};
 use crate::image::xattr;
 use crate::{Category, Error, Result, Stage};
 
@@ -78,6 +78,8 @@ pub(super) struct Unpacker<'a, 'g> {
     device: u64,
     /// The path by which the last level was entered if links were on it.
     linked: Option<Vec<u8>>,
+    /// What lower layers have of the last level, if that is known.
+    pub(super) below: Option<Opened>,
     pub(super) wanted: HashMap<u64, Wanted>,
     /// `None` if there is nothing of earlier layers.
     pub(super) made: Option<Made>,
@@ -85,7 +87,6 @@ pub(super) struct Unpacker<'a, 'g> {
     pub(super) copied: BTreeSet<(u64, Vec<u8>)>,
     /// Whether directories are being made for that.
     pub(super) copying: bool,
-    pub(super) copied_bytes: u64,
     /// Whether the layer hides the lower ones altogether.
     pub(super) hides_all: bool,
     entries: u64,
@@ -107,11 +108,11 @@ impl<'a, 'g> Unpacker<'a, 'g> {
             levels: Vec::new(),
             device: stat.st_dev,
             linked: None,
+            below: None,
             wanted: HashMap::new(),
             made: made.then(Made::default),
             copied: BTreeSet::new(),
             copying: false,
-            copied_bytes: 0,
             hides_all: false,
             entries: 0,
         };
@@ -290,35 +291,46 @@ impl<'a, 'g> Unpacker<'a, 'g> {
 
     /// What is not in this layer may be in a lower one.
     fn descend_below(&mut self, name: &[u8], missing: Missing) -> Result<Step> {
+        self.guide.check()?;
         let lower = self.options.form == Form::Layer && !self.options.lower.is_empty();
-        let below = match lower {
-            true => {
-                let mut path = self.real_path();
-                path.extend_from_slice(name);
-                self.tree()
-                    .find(&path, false)
-                    .map_err(|errno| os(errno, "look into lower layers"))?
-            }
-            false => None,
-        };
-        match below {
-            Some(Found::Other(node)) if trees::kind(&node.stat) == libc::S_IFLNK => {
-                let target = readlinkat(&node.dir, &node.name[..])
+        let child = if lower { self.child_below(name)? } else { None };
+        match child {
+            Some(Child::Other(at, stat)) if trees::kind(&stat) == libc::S_IFLNK => {
+                let target = readlinkat(&self.below()?[at].1, name)
                     .map_err(|errno| os(errno, "read a link of a lower layer"))?;
                 Ok(Step::Link(target.into_vec()))
             }
-            Some(Found::Other(_)) => not_a_directory(name, missing),
+            Some(Child::Other(..)) => not_a_directory(name, missing),
             _ if missing == Missing::Stop => Ok(Step::Missing),
             None if lower && missing == Missing::Follow => Ok(Step::Missing),
-            Some(Found::Directory(Directory { layers, .. })) => {
+            Some(Child::Directory(layers)) => {
                 self.make_parent(name, layers.first().map(|(_, fd)| fd))?;
+                self.below = Some(layers);
                 Ok(Step::Entered)
             }
             None => {
                 self.make_parent(name, None)?;
+                self.below = Some(Opened::new());
                 Ok(Step::Entered)
             }
         }
+    }
+
+    /// What lower layers have of this name in the current directory.
+    pub(super) fn child_below(&mut self, name: &[u8]) -> Result<Option<Child>> {
+        trees::child(self.below()?, name).map_err(|errno| os(errno, "look into lower layers"))
+    }
+
+    /// What lower layers have of the current directory.
+    fn below(&mut self) -> Result<&Opened> {
+        let below = match self.below.take() {
+            Some(below) => below,
+            None => {
+                let below = self.tree().below(&self.real_path());
+                below.map_err(|errno| os(errno, "look into lower layers"))?
+            }
+        };
+        Ok(self.below.insert(below))
     }
 
     /// Makes a directory that no entry of this layer has named yet, and goes there.
@@ -397,6 +409,7 @@ impl<'a, 'g> Unpacker<'a, 'g> {
             self.levels[far].fd = None;
         }
         let (name, inode, touched) = (name.to_vec(), stat.st_ino, now != before);
+        self.below = None;
         self.levels.push(Level { name, fd: Some(fd), inode, mode: Some(now), touched });
         Ok(())
     }
@@ -404,6 +417,7 @@ impl<'a, 'g> Unpacker<'a, 'g> {
     fn go_up_to(&mut self, count: usize) -> Result<()> {
         while self.levels.len() > count {
             let level = self.levels.pop().expect("there are more than `count`");
+            self.below = None;
             let parent = self.level_mut();
             if parent.fd.is_none() {
                 let found = level.fd.as_ref().ok_or(Errno::EBADF).and_then(|fd| {

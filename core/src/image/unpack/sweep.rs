@@ -139,7 +139,7 @@ impl Unpacker<'_, '_> {
         let stat = fstat(&current).map_err(fail)?;
         let frame =
             Frame { name: Vec::new(), keep: Keep::Yes, stat, changed: false, rest: Vec::new() };
-        let mut frames = vec![read(&current, frame, &keep).map_err(fail)?];
+        let mut frames = vec![self.read(&current, frame, &keep)?];
         loop {
             let count = frames.len();
             let frame = &mut frames[count - 1];
@@ -157,7 +157,7 @@ impl Unpacker<'_, '_> {
                 }
                 let (child, stat) = open(current.as_fd(), &name, self.is_caller()).map_err(fail)?;
                 let frame = Frame { name, keep: kept, stat, changed: false, rest: Vec::new() };
-                frames.push(read(&child, frame, &keep).map_err(fail)?);
+                frames.push(self.read(&child, frame, &keep)?);
                 current = child;
                 continue;
             }
@@ -183,6 +183,44 @@ impl Unpacker<'_, '_> {
             }
             current = parent;
         }
+    }
+
+    /// Removes what is no directory, and lists what is one.
+    fn read(
+        &self,
+        fd: &OwnedFd,
+        mut frame: Frame,
+        keep: impl Fn(&OwnedFd, u64, &[u8]) -> Result<Keep, Errno>,
+    ) -> Result<Frame> {
+        let fail = |errno| os(errno, "remove what earlier layers left");
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let mut dir = Dir::openat(fd, ".", flags, Mode::empty()).map_err(fail)?;
+        for entry in dir.iter() {
+            let entry = entry.map_err(fail)?;
+            let name = entry.file_name().to_bytes();
+            self.guide.check()?;
+            if matches!(name, b"." | b"..") {
+                continue;
+            }
+            let kept = match frame.keep {
+                Keep::No => Keep::No,
+                _ => keep(fd, frame.stat.st_ino, name).map_err(fail)?,
+            };
+            let is_directory = match entry.file_type() {
+                Some(kind) => kind == Type::Directory,
+                None => {
+                    let stat = fstatat(fd, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(fail)?;
+                    trees::kind(&stat) == libc::S_IFDIR
+                }
+            };
+            if is_directory {
+                frame.rest.push((name.to_vec(), kept));
+            } else if kept == Keep::No {
+                unlinkat(fd, name, UnlinkatFlags::NoRemoveDir).map_err(fail)?;
+                frame.changed = true;
+            }
+        }
+        Ok(frame)
     }
 }
 
@@ -211,39 +249,4 @@ fn restore(dir: &OwnedFd, stat: &FileStat, changed: bool) -> Result<(), Errno> {
         futimens(dir, &mtime(stat), &mtime(stat))?;
     }
     Ok(())
-}
-
-/// Removes what is no directory, and lists what is one.
-fn read(
-    fd: &OwnedFd,
-    mut frame: Frame,
-    keep: impl Fn(&OwnedFd, u64, &[u8]) -> Result<Keep, Errno>,
-) -> Result<Frame, Errno> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let mut dir = Dir::openat(fd, ".", flags, Mode::empty())?;
-    for entry in dir.iter() {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if matches!(name, b"." | b"..") {
-            continue;
-        }
-        let kept = match frame.keep {
-            Keep::No => Keep::No,
-            _ => keep(fd, frame.stat.st_ino, name)?,
-        };
-        let is_directory = match entry.file_type() {
-            Some(kind) => kind == Type::Directory,
-            None => {
-                let stat = fstatat(fd, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-                trees::kind(&stat) == libc::S_IFDIR
-            }
-        };
-        if is_directory {
-            frame.rest.push((name.to_vec(), kept));
-        } else if kept == Keep::No {
-            unlinkat(fd, name, UnlinkatFlags::NoRemoveDir)?;
-            frame.changed = true;
-        }
-    }
-    Ok(frame)
 }

@@ -1,5 +1,6 @@
 //! What archives mean, in both forms.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -260,6 +261,23 @@ fn attributes_are_kept_byte_for_byte() {
         place.unpack(form, &tar).unwrap();
         assert_eq!(get("root/d", "user.large"), None);
         assert_eq!(get("root/d", "user.new"), Some(b"1".to_vec()));
+    }
+}
+
+#[test]
+fn users_attributes_are_left_out_where_the_kernel_has_none() {
+    let user: &[(&str, &[u8])] = &[("SCHILY.xattr.user.x", b"1")];
+    let sticky = |tar: Tar| tar.pax(user).with(EntryType::Directory, "d", "", mode(0o1777));
+    let tar = sticky(sticky(Tar::new())).pax(user).symlink("l", "f").pax(user);
+    let tar = tar.with(EntryType::Fifo, "p", "", |_| {}).pax(user).file("f", "");
+    let tar = if is_root() { tar.pax(user).device("c", EntryType::Char, 1, 3) } else { tar };
+    for form in FORMS {
+        let place = Place::new();
+        place.unpack(form, &tar.clone().end()).unwrap();
+        for (name, value) in [("d", Some(&b"1"[..])), ("f", Some(b"1")), ("l", None), ("p", None)] {
+            let found = get_xattr(&place.root().join(name), "user.x");
+            assert_eq!(found.as_deref(), value, "{name}");
+        }
     }
 }
 
@@ -578,6 +596,52 @@ fn marks_are_only_where_something_is_below() {
 }
 
 #[test]
+fn what_is_below_is_known_from_directory_to_directory() {
+    let first = Tar::new()
+        .with(EntryType::Directory, "a", "", mode(0o700))
+        .with(EntryType::Directory, "a/b", "", mode(0o710))
+        .with(EntryType::Directory, "a/b/c", "", mode(0o711))
+        .file("a/b/c/1", "")
+        .file("a/b/c/2", "")
+        .file("a/b/x", "")
+        .symlink("a/l", "b/c")
+        .file("d/e/f", "")
+        .file("d/e/g/h", "")
+        .file("k/1", "")
+        .file("k/2", "");
+    let second = Tar::new()
+        .file("a/b/c/n/new", "")
+        // Of these in a row the lower layers have one, and one again once it is said to be gone.
+        .file("a/b/c/.wh.n", "")
+        .file("a/b/c/.wh.1", "")
+        .file("a/b/c/.wh.1", "")
+        .file("a/b/.wh.x", "")
+        .file("a/l/m/o", "")
+        .file("a/l/.wh.2", "")
+        .file("d/.wh.e", "")
+        .file("d/e/.wh.f", "")
+        .file("d/e/g/.wh.h", "")
+        .file("d/e/g/i", "")
+        .file("k/.wh.1", "")
+        .file("k/.wh..wh..opq", "")
+        .file("k/.wh.2", "");
+    let place = Place::new();
+    place.unpack_all(&ids(), &[first.end(), second.end()]).unwrap();
+    let merged = ["a/", "a/b/", "a/b/c/", "a/b/c/m/", "a/b/c/m/o", "a/b/c/n/", "a/b/c/n/new"];
+    let merged = [&merged[..], &["a/l", "d/", "d/e/", "d/e/g/", "d/e/g/i", "k/"]].concat();
+    assert_eq!(names(&place.root()), merged);
+    let of = |name: &str| fs::metadata(place.path.join("layer1").join(name)).unwrap().mode();
+    let modes = ["a", "a/b", "a/b/c", "a/b/c/n", "d/e"].map(|name| of(name) & 0o7777);
+    assert_eq!(modes, [0o700, 0o710, 0o711, 0o755, 0o755]);
+    let made = names(&place.path.join("layer1"));
+    let marks = ["a/b/c/1", "a/b/c/2", "a/b/x"];
+    let mut expected: Vec<&str> = [&merged[..], &marks].concat();
+    expected.retain(|name| *name != "a/l");
+    expected.sort();
+    assert_eq!(made, expected);
+}
+
+#[test]
 fn a_layer_can_hide_all_below() {
     let first =
         Tar::new().dir(".").dir("a").file("a/x", "").file("b", "").dir("c").file("c/x", "").end();
@@ -592,6 +656,27 @@ fn a_layer_can_hide_all_below() {
         match overlay(&place, &["layer1", "layer0"]) {
             Some(merged) => assert_eq!(merged, snapshot(&place.root())),
             None => println!("skipped: overlayfs"),
+        }
+    }
+}
+
+#[test]
+fn what_a_layer_hides_of_the_lower_roots_counts_as_its_entries() {
+    let first = (0..9).fold(Tar::new(), |tar, number| tar.file(number.to_string(), "")).end();
+    let second = Tar::new().file(".wh..wh..opq", "").end();
+    let place = Place::new();
+    let lower = place.unpack_all(&ids(), &[first]).unwrap();
+    let (ids, none) = (&ids(), &Cell::new(0));
+    for (entries, enough) in [(9, false), (10, true)] {
+        let limits = Limits { entries, ..Limits::default() };
+        let options = options(ids, &limits, &lower, none);
+        let done = place.unpack_to(&format!("layer-{entries}"), &options, &second);
+        match done.err() {
+            None => assert!(enough),
+            Some(error) => {
+                assert!(!enough && error.category() == Category::Resource, "{error}");
+                assert!(error.to_string().contains("more than 9 entries"), "{error}");
+            }
         }
     }
 }
@@ -649,18 +734,27 @@ fn what_is_copied_up_is_bounded() {
     let first = Tar::new().file("a", vec![b'x'; 3000]).file("b", vec![b'x'; 3000]).end();
     let second = Tar::new().link("c", "a").link("d", "a").link("e", "b").end();
     let place = Place::new();
-    place.unpack_to("layer0", &options(&ids(), &Limits::default(), &[]), &first).unwrap();
+    let (ids, none) = (&ids(), &Cell::new(0));
+    place.unpack_to("layer0", &options(ids, &Limits::default(), &[], none), &first).unwrap();
     let lower = [place.dir("layer0")];
-    let enough = Limits { bytes: 6000, ..Limits::default() };
-    place.unpack_to("layer1", &options(&ids(), &enough, &lower), &second).unwrap();
-    let few = Limits { bytes: 5999, ..Limits::default() };
-    let error = place.unpack_to("layer2", &options(&ids(), &few, &lower), &second).unwrap_err();
+    let limits = Limits { bytes: 11_999, ..Limits::default() };
+    let copied = &Cell::new(0);
+    let options = options(ids, &limits, &lower, copied);
+    place.unpack_to("layer1", &options, &second).unwrap();
+    assert_eq!(copied.get(), 6000);
+    // One limit for all layers of the image.
+    let error = place.unpack_to("layer2", &options, &second).unwrap_err();
     assert_eq!(error.category(), Category::Resource);
-    assert!(error.to_string().contains("entry \"e\": more than 5999 bytes"), "{error}");
+    assert!(error.to_string().contains("entry \"e\": more than 11999 bytes"), "{error}");
 }
 
-fn options<'a>(ids: &'a Ids, limits: &'a Limits, lower: &'a [File]) -> Options<'a> {
-    Options { form: Form::Layer, ids, limits, lower }
+fn options<'a>(
+    ids: &'a Ids,
+    limits: &'a Limits,
+    lower: &'a [File],
+    copied: &'a Cell<u64>,
+) -> Options<'a> {
+    Options { form: Form::Layer, ids, limits, lower, copied }
 }
 
 #[test]
@@ -723,14 +817,14 @@ fn the_deadline_and_the_sources_errors_come_through() {
     }
     let place = Place::new();
     let (ids, limits) = (Ids::Same, Limits::default());
-    let options = Options { form: Form::Tree, ids: &ids, limits: &limits, lower: &[] };
+    let options =
+        Options { form: Form::Tree, ids: &ids, limits: &limits, lower: &[], copied: &Cell::new(0) };
     let transfer = || Transfer { timeout: Some(Duration::from_millis(20)), ..Transfer::default() };
     let large = Tar::new().with(EntryType::Regular, "f", "", |header| header.set_size(1 << 36));
     // In the middle of data, and behind the end.
     for tar in [large.0, Tar::new().end()] {
-        let mut guide = Guide::new(transfer());
-        let error =
-            apply(&mut Endless(tar, 0), &place.dir("root"), &options, &mut guide).unwrap_err();
+        let guide = Guide::new(transfer());
+        let error = apply(&mut Endless(tar, 0), &place.dir("root"), &options, &guide).unwrap_err();
         assert_eq!(error.category(), Category::Timeout);
     }
 
@@ -742,8 +836,8 @@ fn the_deadline_and_the_sources_errors_come_through() {
     }
     let tar = Tar::new().file("f", "data").end();
     let mut source = (&tar[..514]).chain(Broken);
-    let mut guide = Guide::new(Transfer::default());
-    let error = apply(&mut source, &place.dir("root"), &options, &mut guide).unwrap_err();
+    let guide = Guide::new(Transfer::default());
+    let error = apply(&mut source, &place.dir("root"), &options, &guide).unwrap_err();
     assert_eq!(error.to_string(), "entry \"f\": blob x: its bytes are wrong");
     assert_eq!(error.category(), Category::Spec);
 }
@@ -759,10 +853,11 @@ fn a_stream_may_come_in_small_pieces() {
     }
     let place = Place::new();
     let (ids, limits) = (Ids::Caller, Limits::default());
-    let options = Options { form: Form::Tree, ids: &ids, limits: &limits, lower: &[] };
+    let options =
+        Options { form: Form::Tree, ids: &ids, limits: &limits, lower: &[], copied: &Cell::new(0) };
     let data: Vec<u8> = (0..5000u32).map(|number| number as u8).collect();
     let tar = Tar::new().pax(&[("mtime", b"1.5")]).file("a", &data).file("b", &data).end();
-    let mut guide = Guide::new(Transfer::default());
-    apply(&mut Bytes(&tar), &place.dir("root"), &options, &mut guide).unwrap();
+    let guide = Guide::new(Transfer::default());
+    apply(&mut Bytes(&tar), &place.dir("root"), &options, &guide).unwrap();
     assert_eq!(fs::read(place.root().join("b")).unwrap(), data);
 }

@@ -63,10 +63,9 @@ impl Unpacker<'_, '_> {
         if self.copied.remove(&(inode, name.to_vec())) {
             self.remove_copied(name)?;
         }
-        let below = self.tree().is_below(&self.real_path(), name);
-        match below.map_err(|errno| os(errno, "look into lower layers"))? {
-            true => self.mark(name),
-            false => Ok(()),
+        match self.child_below(name)? {
+            Some(_) => self.mark(name),
+            None => Ok(()),
         }
     }
 
@@ -102,6 +101,7 @@ impl Unpacker<'_, '_> {
     /// then it seems to be its own.
     pub(super) fn mark_opaque(&mut self) -> Result<()> {
         self.touch();
+        self.below = None;
         let [trusted, user] = OPAQUE;
         let mark = |name| xattr::set(Of::File(self.dir()), name, b"y");
         let marked = match self.options.ids {
@@ -122,11 +122,15 @@ impl Unpacker<'_, '_> {
             let flags = DIRECTORY;
             let mut dir = nix::dir::Dir::openat(layer, ".", flags, Mode::empty()).map_err(fail)?;
             for entry in dir.iter() {
-                names.insert(entry.map_err(fail)?.file_name().to_bytes().to_vec());
+                self.guide.check()?;
+                let name = entry.map_err(fail)?.file_name().to_bytes().to_vec();
+                if !matches!(&name[..], b"." | b"..") && names.insert(name) {
+                    self.count()?;
+                }
             }
         }
-        names.retain(|name| !matches!(&name[..], b"." | b".."));
         for name in names {
+            self.guide.check()?;
             self.enter(b"", Missing::Stop)?;
             self.mark(&name)?;
         }
