@@ -233,9 +233,9 @@ fn unpack_all(
 }
 
 /// Lets the caller stop what reads without giving anything, as empty members do.
-struct Stoppable<'a, 'g, R> {
-    source: R,
-    guide: &'a Guide<'g>,
+pub(super) struct Stoppable<'a, 'g, R> {
+    pub(super) source: R,
+    pub(super) guide: &'a Guide<'g>,
 }
 
 impl<R: Read> Read for Stoppable<'_, '_, R> {
@@ -259,6 +259,12 @@ impl<R: Read> Read for Counted<'_, R> {
     }
 }
 
+/// The most that what is compressed to so many bytes may be.
+pub(super) fn most(packed: u64, limits: &Limits) -> u64 {
+    const FREE: u64 = 64 << 20;
+    packed.saturating_mul(limits.ratio).saturating_add(FREE)
+}
+
 /// Keeps a small file from becoming a huge one.
 pub(super) struct Bounded<'a, R> {
     pub(super) source: R,
@@ -269,10 +275,9 @@ pub(super) struct Bounded<'a, R> {
 
 impl<R: Read> Read for Bounded<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        const FREE: u64 = 64 << 20;
         let count = self.source.read(buffer)?;
         self.plain += count as u64;
-        let most = self.packed.get().saturating_mul(self.limits.ratio).saturating_add(FREE);
+        let most = most(self.packed.get(), self.limits);
         let (limit, what) = match self.plain {
             plain if plain > self.limits.bytes => (self.limits.bytes, "bytes"),
             plain if plain > most => (self.limits.ratio, "times what it is compressed"),

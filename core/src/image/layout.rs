@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::digest::{Hasher, sha256, unwrap, wrap};
 use super::fetch::{Found, Source};
-use super::layers::{Bounded, Counted};
+use super::layers::{Bounded, Counted, Stoppable};
 use super::manifest::{self, MANIFEST};
 use super::store::{LARGEST_DOCUMENT, REF_NAME, Store};
 use super::transfer::Guide;
@@ -533,7 +533,7 @@ fn plain(file: File, store: &Store, guide: &Guide<'_>) -> Result<File> {
 /// A draft of what is in an archive.
 fn unpacked(source: Box<dyn Read + '_>, store: &Store, guide: &Guide<'_>) -> Result<File> {
     let packed = Cell::new(0);
-    let counted = Counted { source, done: &packed };
+    let counted = Counted { source: Stoppable { source, guide }, done: &packed };
     let (_, source) = compress::decoder(Box::new(counted))?;
     let limits = Limits { bytes: LARGEST_ARCHIVE, ..Limits::default() };
     let mut source = Bounded { source, limits: &limits, packed: &packed, plain: 0 };

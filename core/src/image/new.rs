@@ -16,7 +16,7 @@ use super::manifest::{MANIFEST, Parts};
 use super::pack::{self, Kind, Marks};
 use super::store::Store;
 use super::transfer::{Guide, Step};
-use super::unpack::Ids;
+use super::unpack::{Ids, Limits};
 use super::{Compression, compress, fetch, inside, layers, manifest, platform};
 use crate::container::in_user_namespace;
 use crate::{Category, Error, Result, Stage, rootless_ids};
@@ -256,6 +256,15 @@ fn layer(
         (latest, plain.hasher.finish(), plain.size)
     };
     let size = draft.size();
+    let limits = Limits::default();
+    if plain > layers::most(size, &limits) {
+        let message = format!(
+            "the layer is more than {} times smaller by its compression, and would be taken for a trap",
+            limits.ratio
+        );
+        return Err(Error::new(Category::Resource, Stage::Image, message)
+            .hint("choose gzip, which makes less of empty files, or none"));
+    }
     Ok(Layer { digest: draft.keep(None)?, size, diff_id, plain, latest })
 }
 
@@ -281,7 +290,9 @@ impl Write for Hashed<'_> {
 
 /// Copies a tar file, compressed or not, and looks whether it is one.
 fn copy(file: &File, out: &mut dyn Write, guide: &mut Guide<'_>) -> Result<i64> {
-    let (_, plain) = compress::decoder(Box::new(file))?;
+    let quiet = guide.quiet();
+    let source = layers::Stoppable { source: file, guide: &quiet };
+    let (_, plain) = compress::decoder(Box::new(source))?;
     let mut copied = Copied { source: plain, out, done: 0, guide };
     let mut latest = 0;
     let wrong = |error: io::Error| {

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use locule::image::{
-    IdRange, Ids, Image, ImageMount, ImageStore, Limits, NewOptions, Overrides, PruneOptions,
-    Transfer,
+    Compression, IdRange, Ids, Image, ImageMount, ImageStore, Limits, NewOptions, Overrides,
+    PruneOptions, Transfer,
 };
 use locule::{Category, Container, CreateOptions, Runtime, RuntimeOptions, Source, Stdio};
 use locule_images::{Layer, Layout, TarFile, is_root, look, skip};
@@ -269,4 +269,25 @@ fn layers_for_the_mapping_of_one_container_go_with_it() {
     container.delete(true).unwrap();
     assert_eq!(prune(), 2);
     assert_eq!(fs::read_dir(store.path().join("layers")).unwrap().count(), 2, "without a mapping");
+}
+
+#[test]
+fn a_layer_that_would_be_taken_for_a_trap_is_not_made() {
+    let dir = scratch();
+    let store = store(dir.path());
+    let Some(image) = image(&store, dir.path()) else { return };
+    let runtime = runtime(dir.path());
+    let zeros = script("busybox dd if=/dev/zero of=/zeros bs=1M count=200 2>/dev/null");
+    let container = create(&runtime, &image, zeros, Some(&dir.path().join("changes"))).unwrap();
+    output(&container);
+    let commit = |compression| {
+        let options = NewOptions { compression, ..NewOptions::default() };
+        store.commit(&container, &options, Transfer::default())
+    };
+    let error = commit(Compression::Zstd).unwrap_err();
+    assert_eq!(error.category(), Category::Resource, "{error}");
+    assert!(error.advice().is_some_and(|advice| advice.contains("gzip")), "{error:?}");
+    let committed = commit(Compression::Gzip).unwrap();
+    assert_eq!(run(&runtime, &committed, script("busybox wc -c </zeros")), "209715200\n");
+    container.delete(false).unwrap();
 }
