@@ -309,7 +309,8 @@ func TestAnImageIsPreparedForItsContainers(t *testing.T) {
 	defer reader.Close()
 	found := must[*Image](t)(reader.Get("greeter"))
 	defer found.Close()
-	if err := found.Prepare(testContext(t), ImageOverrides{}); !errors.Is(err, ErrNotFound) || len(layers(t, store)) > 0 {
+	check(t, found.Prepare(testContext(t), ImageOverrides{}))
+	if err := rt.ImageCommand(found).Run(testContext(t)); !errors.Is(err, ErrNotFound) || len(layers(t, store)) > 0 {
 		t.Error(err, layers(t, store))
 	}
 
