@@ -325,7 +325,7 @@ class ImageStore:
 
     path        the directory, made if missing; /var/lib/locule/images for root, else
                 $XDG_DATA_HOME/locule/images, else ~/.local/share/locule/images
-    read_only   change nothing: use what is there. Such a store may be another user's
+    read_only   change nothing: use what is there. Root may open another user's store so
 
     `load`, `pull` and `import_` are those of `Image`. Closing it closes no image.
     """
