@@ -45,7 +45,7 @@ fn inside(name: &'static str, words: &[&'static str]) -> Command {
 pub fn stored() -> [Arg; 2] {
     [
         value("store", "DIR", "where images are kept; LOCULE_IMAGES, or the user's, if not given"),
-        switch("read-only-store", "change nothing there: it may be another user's"),
+        switch("read-only-store", "change nothing there; root may so use another user's"),
     ]
 }
 
