@@ -4,7 +4,6 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -20,7 +19,7 @@ use super::fetch::{Found, Source};
 use super::layers::{Bounded, Counted, Stoppable};
 use super::manifest::{self, MANIFEST};
 use super::store::{LARGEST_DOCUMENT, REF_NAME, Store};
-use super::transfer::Guide;
+use super::transfer::{Arriving, Guide, open_soon};
 use super::unpack::Limits;
 use super::{Compression, compress, reference};
 use crate::{Category, Error, Result, Stage};
@@ -86,9 +85,7 @@ impl Layout {
     pub(super) fn open(path: &Path, store: &Store, guide: &mut Guide<'_>) -> Result<Layout> {
         let context = |error: Error| error.context(format!("{path:?}"));
         let failed = |error| Error::io(Stage::Image, &error, format!("open {path:?}"));
-        // A FIFO that nobody writes to would be waited for, and nothing could end that.
-        let flags = libc::O_NOCTTY | libc::O_NONBLOCK;
-        let file = File::options().read(true).custom_flags(flags).open(path).map_err(failed)?;
+        let file = open_soon(path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         let files = if metadata.is_dir() {
             Files::Dir { dir: file, links: Links::Anywhere }
@@ -548,24 +545,6 @@ fn unpacked(source: Box<dyn Read + '_>, store: &Store, guide: &Guide<'_>) -> Res
         }
         let written = draft.write_all(&buffer[..count]);
         written.map_err(|error| Error::io(Stage::Image, &error, "write a draft of the archive"))?;
-    }
-}
-
-/// What comes through a pipe that does not block: there may be a long wait for it.
-struct Arriving<'a, 'g> {
-    pipe: &'a File,
-    guide: &'a Guide<'g>,
-}
-
-impl Read for Arriving<'_, '_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            self.guide.wait_for(self.pipe.as_fd()).map_err(wrap)?;
-            match (&*self.pipe).read(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                read => return read,
-            }
-        }
     }
 }
 

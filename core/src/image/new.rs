@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -15,7 +16,7 @@ use super::inside::Refused;
 use super::manifest::{MANIFEST, Parts};
 use super::pack::{self, Kind, Marks};
 use super::store::Store;
-use super::transfer::{Guide, Step};
+use super::transfer::{Arriving, Guide, Step, open_soon};
 use super::unpack::{Ids, Limits};
 use super::{Compression, compress, fetch, inside, layers, manifest, platform};
 use crate::container::in_user_namespace;
@@ -55,12 +56,16 @@ pub(super) fn import(
     options: &NewOptions,
     guide: &mut Guide<'_>,
 ) -> Result<Value> {
-    let file = File::open(path)
-        .map_err(|error| Error::io(Stage::Image, &error, format!("open {path:?}")))?;
-    let is_dir = file.metadata().is_ok_and(|found| found.is_dir());
+    let failed = |error| Error::io(Stage::Image, &error, format!("open {path:?}"));
+    let file = open_soon(path).map_err(failed)?;
+    let kind = file.metadata().map_err(failed)?.file_type();
+    if !(kind.is_dir() || kind.is_file() || kind.is_fifo()) {
+        let message = format!("{path:?} is no directory, no file and no pipe");
+        return Err(Error::new(Category::Invalid, Stage::Image, message));
+    }
     // SAFETY: reads no memory and cannot fail.
     let ids = if unsafe { libc::geteuid() } == 0 { Ids::Same } else { Ids::Caller };
-    let layer = layer(store, options.compression, guide, &mut |out, guide| match is_dir {
+    let layer = layer(store, options.compression, guide, &mut |out, guide| match kind.is_dir() {
         true => Ok(pack::pack(&file, Kind::Tree, &ids, out, guide)?.latest),
         false => copy(&file, out, guide),
     });
@@ -288,10 +293,10 @@ impl Write for Hashed<'_> {
     }
 }
 
-/// Copies a tar file, compressed or not, and looks whether it is one.
+/// Copies a tar file, compressed or not, that may come through a pipe, and looks whether it is one.
 fn copy(file: &File, out: &mut dyn Write, guide: &mut Guide<'_>) -> Result<i64> {
     let quiet = guide.quiet();
-    let source = layers::Stoppable { source: file, guide: &quiet };
+    let source = Arriving { pipe: file, guide: &quiet };
     let (_, plain) = compress::decoder(Box::new(source))?;
     let mut copied = Copied { source: plain, out, done: 0, guide };
     let mut latest = 0;

@@ -1,7 +1,10 @@
 //! What long calls have in common: progress, cancellation, a deadline.
 
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use oci_spec::image::Digest;
@@ -116,6 +119,7 @@ impl<'a> Guide<'a> {
 
     /// Waits until something can be read.
     pub(crate) fn wait_for(&self, fd: BorrowedFd<'_>) -> Result<()> {
+        self.check()?;
         match poll_readable(fd, self.deadline, self.cancel, Stage::Image)? {
             true => Ok(()),
             false => self.check(),
@@ -194,5 +198,29 @@ impl Read for Reported<'_, '_> {
         let count = self.source.read(buffer)?;
         self.done += count as u64;
         Ok(count)
+    }
+}
+
+/// Opens a file, a directory or a pipe. A pipe that nobody writes to would be waited for, and nothing could end that:
+/// it is read as [`Arriving`].
+pub(crate) fn open_soon(path: &Path) -> io::Result<File> {
+    File::options().read(true).custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK).open(path)
+}
+
+/// What comes through a pipe that does not block: there may be a long wait for it.
+pub(crate) struct Arriving<'a, 'g> {
+    pub(crate) pipe: &'a File,
+    pub(crate) guide: &'a Guide<'g>,
+}
+
+impl Read for Arriving<'_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            self.guide.wait_for(self.pipe.as_fd()).map_err(wrap)?;
+            match (&*self.pipe).read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return read,
+            }
+        }
     }
 }

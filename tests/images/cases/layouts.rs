@@ -1,6 +1,8 @@
 //! Images in layouts and archives, taken and given back.
 
 use std::fs;
+use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use locule::Category;
@@ -277,4 +279,29 @@ fn progress_is_told_and_can_stop_the_call() {
     assert_eq!(late.category(), Category::Timeout);
     assert!(store.list().unwrap().is_empty());
     assert_eq!(fs::read_dir(dir.path().join("store/drafts")).unwrap().count(), 0);
+}
+
+#[test]
+fn an_archive_may_come_through_a_pipe() {
+    let dir = scratch();
+    let store = store(dir.path());
+    let mut layout = Layout::new(&dir.path().join("layout"));
+    layout.image(Some("app"), &layers(), json!({}));
+    let image = load(&store, layout.path()).unwrap();
+    let archive = dir.path().join("app.tar");
+    image.save(&archive, &SaveOptions::default(), Transfer::default()).unwrap();
+    let piped = |bytes: Vec<u8>, take: &dyn Fn(&Path) -> locule::Result<Image>| {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(move || writer.write_all(&bytes).unwrap());
+            take(Path::new(&format!("/proc/self/fd/{}", reader.as_raw_fd()))).unwrap()
+        })
+    };
+    let loaded = piped(fs::read(&archive).unwrap(), &|path| load(&store, path));
+    assert_eq!(loaded.digest(), image.digest());
+    let tree = TarFile::new().file("a", "a").finish();
+    let import = |path: &Path| store.import(path, &NewOptions::default(), Transfer::default());
+    let imported = piped(tree, &import);
+    assert_eq!(imported.inspect().unwrap()["layers"].as_array().unwrap().len(), 1);
+    assert_eq!(import(Path::new("/dev/null")).unwrap_err().category(), Category::Invalid);
 }
