@@ -341,6 +341,10 @@ fn hint(name: &str, failure: &Failure) -> Option<&'static str> {
         ("OverlayRoot", libc::EINVAL) => {
             Some("the kernel's log says which of the layers it does not take, and why")
         }
+        ("OverlayRoot", libc::EPERM) => Some(
+            "in a user namespace an overlay takes Linux 5.11: with an older kernel an image can be \
+             unpacked to a directory, and that be the root",
+        ),
         ("NewNamespaces", libc::EPERM) => Some(
             "creating namespaces needs root, or a user namespace in the configuration, and no \
              seccomp filter around this process that forbids it; see \
