@@ -542,8 +542,8 @@ int locule_runtime_plugins_json(locule_runtime *runtime,
 /**
  * Stores in *out what locule_container_create would do with these options, without doing it:
  * every step, in order. `format` is one of LOCULE_EXPLAIN_*. Plugins are called at "create", and
- * what they change is shown. Needs no privilege. Of an image, whose files say what its names of users
- * mean, what is not unpacked yet is. The caller frees the result with locule_buf_free.
+ * what they change is shown. Needs no privilege. Of an image, whose files say what its names of
+ * users mean, what is not unpacked yet is. The caller frees the result with locule_buf_free.
  *
  * Any thread. Does not block, but for the filesystem and plugins, and as locule_image_prepare.
  * Fails with LOCULE_E_INVALID, LOCULE_E_SPEC, LOCULE_E_UNSUPPORTED, LOCULE_E_NOT_FOUND,
@@ -842,7 +842,8 @@ struct locule_watch_opts {
  * behind.
  *
  * Any thread. Blocks until the container is set up, its hooks included, and before that until its
- * image is unpacked, if it is not yet. Fails with any category; the error names the stage, the step and the place in config.json. Since 0.1.
+ * image is unpacked, if it is not yet. Fails with any category; the error names the stage, the
+ * step and the place in config.json. Since 0.1.
  */
 int locule_container_create(locule_runtime *runtime,
                             const struct locule_create_opts *opts,
@@ -1310,8 +1311,8 @@ struct locule_image_opts {
     /** import, commit: a remark, for its history. */
     const char *comment;
     /**
-     * import, commit: when it was made, in RFC 3339, in UTC. NULL: the latest modification time in its
-     * layer, so that the same input gives the same image.
+     * import, commit: when it was made, in RFC 3339, in UTC. NULL: the latest modification time
+     * in its layer, so that the same input gives the same image.
      */
     const char *created;
     /** unpack: the most bytes of a layer, uncompressed. 0: 128 GiB. */
@@ -1573,8 +1574,8 @@ int locule_image_unpack(locule_image *image,
 /**
  * Unpacks into the image's store what a container of it needs, so that its creation need not.
  * `overrides_json` is what locule_container_create will get as `image_overrides_json`, as layers
- * are unpacked for each user namespace of their own; NULL: nothing. What is there already is left as it
- * is. NULL for `opts` takes every default.
+ * are unpacked for each user namespace of their own; NULL: nothing. What is there already is left
+ * as it is. NULL for `opts` takes every default.
  *
  * Any thread. Blocks until it is unpacked. Fails like locule_image_save, with LOCULE_E_RESOURCE
  * also beyond a limit, which the message names. Since 0.1.

@@ -361,7 +361,8 @@ pub(crate) unsafe fn target<'a>(container: *const locule_container) -> Result<&'
 /// behind.
 ///
 /// Any thread. Blocks until the container is set up, its hooks included, and before that until its
-/// image is unpacked, if it is not yet. Fails with any category; the error names the stage, the step and the place in config.json. Since 0.1.
+/// image is unpacked, if it is not yet. Fails with any category; the error names the stage, the
+/// step and the place in config.json. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn locule_container_create(
     runtime: *mut locule_runtime,

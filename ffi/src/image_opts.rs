@@ -117,8 +117,8 @@ pub struct locule_image_opts {
     pub author: *const c_char,
     /// import, commit: a remark, for its history.
     pub comment: *const c_char,
-    /// import, commit: when it was made, in RFC 3339, in UTC. NULL: the latest modification time in its
-    /// layer, so that the same input gives the same image.
+    /// import, commit: when it was made, in RFC 3339, in UTC. NULL: the latest modification time
+    /// in its layer, so that the same input gives the same image.
     pub created: *const c_char,
     /// unpack: the most bytes of a layer, uncompressed. 0: 128 GiB.
     pub max_bytes: u64,

@@ -359,8 +359,8 @@ pub unsafe extern "C" fn locule_runtime_plugins_json(
 
 /// Stores in *out what locule_container_create would do with these options, without doing it:
 /// every step, in order. `format` is one of LOCULE_EXPLAIN_*. Plugins are called at "create", and
-/// what they change is shown. Needs no privilege. Of an image, whose files say what its names of users
-/// mean, what is not unpacked yet is. The caller frees the result with locule_buf_free.
+/// what they change is shown. Needs no privilege. Of an image, whose files say what its names of
+/// users mean, what is not unpacked yet is. The caller frees the result with locule_buf_free.
 ///
 /// Any thread. Does not block, but for the filesystem and plugins, and as locule_image_prepare.
 /// Fails with LOCULE_E_INVALID, LOCULE_E_SPEC, LOCULE_E_UNSUPPORTED, LOCULE_E_NOT_FOUND,
