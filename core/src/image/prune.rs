@@ -22,6 +22,7 @@ pub(super) fn prune(
     options: &PruneOptions,
     guide: &mut Guide<'_>,
 ) -> Result<Pruned> {
+    guide.check()?;
     let _alone = store.alone(guide)?;
     let mut pruned = Pruned::default();
     let used = used(store)?;
