@@ -112,9 +112,16 @@ class Commands(Engine):
 
     def ended(self, name):
         """The status, and whether the kernel killed it for want of memory."""
-        eventually("the container ends", lambda: self.state(name) in ("exited", "stopped"))
+        eventually("the container ends", lambda: self.has_ended(name))
         state = self.inspect(name)
         return state["ExitCode"], state["OOMKilled"]
+
+    def has_ended(self, name):
+        seen = self.verb("inspect", "--format", "{{.State.Status}}", name)
+        # Podman reads about a process that may end at this moment.
+        if seen.code != 0 and "no such process" in seen.err:
+            return False
+        return seen.fine().strip() in ("exited", "stopped")
 
     def inspect(self, name, what="State"):
         return json.loads(self.verb("inspect", "--format", f"{{{{json .{what}}}}}", name).fine())

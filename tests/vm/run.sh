@@ -52,15 +52,15 @@ trap 'rm -rf "$work"' EXIT
 
 # --- The disk with the programs -------------------------------------------------------------
 
-program() { # NAME IN-THE-LIST
+program() { # NAME IN-THE-LIST [CRATE]
     local path
-    path=$(sed -n "s|^ *Executable $2 (\(.*\))\$|\1|p" <<<"$built")
-    [ -n "$path" ] || { echo "cargo builds no $2" >&2; exit 1; }
+    path=$(sed -n "s|^ *Executable $2 (\(.*/${3-}[^/]*\))\$|\1|p" <<<"$built")
+    [ -f "$path" ] || { echo "cargo builds not one $2, but: $path" >&2; exit 1; }
     objcopy --strip-debug "$path" "$work/programs/$1"
 }
 mkdir "$work/programs"
 program cgroup tests/cgroup.rs
-program lifecycle cases/main.rs
+program lifecycle cases/main.rs lifecycle-
 for name in endings failures inside interfaces memory; do
     program "keeper-$name" "tests/$name.rs"
 done
