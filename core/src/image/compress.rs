@@ -18,6 +18,17 @@ pub enum Compression {
     Zstd,
 }
 
+impl Compression {
+    /// The media type of a layer that is compressed so.
+    pub(super) fn layer(self) -> &'static str {
+        match self {
+            Compression::None => "application/vnd.oci.image.layer.v1.tar",
+            Compression::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
+            Compression::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
+        }
+    }
+}
+
 /// Of this a zstd frame may need no more to be read: as much as the `zstd` command allows.
 const WINDOW_LOG: u32 = 27;
 

@@ -1,7 +1,5 @@
 //! Takes an image out of wherever it is, blob by blob, each verified before it is in the store.
 
-use std::collections::HashSet;
-use std::fs;
 use std::io::{self, Read, Write};
 
 use oci_spec::image::{Descriptor, Digest, ImageConfiguration, Platform};
@@ -150,7 +148,7 @@ fn take_manifest(
     if let Some(wanted) = wanted {
         platform::check(&parts.config, wanted)?;
     }
-    let unpacked = unpacked(store)?;
+    let unpacked = layers::unpacked_chains(store)?;
     for (layer, chain_id) in parts.manifest.layers().iter().zip(layers::chain_ids(&parts)) {
         let (digest, size) = (layer.digest(), layer.size());
         // What was unpacked was right.
@@ -175,17 +173,6 @@ fn take_manifest(
         ToString::to_string,
     );
     Ok(descriptor(&media_type, digest, found.bytes.len() as u64, &parts.config))
-}
-
-/// The chain ids of the layers that are unpacked, for whomever.
-fn unpacked(store: &Store) -> Result<HashSet<String>> {
-    let path = store.path.join("layers");
-    let failed = |error| Error::io(Stage::Image, &error, format!("read {path:?}"));
-    let chain_id = |entry: io::Result<fs::DirEntry>| {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        Ok(name.split('-').next().unwrap_or_default().to_owned())
-    };
-    fs::read_dir(&path).and_then(|entries| entries.map(chain_id).collect()).map_err(failed)
 }
 
 /// Whether the store has a blob, with the right bytes.

@@ -322,6 +322,13 @@ impl ImageStore {
         self.image(&self.0.entries()?, digest)
     }
 
+    /// Whether a name is looked up as a digest, or the first twelve digits of one or more, if no image has it as its
+    /// name.
+    pub fn is_digest(name: &str) -> bool {
+        let hex = name.strip_prefix("sha256:").unwrap_or(name);
+        hex.len() >= 12 && hex.bytes().all(|byte| b"0123456789abcdef".contains(&byte))
+    }
+
     /// Takes a name away, or with a digest an image with all its names. Its blobs and layers go with
     /// [`ImageStore::prune`], once no container needs them.
     ///
@@ -607,8 +614,7 @@ fn find(entries: &[Entry], name: &str) -> Result<String> {
         return Ok(entry.digest.clone());
     }
     let hex = name.strip_prefix("sha256:").unwrap_or(name);
-    let is_hex = hex.len() >= 12 && hex.bytes().all(|byte| b"0123456789abcdef".contains(&byte));
-    if !is_hex {
+    if !ImageStore::is_digest(name) {
         named?;
         return Err(no_image(name));
     }

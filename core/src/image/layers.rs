@@ -1,6 +1,7 @@
 //! Unpacked layers: each once in a store, for any number of images and containers.
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::hash::{Hash, Hasher as _};
 use std::io::{self, Read};
@@ -49,6 +50,17 @@ fn key(chain_id: &str, ids: &Ids) -> String {
             format!("{name}-{:016x}", hasher.finish())
         }
     }
+}
+
+/// The chain ids of the layers that are unpacked, for whomever.
+pub(super) fn unpacked_chains(store: &Store) -> Result<HashSet<String>> {
+    let path = store.path.join("layers");
+    let failed = |error| Error::io(Stage::Image, &error, format!("read {path:?}"));
+    let chain_id = |entry: io::Result<fs::DirEntry>| {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        Ok(name.split('-').next().unwrap_or_default().to_owned())
+    };
+    fs::read_dir(&path).and_then(|entries| entries.map(chain_id).collect()).map_err(failed)
 }
 
 /// A hash that stays the same from build to build.
@@ -233,9 +245,9 @@ fn unpack_all(
 }
 
 /// Lets the caller stop what reads without giving anything, as empty members do.
-pub(super) struct Stoppable<'a, 'g, R> {
-    pub(super) source: R,
-    pub(super) guide: &'a Guide<'g>,
+struct Stoppable<'a, 'g, R> {
+    source: R,
+    guide: &'a Guide<'g>,
 }
 
 impl<R: Read> Read for Stoppable<'_, '_, R> {

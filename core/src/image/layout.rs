@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::digest::{Hasher, sha256, unwrap, wrap};
 use super::fetch::{Found, Source};
-use super::layers::{Bounded, Counted, Stoppable};
+use super::layers::{Bounded, Counted};
 use super::manifest::{self, MANIFEST};
 use super::store::{LARGEST_DOCUMENT, REF_NAME, Store};
 use super::transfer::{Arriving, Guide, open_soon};
@@ -89,13 +89,8 @@ impl Layout {
         let metadata = file.metadata().map_err(failed)?;
         let files = if metadata.is_dir() {
             Files::Dir { dir: file, links: Links::Anywhere }
-        } else if metadata.is_file() {
-            let file = plain(file, store, guide).map_err(context)?;
-            let members = members(&file, guide).map_err(context)?;
-            Files::Tar { file, members }
-        } else if metadata.file_type().is_fifo() {
-            let arriving = Arriving { pipe: &file, guide };
-            let file = unpacked(Box::new(arriving), store, guide).map_err(context)?;
+        } else if metadata.is_file() || metadata.file_type().is_fifo() {
+            let file = plain(file, metadata.is_file(), store, guide).map_err(context)?;
             let members = members(&file, guide).map_err(context)?;
             Files::Tar { file, members }
         } else {
@@ -311,12 +306,7 @@ fn measure(
             .read(&mut buffer)
             .map_err(|error| unwrap(error, || "read a layer of the archive".to_owned()))?;
         if count == 0 {
-            let media_type = match compression {
-                Compression::None => "application/vnd.oci.image.layer.v1.tar",
-                Compression::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
-                Compression::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
-            };
-            return Ok((hasher.finish(), size, media_type));
+            return Ok((hasher.finish(), size, compression.layer()));
         }
         if size == 0 {
             compression = compress::sniff(&buffer[..count.min(4)]);
@@ -516,21 +506,18 @@ fn members(file: &File, guide: &Guide<'_>) -> Result<HashMap<String, Member>> {
     Ok(members)
 }
 
-/// The archive, uncompressed.
-fn plain(file: File, store: &Store, guide: &Guide<'_>) -> Result<File> {
-    let mut head = [0; 4];
-    let count = file.read_at(&mut head, 0);
-    let count = count.map_err(|error| unwrap(error, || "read the archive".to_owned()))?;
-    if compress::sniff(&head[..count]) == Compression::None {
-        return Ok(file);
+/// The archive as a file that can be sought in, uncompressed.
+fn plain(file: File, seekable: bool, store: &Store, guide: &Guide<'_>) -> Result<File> {
+    if seekable {
+        let mut head = [0; 4];
+        let count = file.read_at(&mut head, 0);
+        let count = count.map_err(|error| unwrap(error, || "read the archive".to_owned()))?;
+        if compress::sniff(&head[..count]) == Compression::None {
+            return Ok(file);
+        }
     }
-    unpacked(Box::new(file), store, guide)
-}
-
-/// A draft of what is in an archive.
-fn unpacked(source: Box<dyn Read + '_>, store: &Store, guide: &Guide<'_>) -> Result<File> {
     let packed = Cell::new(0);
-    let counted = Counted { source: Stoppable { source, guide }, done: &packed };
+    let counted = Counted { source: Arriving { file: &file, guide }, done: &packed };
     let (_, source) = compress::decoder(Box::new(counted))?;
     let limits = Limits { bytes: LARGEST_ARCHIVE, ..Limits::default() };
     let mut source = Bounded { source, limits: &limits, packed: &packed, plain: 0 };

@@ -36,13 +36,8 @@ struct Layer {
 
 impl Layer {
     fn descriptor(&self, compression: Compression) -> Value {
-        let suffix = match compression {
-            Compression::None => "",
-            Compression::Gzip => "+gzip",
-            Compression::Zstd => "+zstd",
-        };
         json!({
-            "mediaType": format!("application/vnd.oci.image.layer.v1.tar{suffix}"),
+            "mediaType": compression.layer(),
             "digest": self.digest.to_string(),
             "size": self.size,
         })
@@ -296,7 +291,7 @@ impl Write for Hashed<'_> {
 /// Copies a tar file, compressed or not, that may come through a pipe, and looks whether it is one.
 fn copy(file: &File, out: &mut dyn Write, guide: &mut Guide<'_>) -> Result<i64> {
     let quiet = guide.quiet();
-    let source = Arriving { pipe: file, guide: &quiet };
+    let source = Arriving { file, guide: &quiet };
     let (_, plain) = compress::decoder(Box::new(source))?;
     let mut copied = Copied { source: plain, out, done: 0, guide };
     let mut latest = 0;

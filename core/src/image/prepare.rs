@@ -46,14 +46,14 @@ pub(super) struct Usage {
 
 /// Who sees the same directories.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct View {
+pub(super) struct View {
     /// Namespaces have their numbers until the machine restarts.
     boot: String,
     mounts: u64,
 }
 
 impl View {
-    fn own() -> View {
+    pub(super) fn own() -> View {
         View {
             boot: fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default(),
             mounts: fs::metadata("/proc/self/ns/mnt").map_or(0, |found| found.ino()),
@@ -64,8 +64,7 @@ impl View {
 impl Usage {
     /// Whether the container that has this file is there, or may be: in another mount namespace, say, for as
     /// long as the machine runs.
-    pub(super) fn is_needed(&self, path: &Path) -> bool {
-        let view = View::own();
+    pub(super) fn is_needed(&self, path: &Path, view: &View) -> bool {
         let elsewhere = self.view.boot == view.boot && self.view.mounts != view.mounts;
         elsewhere || container::has_usage(Path::new(&self.container), path).unwrap_or(true)
     }

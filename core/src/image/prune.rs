@@ -9,7 +9,7 @@ use oci_spec::image::Digest;
 
 use super::handle::{PruneOptions, Pruned};
 use super::manifest::{self, Document};
-use super::prepare::Usage;
+use super::prepare::{Usage, View};
 use super::removal::remove_tree;
 use super::store::{Entry, Store, size_of};
 use super::transfer::Guide;
@@ -117,6 +117,7 @@ struct Used {
 
 /// What containers have. Of one that is gone what it had is forgotten.
 fn used(store: &Store) -> Result<Used> {
+    let view = View::own();
     let mut used = Used { images: HashSet::new(), layers: HashSet::new() };
     for (_, path) in listing(&store.path.join("uses"))? {
         let usage = match fs::read(&path) {
@@ -126,7 +127,7 @@ fn used(store: &Store) -> Result<Used> {
             Err(error) => return Err(Error::io(Stage::Image, &error, format!("read {path:?}"))),
         };
         match usage {
-            Some(usage) if usage.is_needed(&path) => {
+            Some(usage) if usage.is_needed(&path, &view) => {
                 used.images.insert(usage.manifest);
                 used.layers.extend(usage.layers);
             }

@@ -207,17 +207,17 @@ pub(crate) fn open_soon(path: &Path) -> io::Result<File> {
     File::options().read(true).custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK).open(path)
 }
 
-/// What comes through a pipe that does not block: there may be a long wait for it.
+/// A file, or a pipe that does not block: there may be a long wait for it.
 pub(crate) struct Arriving<'a, 'g> {
-    pub(crate) pipe: &'a File,
+    pub(crate) file: &'a File,
     pub(crate) guide: &'a Guide<'g>,
 }
 
 impl Read for Arriving<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            self.guide.wait_for(self.pipe.as_fd()).map_err(wrap)?;
-            match (&*self.pipe).read(buffer) {
+            self.guide.wait_for(self.file.as_fd()).map_err(wrap)?;
+            match (&*self.file).read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 read => return read,
             }

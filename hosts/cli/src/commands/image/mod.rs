@@ -184,15 +184,9 @@ fn push(own: &ArgMatches) -> Done {
     show::made(json, &image)
 }
 
-/// Whether a store takes this for a digest, or for the first digits of one. Nobody means a repository of that name.
-fn is_digest(name: &str) -> bool {
-    let digits = digits(name);
-    digits.len() >= 12 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-}
-
 /// Whether an image that has this digest was found by it.
 fn is_found_by(name: &str, digest: &str) -> bool {
-    is_digest(name) && digits(digest).starts_with(digits(name))
+    ImageStore::is_digest(name) && digits(digest).starts_with(digits(name))
 }
 
 fn digits(digest: &str) -> &str {
@@ -274,9 +268,9 @@ mod tests {
         for name in ["alpine", "0123456789a", "registry.example/0123456789ab", "", "deadbeefcafe"] {
             assert!(!is_found_by(name, digest), "{name}");
         }
-        assert!(is_digest("deadbeefcafe"));
+        assert!(ImageStore::is_digest("deadbeefcafe"));
         for name in ["deadbeefcaf", "deadbeefcafes", "DEADBEEFCAFE", "sha256:00", "a@sha256:00"] {
-            assert!(!is_digest(name), "{name}");
+            assert!(!ImageStore::is_digest(name), "{name}");
         }
     }
 }

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use clap::ArgMatches;
 use locule::Category;
-use locule::image::{Image, ImageMount, Overrides, TakeOptions};
+use locule::image::{Image, ImageMount, ImageStore, Overrides, TakeOptions};
 use serde_json::Value;
 
 use super::options::{given, maps, reached};
-use super::{Long, is_digest, store};
+use super::{Long, store};
 use crate::arguments::{path, texts};
 use crate::commands::template::{self, Limited};
 use crate::failure::Failure;
@@ -41,7 +41,7 @@ fn found(own: &ArgMatches, name: &str, long: &mut Long) -> Result<Image, Failure
     let platform = given(own, "platform")?;
     let store = store(own)?;
     // No registry finds a digest alone.
-    let pull = if is_digest(name) { "never" } else { pull };
+    let pull = if ImageStore::is_digest(name) { "never" } else { pull };
     if pull != "always" {
         match store.get(name) {
             Ok(image) => match platform.map_or(Ok(()), |wanted| image.check_platform(wanted)) {
