@@ -299,7 +299,7 @@ fn a_signal_ends_a_long_call_cleanly() {
         assert_eq!(scene.fine(&self::words(&store, &["list", "-q"])), "");
     }
     // So it is while an image is unpacked for a container.
-    file.set_len(2 << 30).expect("a smaller one");
+    file.set_len(1 << 30).expect("a smaller one");
     scene.fine(&words(&store, &["import", big.to_str().unwrap(), "big"]));
     let run = ["run", "--image", "big", "--store", &store, "--progress", "json"];
     let mut child = scene.command(&run).stderr(Stdio::piped()).spawn().expect("run it");
