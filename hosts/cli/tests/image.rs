@@ -279,6 +279,8 @@ fn a_signal_ends_a_long_call_cleanly() {
     // It takes minutes, and no room; a layer may have 128 GiB.
     file.set_len(100 << 30).expect("a sparse file");
     for (signal, code) in [(libc::SIGINT, 130), (libc::SIGTERM, 143)] {
+        // A shell's background has it ignored. SAFETY: integers.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
         let words = words(&store, &["import", big.to_str().unwrap(), "big", "--progress", "json"]);
         let mut child = scene
             .command(&words)

@@ -45,6 +45,11 @@ pub fn lead(arguments: &[String]) -> ExitCode {
         Err(_) => SEED,
     };
     println!("the oracle is {}; LOCULE_SEED={seed}", prepared.version);
+    // What `nohup` and a shell's background have ignored, runc hands on to containers.
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+        // SAFETY: integers.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
     let workers: Vec<_> = (0..WORKERS)
         .map(|number| {
             let mut worker = Command::new("/proc/self/exe")
