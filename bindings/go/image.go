@@ -518,6 +518,9 @@ type ImageOverrides struct {
 	HostHostname bool `json:"-"`
 	// ReadOnly makes the root filesystem read-only; the image's volumes and /tmp are in memory.
 	ReadOnly bool `json:"readonly,omitempty"`
+	// NoOverlay makes a copy of the image's files for the container, on disk, in place of a private
+	// overlay. So it is anyway where the kernel has no overlay.
+	NoOverlay bool `json:"-"`
 	// HostNetwork shares the network of this process.
 	HostNetwork bool `json:"hostNetwork,omitempty"`
 	// Memory is the most memory in bytes. 0: no limit.
@@ -582,6 +585,7 @@ func (o ImageOverrides) document(op string, size *WinSize) ([]byte, error) {
 	overrides := struct {
 		ImageOverrides
 		Hostname     *string    `json:"hostname,omitempty"`
+		Overlay      *bool      `json:"overlay,omitempty"`
 		TerminalSize *[2]uint16 `json:"terminalSize,omitempty"`
 	}{ImageOverrides: o}
 	switch {
@@ -589,6 +593,9 @@ func (o ImageOverrides) document(op string, size *WinSize) ([]byte, error) {
 		return nil, invalid(op, "both Hostname and HostHostname are given")
 	case o.Hostname != "" || o.HostHostname:
 		overrides.Hostname = &o.Hostname
+	}
+	if o.NoOverlay {
+		overrides.Overlay = new(bool)
 	}
 	if size != nil {
 		overrides.Terminal, overrides.TerminalSize = true, &[2]uint16{size.Rows, size.Cols}

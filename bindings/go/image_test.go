@@ -182,6 +182,12 @@ func TestAnImageRunsAsItSaysAndAsTheCommandSays(t *testing.T) {
 	cmd.Overrides = ImageOverrides{HostHostname: true}
 	prints(t, must[string](t)(os.Hostname())+"\n", cmd)
 
+	kind := "while read d m t r; do case $m,$t in /,overlay) echo overlay;; /,*) echo copy;; esac; done </proc/mounts"
+	prints(t, "overlay\n", rt.ImageCommand(image, kind))
+	cmd = rt.ImageCommand(image, kind)
+	cmd.Overrides = ImageOverrides{NoOverlay: true}
+	prints(t, "copy\n", cmd)
+
 	cmd = rt.Command("sh", "-c", "cat; pwd; echo $WORD $A")
 	cmd.Image, cmd.Dir, cmd.Env = image, "/etc", []string{"A=b"}
 	cmd.Stdin = strings.NewReader("input\n")

@@ -39,7 +39,8 @@ CPU_PERIOD = 100_000  # microseconds, the kernel's default
 # Members of the overrides of an image, and the keyword argument that decides each.
 _DECIDED_BY = {
     "args": "args", "entrypoint": "entrypoint", "env": "env", "cwd": "cwd", "user": "user",
-    "hostname": "hostname", "readonly": "readonly", "hostNetwork": "network", "memory": "memory",
+    "hostname": "hostname", "readonly": "readonly", "overlay": "overlay",
+    "hostNetwork": "network", "memory": "memory",
     "cpus": "cpus", "pids": "pids", "mounts": "mounts", "terminal": "tty", "terminalSize": "tty",
     "annotations": "annotations", "stopSignal": "stop_signal",
 }
@@ -299,8 +300,6 @@ class Choices:
         for name in ("rootfs", "bundle", "spec"):
             if getattr(self, name) is not None:
                 raise Invalid(f"{name}: an image takes its place")
-        if self.overlay is not None and not self.overlay:
-            raise Invalid("overlay: an image is used below an overlay only")
         if self.lower:
             raise Invalid("lower: an image has its own layers")
         handle = getattr(self.image, "_handle", None)
@@ -344,6 +343,7 @@ class Choices:
             "user": _user_of_image(self.user),
             "hostname": None if self.hostname is None else text_of(self.hostname, "hostname"),
             "readonly": self.readonly or None,
+            "overlay": self.overlay,
             "hostNetwork": self.network == "host" or None,
             "memory": self._memory,
             "cpus": None if self._cpus is None else self._cpus / 1000,

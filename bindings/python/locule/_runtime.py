@@ -461,7 +461,8 @@ def run(
     bundle      an OCI bundle: a directory with config.json
     spec        the config.json itself; relative paths in it are taken from `bundle`, else
                 from the current directory
-    overlay     True: write to a private overlay, not to the root's own directory
+    overlay     True: write to a private overlay, not to the root's own directory; with an image
+                False: to a copy of its files, as it is where the kernel has no overlay
     lower       with an overlay: further layers beneath the root, the topmost first
     changes     with an overlay or an image: a directory that takes what the container changes, in
                 its `upper`, and keeps it

@@ -198,7 +198,7 @@ def test_arguments_become_what_is_other_than_the_image_has_it() -> None:
         args=["ls", Path("/etc")], entrypoint=[], env={"A": "b", "C": None}, cwd="/tmp",
         user="dev:users", hostname="h", mounts=["/a:/b", Mount("/c", "/d", readonly=False)],
         network="host", readonly=True, memory="1K", cpus=0.5, pids=7, tty=(24, 80),
-        annotations={"x": "y"}, stop_signal="SIGINT",
+        annotations={"x": "y"}, stop_signal="SIGINT", overlay=False,
     ) == {
         "args": ["ls", "/etc"], "entrypoint": [], "env": ["A=b", "C"], "cwd": "/tmp",
         "user": "dev:users", "hostname": "h", "hostNetwork": True, "readonly": True,
@@ -207,7 +207,7 @@ def test_arguments_become_what_is_other_than_the_image_has_it() -> None:
             {"source": "/a", "target": "/b", "readonly": True},
             {"source": "/c", "target": "/d", "readonly": False},
         ],
-        "annotations": {"x": "y"}, "stopSignal": "SIGINT",
+        "annotations": {"x": "y"}, "stopSignal": "SIGINT", "overlay": False,
     }
 
 
@@ -230,7 +230,7 @@ def test_what_has_no_argument_is_given_by_its_name() -> None:
 @pytest.mark.parametrize("argument, value, member", [
     ("args", "ls", "args"), ("entrypoint", [], "entrypoint"), ("env", {"A": "b"}, "env"),
     ("cwd", "/", "cwd"), ("user", 0, "user"), ("hostname", "", "hostname"),
-    ("readonly", False, "readonly"), ("network", "none", "hostNetwork"), ("memory", 1, "memory"),
+    ("readonly", False, "readonly"), ("overlay", True, "overlay"), ("network", "none", "hostNetwork"), ("memory", 1, "memory"),
     ("cpus", 1, "cpus"), ("pids", 1, "pids"), ("mounts", ["/a:/b"], "mounts"),
     ("tty", False, "terminal"), ("tty", True, "terminalSize"),
     ("annotations", {"x": "y"}, "annotations"),
@@ -269,7 +269,7 @@ def test_wrong_arguments_are_refused_with_an_image_too() -> None:
 
 
 @pytest.mark.parametrize("other", [
-    {"rootfs": "/x"}, {"bundle": "/x"}, {"spec": {}}, {"overlay": False}, {"lower": ["/x"]},
+    {"rootfs": "/x"}, {"bundle": "/x"}, {"spec": {}}, {"lower": ["/x"]},
 ])
 def test_an_image_takes_the_place_of_other_roots(other) -> None:
     with pytest.raises(locule.Invalid, match=next(iter(other))):

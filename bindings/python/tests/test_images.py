@@ -451,7 +451,8 @@ def test_what_is_raised_while_the_library_is_at_work_stops_it() -> None:
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGALRM, handler)
-    numbers = (ctypes.c_uint64 * 3000)(*range(3000))
+    count = 100_000  # takes far longer than the timer
+    numbers = (ctypes.c_uint64 * count)(*range(count))
     libc = ctypes.CDLL(None)
     try:
         with Listener(None) as listener:
@@ -460,7 +461,7 @@ def test_what_is_raised_while_the_library_is_at_work_stops_it() -> None:
                 # Between two calls it comes here.
                 with contextlib.suppress(KeyboardInterrupt):
                     signal.setitimer(signal.ITIMER_REAL, 0.005)
-                    libc.qsort(numbers, ctypes.c_size_t(3000), ctypes.c_size_t(8), callback)
+                    libc.qsort(numbers, ctypes.c_size_t(count), ctypes.c_size_t(8), callback)
                     if listener.raised is None:
                         time.sleep(60)  # it is still to come
                 if listener.raised is not None:
@@ -556,6 +557,14 @@ def test_a_program_is_run_in_an_image(image) -> None:
     assert output(image="box") == "image\n"
     assert output(["cat", "/etc/motd"], image="box:latest") == "good day\n"
     assert output(LOOK, image=image).splitlines() == ["0", "0", "0", "/home", "image", "/root"]
+
+
+def test_without_an_overlay_there_is_a_copy(store: locule.ImageStore, image) -> None:
+    for overlay, kinds in ((True, {"overlay"}), (False, set())):
+        mounts = output(["cat", "/proc/mounts"], image=image, overlay=overlay).splitlines()
+        roots = {line.split()[2] for line in mounts if line.split()[1] == "/"}
+        assert roots & {"overlay"} == kinds
+    assert len(layers_of(store)) == 1
 
 
 def test_what_the_caller_gives_is_other_than_the_image_has_it(image, tmp_path: Path) -> None:

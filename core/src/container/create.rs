@@ -173,12 +173,9 @@ pub(super) fn create(runtime: &Runtime, options: &CreateOptions<'_>) -> Result<C
 fn make(runtime: &Runtime, options: &CreateOptions<'_>, id: &str) -> Result<Container> {
     #[cfg(feature = "images")]
     if let Some(origin) = Origin::of(runtime, options, Some(id))? {
-        let usage = origin.usage();
-        let made = make_as(runtime, &origin.options(options), id, usage.clone());
-        if let (Err(_), Some(usage)) = (&made, usage) {
-            let _ = std::fs::remove_file(usage);
-        }
-        return made;
+        let made = make_as(runtime, &origin.options(options), id, origin.usage())?;
+        origin.keep();
+        return Ok(made);
     }
     make_as(runtime, options, id, None)
 }

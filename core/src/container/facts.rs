@@ -1,6 +1,8 @@
 //! What the compiler must know about this machine and this process.
 
 use std::fs;
+#[cfg(feature = "images")]
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -54,6 +56,39 @@ fn uid_map() -> Vec<Vec<u32>> {
 pub(crate) fn in_user_namespace() -> bool {
     let map = uid_map();
     !map.is_empty() && map != [[0, 0, u32::MAX]]
+}
+
+/// Whether a container can have an overlay. Nothing is mounted to find out; the kernel may load its module, as it
+/// would then.
+#[cfg(feature = "images")]
+pub(crate) fn has_overlay(user_namespace: bool) -> bool {
+    let release = nix::sys::utsname::uname();
+    let release = release.map(|names| names.release().to_string_lossy().into_owned());
+    let old = release.is_ok_and(|release| is_before((5, 11), &release));
+    if old && (user_namespace || in_user_namespace()) {
+        return false;
+    }
+    const FSOPEN_CLOEXEC: libc::c_uint = 1;
+    // SAFETY: the name is a C string.
+    let context =
+        unsafe { libc::syscall(libc::SYS_fsopen, c"overlay".as_ptr(), FSOPEN_CLOEXEC) as i32 };
+    if context < 0 {
+        // Without privilege nobody may ask.
+        return std::io::Error::last_os_error().raw_os_error() != Some(libc::ENODEV);
+    }
+    // SAFETY: it was opened just now.
+    drop(unsafe { OwnedFd::from_raw_fd(context) });
+    true
+}
+
+/// Whether this is the release of a kernel before that version.
+#[cfg(feature = "images")]
+fn is_before(version: (u32, u32), release: &str) -> bool {
+    let mut numbers = release.split(|char: char| !char.is_ascii_digit()).map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) < version,
+        _ => false,
+    }
 }
 
 /// The systemd for this caller's containers: the machine's for whoever could be root there, also
@@ -116,4 +151,19 @@ fn root_entries() -> Vec<RootEntry> {
     }
     entries.sort_by(|a, b| a.name.cmp(&b.name));
     entries
+}
+
+#[cfg(all(test, feature = "images"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_release_of_a_kernel_says_its_version() {
+        for old in ["5.10.0-35-cloud-amd64", "5.10", "5.9.1", "4.18.0-553.el8_10.x86_64"] {
+            assert!(is_before((5, 11), old), "{old}");
+        }
+        for new in ["5.11", "5.11.0-rc1", "6.1.0-18-amd64", "10.0.1", "", "unknown", "5"] {
+            assert!(!is_before((5, 11), new), "{new}");
+        }
+    }
 }

@@ -30,7 +30,7 @@ pub use checkpoint::{CheckpointOptions, CriuOptions, ManageCgroups, NetworkLock,
 pub use events::Event;
 pub use facts::rootless_ids;
 #[cfg(feature = "images")]
-pub(crate) use facts::{id_mappers, in_user_namespace};
+pub(crate) use facts::{has_overlay, id_mappers, in_user_namespace};
 pub use handle::Container;
 pub use options::{
     CreateOptions, ExecOptions, OnHostExit, Parentage, Rootfs, RuntimeOptions, Source, Stdio,

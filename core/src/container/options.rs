@@ -122,7 +122,8 @@ pub struct CreateOptions<'a> {
     pub id: Option<&'a str>,
     /// The configuration.
     pub source: Source<'a>,
-    /// What becomes of changes to the root filesystem. With an image they are always in an overlay.
+    /// What becomes of changes to the root filesystem. With an image
+    /// [`Overrides::overlay`](crate::image::Overrides::overlay) says it.
     pub rootfs: Rootfs,
     /// With [`Rootfs::Overlay`]: further read-only layers beneath `root.path`, the topmost first; at
     /// most 499. They are layers as overlayfs has them, where a character device 0, 0 hides what has

@@ -41,7 +41,7 @@ impl Origin {
     pub(super) fn options<'a>(&'a self, options: &CreateOptions<'a>) -> CreateOptions<'a> {
         CreateOptions {
             source: Source::Spec { json: &self.prepared.json, base: None },
-            rootfs: Rootfs::Overlay,
+            rootfs: if self.prepared.overlay { Rootfs::Overlay } else { Rootfs::Direct },
             lower: &self.prepared.lower,
             timeout: options.timeout.map(|time| time.saturating_sub(self.begun.elapsed())),
             ..options.clone()
@@ -50,7 +50,14 @@ impl Origin {
 
     /// The file that keeps the layers.
     pub(super) fn usage(&self) -> Option<PathBuf> {
-        self.prepared.usage.clone()
+        self.prepared.usage.as_ref().map(|usage| usage.path.clone())
+    }
+
+    /// The container is there, and keeps them.
+    pub(super) fn keep(&self) {
+        if let Some(usage) = &self.prepared.usage {
+            usage.keep();
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use super::prepare::{self, Asked, Prepared};
 #[cfg(feature = "registry")]
 use super::repository::Repository;
 use super::save::{self, Saved};
-use super::store::{Entry, Store};
+use super::store::{Entry, Store, plain};
 use super::transfer::Guide;
 use super::unpack::{IdRange, Ids, Limits};
 use super::{
@@ -376,6 +376,19 @@ impl ImageStore {
             let (named, here) = inside::whose(ids)?;
             let limits = Limits::default();
             layers::unpacked_as(&self.0, &image.0.parts, (&named, &here), &limits, guide)
+        };
+        unpack().map(drop).map_err(|error: Error| inside::report(&error))
+    }
+
+    /// The same for a tree of a container's own.
+    #[doc(hidden)]
+    pub fn unpack_tree(&self, digest: &str, ids: &str, name: &str) -> Result<(), String> {
+        let unpack = || {
+            let guide = &mut Guide::new(Transfer::default());
+            let _making = self.0.making(guide)?;
+            let image = self.image(&[], digest)?;
+            let (_, here) = inside::whose(ids)?;
+            layers::own_tree(&self.0, plain(name)?, &image.0.parts, &here, guide)
         };
         unpack().map(drop).map_err(|error: Error| inside::report(&error))
     }

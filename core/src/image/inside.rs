@@ -8,8 +8,6 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::layers;
-use super::manifest::Parts;
 use super::store::Store;
 use super::transfer::{Guide, Step};
 use super::unpack::{IdRange, Ids};
@@ -62,17 +60,18 @@ struct Report {
     hint: Option<String>,
 }
 
-/// Makes the layers of an image that are missing for these ids.
+/// Unpacks these layers of an image, of which the digests and sizes are given: each by itself, or all to the tree of
+/// this name.
 pub(super) fn unpack(
     store: &Store,
     digest: &str,
-    parts: &Parts,
+    layers: &[(String, u64)],
+    tree: Option<&str>,
     ids: &Ids,
     guide: &mut Guide<'_>,
 ) -> Result<(), Refused> {
-    let missing = layers::missing(store, parts, ids);
     let tell = |guide: &mut Guide<'_>, done: bool| {
-        missing.iter().try_for_each(|(digest, size)| match done {
+        layers.iter().try_for_each(|(digest, size)| match done {
             true => guide.finished(Step::Unpack, digest, *size),
             false => guide.report(Step::Unpack, digest, 0, *size),
         })
@@ -83,7 +82,10 @@ pub(super) fn unpack(
     };
     let whose = json!(Whose { uids: uids.clone(), gids: gids.clone() }).to_string();
     tell(guide, false).map_err(Refused::Failed)?;
-    run(store, &["unpack-layers"], &[digest, &whose], (uids, gids), guide)?;
+    match tree {
+        None => run(store, &["unpack-layers"], &[digest, &whose], (uids, gids), guide)?,
+        Some(name) => run(store, &["unpack-tree"], &[digest, &whose, name], (uids, gids), guide)?,
+    };
     tell(guide, true).map_err(Refused::Failed)
 }
 
@@ -104,7 +106,7 @@ pub(super) fn pack(
     run(store, &["pack-changes"], &[upper, compression, &whose], (uids, gids), guide)
 }
 
-/// What `unpack-layers` does: the ids are as the host sees them, and here each is itself.
+/// What the command reads: the ids are as the host sees them, and here each is itself.
 pub(super) fn whose(text: &str) -> Result<(Ids, Ids)> {
     let Whose { uids, gids } = serde_json::from_str(text).map_err(|error| {
         Error::new(Category::Invalid, Stage::Image, format!("the ids {text:?}: {error}"))

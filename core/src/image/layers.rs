@@ -114,13 +114,15 @@ pub(super) fn unpacked_as(
 
 /// Digests and sizes of the layers that are not unpacked for these ids.
 pub(super) fn missing(store: &Store, parts: &Parts, ids: &Ids) -> Vec<(String, u64)> {
-    let layers = parts.manifest.layers().iter().zip(chain_ids(parts));
-    let is_missing = |chain_id: &str| {
-        let path = store.path.join("layers").join(key(chain_id, ids));
-        !path.is_dir()
-    };
-    let missing = layers.filter(|(_, chain_id)| is_missing(chain_id));
-    missing.map(|(layer, _)| (layer.digest().to_string(), layer.size())).collect()
+    let is_missing = |key: String| !store.path.join("layers").join(key).is_dir();
+    let layers = all(parts).into_iter().zip(keys(parts, ids));
+    layers.filter_map(|(layer, key)| is_missing(key).then_some(layer)).collect()
+}
+
+/// Digests and sizes of the layers.
+pub(super) fn all(parts: &Parts) -> Vec<(String, u64)> {
+    let layers = parts.manifest.layers().iter();
+    layers.map(|layer| (layer.digest().to_string(), layer.size())).collect()
 }
 
 /// An unpacked layer.
@@ -190,6 +192,25 @@ fn own(path: &Path, ids: &Ids) -> io::Result<()> {
         range.map(|range| range.outside)
     };
     std::os::unix::fs::lchown(path, root(uids), root(gids))
+}
+
+/// The image's files as one tree of this name, which is made unless it is there.
+pub(super) fn own_tree(
+    store: &Store,
+    name: &str,
+    parts: &Parts,
+    ids: &Ids,
+    guide: &mut Guide<'_>,
+) -> Result<Unpacked> {
+    let path = store.path.join("layers").join(name);
+    if !path.is_dir() {
+        let draft = Draft(store.draft("tree"));
+        let failed = |error| Error::io(Stage::Image, &error, format!("make {path:?}"));
+        make_dir(&draft.0, 0o700).and_then(|()| own(&draft.0, ids)).map_err(failed)?;
+        to_tree(store, parts, &draft.0.join("root"), ids, &Limits::default(), guide)?;
+        fs::rename(&draft.0, &path).map_err(failed)?;
+    }
+    Ok(Unpacked { key: name.to_owned(), root: path.join("root") })
 }
 
 /// Something in `drafts`, which goes unless it gets its final name.

@@ -45,4 +45,5 @@ pub use transfer::{Progress, Report, Step, Transfer};
 pub use unpack::{IdRange, Ids, Limits};
 
 pub(crate) use prepare::Prepared;
+pub(crate) use prune::release;
 pub(crate) use transfer::Guide;

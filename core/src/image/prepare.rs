@@ -1,5 +1,6 @@
 //! An image becomes what a container is created from: layers below each other, and a configuration.
 
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -14,7 +15,7 @@ use super::manifest::Parts;
 use super::store::{Making, Store, make_dir};
 use super::transfer::Guide;
 use super::unpack::{IdRange, Ids, Limits};
-use super::{Overrides, convert, subordinate, trees};
+use super::{Overrides, convert, prune, subordinate, trees};
 use crate::{Category, Error, Result, Stage, container};
 
 /// The files from which a configuration is made, `/etc/passwd` and the like, are no larger.
@@ -27,10 +28,38 @@ pub(crate) struct Prepared {
     pub(crate) json: Vec<u8>,
     /// The layers below the topmost, which is the configuration's root.
     pub(crate) lower: Vec<PathBuf>,
+    /// Whether these are below an overlay. If not, the root is the container's own.
+    pub(crate) overlay: bool,
     /// Keeps the layers, for as long as the container exists. Removed with it.
-    pub(crate) usage: Option<PathBuf>,
+    pub(crate) usage: Option<Held>,
     /// Keeps everything until the container exists.
     _making: Making,
+}
+
+/// A container's file in `uses`, and the tree of this name in `layers` if it has one. Dropped before it is kept, both go.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) path: PathBuf,
+    kept: Cell<bool>,
+}
+
+impl Held {
+    /// The container is there.
+    pub(crate) fn keep(&self) {
+        self.kept.set(true);
+    }
+
+    fn name(&self) -> &str {
+        self.path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if !self.kept.get() {
+            prune::release(&self.path);
+        }
+    }
 }
 
 /// Why layers are kept.
@@ -81,25 +110,52 @@ pub(super) struct Asked<'a> {
     pub(super) container: Option<&'a Path>,
 }
 
+impl Asked<'_> {
+    fn overlay(&self) -> bool {
+        let user_namespace = self.rootless.is_some() || !self.overrides.uid_mappings.is_empty();
+        self.overrides.overlay.unwrap_or_else(|| container::has_overlay(user_namespace))
+    }
+}
+
 /// Makes the layers that are missing, unless nothing can be made: then whoever needs them will say so.
 pub(super) fn unpack(asked: &Asked<'_>, guide: &mut Guide<'_>) -> Result<()> {
-    if asked.store.read_only {
+    if asked.store.read_only || !asked.overlay() {
         return Ok(());
     }
     let _making = asked.store.making(guide)?;
-    unpacked(asked, guide).map(drop)
+    unpacked(asked, None, guide).map(drop)
 }
 
-fn unpacked(asked: &Asked<'_>, guide: &mut Guide<'_>) -> Result<(Ids, Vec<Unpacked>)> {
-    let ids = ids(asked, guide)?;
-    let unpacked = layers::unpacked(asked.store, asked.parts, &ids, &Limits::default(), guide)?;
+/// The layers, or the tree of a container's own.
+fn unpacked(
+    asked: &Asked<'_>,
+    tree: Option<&str>,
+    guide: &mut Guide<'_>,
+) -> Result<(Ids, Vec<Unpacked>)> {
+    let Asked { store, parts, .. } = asked;
+    let ids = ids(asked, tree, guide)?;
+    let unpacked = match tree {
+        Some(name) => vec![layers::own_tree(store, name, parts, &ids, guide)?],
+        None => layers::unpacked(store, parts, &ids, &Limits::default(), guide)?,
+    };
     Ok((ids, unpacked))
 }
 
 pub(super) fn prepare(asked: &Asked<'_>, guide: &mut Guide<'_>) -> Result<Prepared> {
     let Asked { store, parts, .. } = asked;
     let making = store.using(guide)?;
-    let (ids, mut unpacked) = unpacked(asked, guide)?;
+    let overlay = asked.overlay();
+    if !overlay && store.read_only {
+        let message = format!(
+            "without an overlay a container's root is made in the image store, and {:?} was opened \
+             read-only",
+            store.path
+        );
+        return Err(Error::new(Category::State, Stage::Image, message).with_errno(libc::EROFS));
+    }
+    let usage = (!store.read_only).then(|| held(store));
+    let tree = usage.as_ref().filter(|_| !overlay).map(Held::name);
+    let (ids, mut unpacked) = unpacked(asked, tree, guide)?;
     if unpacked.is_empty() {
         unpacked.push(empty(store)?);
     }
@@ -112,26 +168,22 @@ pub(super) fn prepare(asked: &Asked<'_>, guide: &mut Guide<'_>) -> Result<Prepar
         digest: asked.digest,
     };
     let json = convert::convert(&parts.config, asked.overrides, &facts)?;
-    let usage = match asked.container {
-        Some(container) if !store.read_only => {
-            let usage = Usage {
-                container: container.as_os_str().to_owned(),
-                view: View::own(),
-                manifest: asked.digest.to_owned(),
-                layers: unpacked.iter().map(|layer| layer.key.clone()).collect(),
-            };
-            Some(write(store, &usage)?)
-        }
-        _ => None,
-    };
+    if let (Some(container), Some(usage)) = (asked.container, &usage) {
+        let reason = Usage {
+            container: container.as_os_str().to_owned(),
+            view: View::own(),
+            manifest: asked.digest.to_owned(),
+            layers: unpacked.iter().map(|layer| layer.key.clone()).collect(),
+        };
+        write(&usage.path, &reason)?;
+    }
     let lower = unpacked.into_iter().skip(1).map(|layer| layer.root).collect();
-    Ok(Prepared { json, lower, usage, _making: making })
+    Ok(Prepared { json, lower, overlay, usage, _making: making })
 }
 
-/// Whose the layers are. Those that an ordinary user cannot make by itself are there then.
-fn ids(asked: &Asked<'_>, guide: &mut Guide<'_>) -> Result<Ids> {
+/// Whose the layers are, or the tree is. What an ordinary user cannot make of them by itself is there then.
+fn ids(asked: &Asked<'_>, tree: Option<&str>, guide: &mut Guide<'_>) -> Result<Ids> {
     let Asked { store, parts, digest, .. } = asked;
-    let lacks = |ids: &Ids| !layers::missing(store, parts, ids).is_empty();
     let (ids, wanted) = match (asked.overrides.ids()?, asked.rootless) {
         (Some(ids), None) => return Ok(ids),
         (None, None) => return Ok(Ids::Same),
@@ -144,13 +196,17 @@ fn ids(asked: &Asked<'_>, guide: &mut Guide<'_>) -> Result<Ids> {
             None => return Ok(Ids::Caller),
         },
     };
-    if !lacks(&ids) || wanted && (store.read_only || is_single(&ids)) {
+    let missing = match tree {
+        Some(_) => layers::all(parts),
+        None => layers::missing(store, parts, &ids),
+    };
+    if missing.is_empty() || wanted && (store.read_only || is_single(&ids)) {
         return Ok(ids);
     }
     if store.read_only {
         return Ok(Ids::Caller);
     }
-    match inside::unpack(store, digest, parts, &ids, guide) {
+    match inside::unpack(store, digest, &missing, tree, &ids, guide) {
         Err(Refused::Unable(error)) if !wanted => {
             tracing::warn!(%error, "unpacked without subordinate ids: the container has one user");
             Ok(Ids::Caller)
@@ -198,18 +254,18 @@ fn empty(store: &Store) -> Result<Unpacked> {
     Ok(Unpacked { key: "empty".to_owned(), root })
 }
 
-fn write(store: &Store, usage: &Usage) -> Result<PathBuf> {
+fn held(store: &Store) -> Held {
     let name = store.draft("use");
     let path = store.path.join("uses").join(name.file_name().unwrap_or_default());
+    Held { path, kept: Cell::new(false) }
+}
+
+fn write(path: &Path, usage: &Usage) -> Result<()> {
     let text = serde_json::to_vec(usage)
         .map_err(|error| Error::new(Category::Bug, Stage::Image, error.to_string()))?;
     let written = (|| {
         let mut options = File::options();
-        options.write(true).create_new(true).mode(0o600).open(&path)?.write_all(&text)
+        options.write(true).create_new(true).mode(0o600).open(path)?.write_all(&text)
     })();
-    written.map_err(|error: io::Error| {
-        let _ = fs::remove_file(&path);
-        Error::io(Stage::Image, &error, format!("write {path:?}"))
-    })?;
-    Ok(path)
+    written.map_err(|error: io::Error| Error::io(Stage::Image, &error, format!("write {path:?}")))
 }

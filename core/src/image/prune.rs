@@ -11,10 +11,10 @@ use super::handle::{PruneOptions, Pruned};
 use super::manifest::{self, Document};
 use super::prepare::{Usage, View};
 use super::removal::remove_tree;
-use super::store::{Entry, Store, size_of};
-use super::transfer::Guide;
+use super::store::{self, Entry, Store, size_of};
+use super::transfer::{Guide, Transfer};
 use super::unpack::Ids;
-use super::{inside, layers, subordinate};
+use super::{StoreOptions, inside, layers, subordinate};
 use crate::{Category, Error, Result, Stage, rootless_ids};
 
 pub(super) fn prune(
@@ -60,15 +60,16 @@ pub(super) fn prune(
             pruned.layers += 1;
         }
     }
-    remove_drafts(store, guide)?;
+    remove_drafts(store, "", guide)?;
     Ok(pruned)
 }
 
-/// One that cannot be removed is no reason to leave the others.
-fn remove_drafts(store: &Store, guide: &mut Guide<'_>) -> Result<()> {
+/// Removes the drafts whose names begin so. One that cannot be removed is no reason to leave the others.
+fn remove_drafts(store: &Store, prefix: &str, guide: &mut Guide<'_>) -> Result<()> {
     let mut before = Vec::new();
     loop {
-        let drafts = listing(&store.path.join("drafts"))?;
+        let mut drafts = listing(&store.path.join("drafts"))?;
+        drafts.retain(|(name, _)| name.starts_with(prefix));
         let mut failed = Ok(());
         for (_, path) in &drafts {
             guide.check()?;
@@ -88,6 +89,24 @@ fn remove_drafts(store: &Store, guide: &mut Guide<'_>) -> Result<()> {
     }
 }
 
+/// Lets go of what a container had: of the layers that its file in `uses` has kept, and of a tree of its own. What
+/// cannot be removed is left to the next prune.
+pub(crate) fn release(usage: &Path) {
+    let name = usage.file_name().and_then(|name| name.to_str());
+    if let (Some(path), Some(name)) = (usage.parent().and_then(Path::parent), name) {
+        let tree = path.join("layers").join(name);
+        if fs::rename(tree, path.join("drafts").join(name)).is_ok() {
+            let options = StoreOptions { path: Some(path.to_owned()), ..StoreOptions::default() };
+            let guide = &mut Guide::new(Transfer::default());
+            let removed = Store::open(options).and_then(|store| remove_drafts(&store, name, guide));
+            if let Err(error) = removed {
+                tracing::warn!(%error, "a container's own files are left for the next prune");
+            }
+        }
+    }
+    let _ = fs::remove_file(usage);
+}
+
 /// Removes files of ids that the caller has in a user namespace only.
 fn remove_inside(store: &Store, path: &Path, refused: Error, guide: &mut Guide<'_>) -> Result<()> {
     let refused =
@@ -104,10 +123,7 @@ fn remove_inside(store: &Store, path: &Path, refused: Error, guide: &mut Guide<'
 
 /// Removes one draft, whose remover holds the lock outside.
 pub(super) fn remove_draft(store: &Store, name: &str) -> Result<()> {
-    if matches!(name, "" | "." | "..") || name.contains('/') {
-        return Err(Error::new(Category::Invalid, Stage::Image, format!("no draft: {name:?}")));
-    }
-    remove(&store.path.join("drafts").join(name))
+    remove(&store.path.join("drafts").join(store::plain(name)?))
 }
 
 struct Used {

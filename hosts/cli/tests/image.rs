@@ -403,6 +403,8 @@ fn wrong_words_are_told_before_anything_is_done() {
         (&["--image", "a", "--rootfs", root][..], "--rootfs"),
         (&["--image", "a", "--bundle", root], "--bundle"),
         (&["--image", "a", "--overlay"], "--overlay"),
+        (&["--rootfs", root, "--no-overlay"], "--no-overlay"),
+        (&["--image", "a", "--no-overlay", "--changes", root], "--no-overlay"),
         (&["--rootfs", root, "--entrypoint", "x", "--", "true"], "--entrypoint"),
         (&["--bundle", root, "--memory", "1m", "one"], "--memory"),
         (&["--image", "a", "--store", &store, "--pull", "perhaps"], "--pull perhaps"),
@@ -466,6 +468,8 @@ fn what_is_not_there_is_named() {
     let ids = "{\"uids\": [], \"gids\": []}";
     for given in [
         &["unpack-layers", "/dev/null", &digest, ids][..],
+        &["unpack-tree", "/dev/null", &digest, ids, "tree"],
+        &["unpack-tree", &store, &digest, ids, "../tree"],
         &["pack-changes", "/dev/null", "/nothing", "gzip", ids],
         &["pack-changes", &store, "/nothing", "gzip", ids],
         &["remove-draft", "/dev/null", "layer"],
@@ -598,6 +602,15 @@ fn a_user_with_subordinate_ids_has_the_owners_that_an_image_says() {
     let script = "read a b c </proc/self/uid_map; echo $a $b $c; busybox stat -c %u:%g /own /bin";
     assert_eq!(run(&["--", "sh", "-c", script]), format!("0 {USER} 1\n1000:1001\n0:0\n"));
     assert_eq!(run(&["--user", "1000:1001", "--", "cat", "/own/file"]), "mine\n");
+    // So it has without an overlay, and nothing stays.
+    let unpacked = || fs::read_dir(user.home.join("store/layers")).expect("read").count();
+    let before = unpacked();
+    let script =
+        "busybox stat -c %u:%g /own /bin; busybox grep -c '^overlay / ' /proc/mounts; true";
+    assert_eq!(run(&["--no-overlay", "--", "sh", "-c", script]), "1000:1001\n0:0\n0\n");
+    let drafts = || fs::read_dir(user.home.join("store/drafts")).expect("read");
+    let trees = || drafts().filter(|entry| entry.as_ref().expect("an entry").path().is_dir());
+    assert_eq!((unpacked(), trees().count()), (before, 0));
     // What it changes becomes an image with the same owners.
     let changes = user.home.join("changes");
     let script = "echo new >/etc/new; busybox chown 5:6 /etc/new; busybox chmod 600 /etc/new";
@@ -613,7 +626,6 @@ fn a_user_with_subordinate_ids_has_the_owners_that_an_image_says() {
     let read = ["run", "--image", "changed", "--store", store, "--user", "5:6", "--"];
     assert_eq!(user.fine(&[&read[..], &["cat", "/etc/new"]].concat()), "new\n");
     // Its layers go, whosever they are.
-    let unpacked = || fs::read_dir(user.home.join("store/layers")).expect("read").count();
     assert_eq!(unpacked(), 2);
     user.fine(&words(store, &["prune", "--all"]));
     assert_eq!(unpacked(), 0);

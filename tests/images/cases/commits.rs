@@ -5,7 +5,7 @@ use std::path::Path;
 
 use locule::image::{
     Compression, IdRange, Ids, Image, ImageMount, ImageStore, Limits, NewOptions, Overrides,
-    PruneOptions, Transfer,
+    PruneOptions, StoreOptions, Transfer,
 };
 use locule::{Category, Container, CreateOptions, Runtime, RuntimeOptions, Source, Stdio};
 use locule_images::{Layer, Layout, TarFile, is_root, look, skip};
@@ -136,16 +136,71 @@ fn in_a_user_namespace_files_belong_to_whom_the_image_says() {
     let Some(image) = image(&store, dir.path()) else { return };
     let runtime = runtime(dir.path());
     let range = IdRange { inside: 0, outside: 200_000, count: 65_536 };
-    let overrides = Overrides {
-        uid_mappings: vec![range],
-        gid_mappings: vec![range],
-        user: Some("user".to_owned()),
-        ..script(
-            "busybox stat -c '%u %g' own /bin/busybox; busybox ls /data; echo x >> own; \
-                  busybox cat own; busybox grep -c 200000 /proc/self/uid_map",
-        )
-    };
-    assert_eq!(run(&runtime, &image, overrides), "1000 100\n0 0\nnew\nminex\n1\n");
+    for overlay in [None, Some(false)] {
+        let overrides = Overrides {
+            overlay,
+            uid_mappings: vec![range],
+            gid_mappings: vec![range],
+            user: Some("user".to_owned()),
+            ..script(
+                "busybox stat -c '%u %g' own /bin/busybox; busybox ls /data; echo x >> own; \
+                      busybox cat own; busybox grep -c 200000 /proc/self/uid_map",
+            )
+        };
+        assert_eq!(run(&runtime, &image, overrides), "1000 100\n0 0\nnew\nminex\n1\n");
+    }
+}
+
+#[test]
+fn without_an_overlay_a_container_has_files_of_its_own() {
+    let dir = scratch();
+    let store = store(dir.path());
+    let Some(image) = image(&store, dir.path()) else { return };
+    let runtime = runtime(dir.path());
+    let count = |folder: &str| fs::read_dir(store.path().join(folder)).unwrap().count();
+    let nothing_is_left = || ["layers", "drafts", "uses"].map(count) == [0; 3];
+    let copied = |text: &str| Overrides { overlay: Some(false), ..script(text) };
+    image.prepare(&copied(""), Transfer::default()).unwrap();
+    assert!(nothing_is_left());
+    let text = "busybox ls /data; echo x >/data/x; busybox rm /data/new; busybox ls /data; \
+                busybox grep -c '^overlay / ' /proc/mounts";
+    for _ in 0..2 {
+        assert_eq!(run(&runtime, &image, copied(text)), "new\nx\n0\n");
+        assert!(nothing_is_left());
+    }
+    let readonly = Overrides { readonly: true, ..copied("echo x 2>&- >/data/x; echo $?") };
+    assert_eq!(run(&runtime, &image, readonly), "1\n");
+
+    let path = Some(store.path().to_owned());
+    let reader = StoreOptions { path, read_only: true, ..StoreOptions::default() };
+    let read = ImageStore::open(reader).unwrap().get("box").unwrap();
+    let error = create(&runtime, &read, copied(""), None).unwrap_err();
+    assert!(error.to_string().contains("read-only"), "{error}");
+
+    // It stays as long as the container does.
+    let container = create(&runtime, &image, copied("busybox cat /data/new"), None).unwrap();
+    store.remove("box").unwrap();
+    let all = PruneOptions { all: true };
+    assert_eq!(store.prune(&all, Transfer::default()).unwrap().layers, 0);
+    assert_eq!(output(&container), "new");
+    let error = store.commit(&container, &NewOptions::default(), Transfer::default()).unwrap_err();
+    assert_eq!(error.category(), Category::State, "{error}");
+    container.delete(false).unwrap();
+    assert!(nothing_is_left());
+
+    // What comes to nothing leaves nothing, and what crashes goes with the next prune.
+    let overrides = Box::new(copied("true"));
+    let options = CreateOptions::new(Source::Image { image: &image, overrides });
+    runtime.explain(&options).unwrap();
+    let unknown = Overrides { user: Some("nobody-such".to_owned()), ..copied("") };
+    create(&runtime, &image, unknown, None).unwrap_err();
+    let error = create(&runtime, &image, copied(""), Some(&dir.path().join("kept"))).unwrap_err();
+    assert!(error.to_string().contains("`changes`"), "{error}");
+    assert!(nothing_is_left());
+    fs::create_dir_all(store.path().join("layers/use.1.0.0/root/data")).unwrap();
+    fs::write(store.path().join("layers/use.1.0.0/root/data/x"), "").unwrap();
+    assert_eq!(store.prune(&PruneOptions::default(), Transfer::default()).unwrap().layers, 1);
+    assert!(nothing_is_left());
 }
 
 #[test]

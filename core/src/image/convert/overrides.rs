@@ -49,6 +49,9 @@ pub struct Overrides {
     /// Whether the root is read-only. The image's volumes and `/tmp` are in memory then.
     #[serde(deserialize_with = "or_default")]
     pub readonly: bool,
+    /// Whether the root is an overlay of the image's layers; if not, it is a copy of the image's own files, which
+    /// is made with the container and removed with it. Default: an overlay, where the kernel has it.
+    pub overlay: Option<bool>,
     /// Whether the container has the host's network instead of none.
     #[serde(deserialize_with = "or_default")]
     pub host_network: bool,

@@ -26,6 +26,7 @@ pub fn image() -> Command {
             remove(),
             prune(),
             inside("unpack-layers", &["digest", "ids"]),
+            inside("unpack-tree", &["digest", "ids", "name"]),
             inside("pack-changes", &["upper", "compression", "ids"]),
             inside("remove-draft", &["draft"]),
         ])
@@ -235,6 +236,8 @@ pub fn of_run() -> Vec<Arg> {
         list_of("annotation", "KEY=VALUE", "with --image: a further annotation"),
         value("stop-signal", "SIGNAL", "with --image: an annotation, for who asks it to end"),
         value("changes", "DIR", "with --image: keep its changes to the root here"),
+        switch("no-overlay", "with --image: the root is a copy of the image's files")
+            .conflicts_with("changes"),
         value("patch", "JSON", "with --image: merge this into its config.json, last"),
         uid_map(),
         gid_map(),

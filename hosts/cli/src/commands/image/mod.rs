@@ -40,6 +40,10 @@ pub fn image(program: &str, global: &Global, own: &ArgMatches) -> Done {
         "unpack-layers" => inside(own, |store| {
             store.unpack_layers(word(own, "digest"), word(own, "ids")).map(|()| String::new())
         }),
+        "unpack-tree" => inside(own, |store| {
+            let (digest, ids) = (word(own, "digest"), word(own, "ids"));
+            store.unpack_tree(digest, ids, word(own, "name")).map(|()| String::new())
+        }),
         "pack-changes" => inside(own, |store| {
             let upper = Path::new(word(own, "upper"));
             store.pack_changes(upper, word(own, "compression"), word(own, "ids"))

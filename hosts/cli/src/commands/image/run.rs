@@ -75,6 +75,7 @@ fn overrides(own: &ArgMatches) -> Result<Overrides, Failure> {
         user: text("user")?,
         hostname: text("hostname")?,
         readonly: own.get_flag("read-only"),
+        overlay: own.get_flag("no-overlay").then_some(false),
         host_network: template::host_network(own)?,
         memory,
         cpus,
