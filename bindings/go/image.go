@@ -266,8 +266,9 @@ func (i *Image) Unpack(ctx context.Context, dir string, opts ...ImageOption) err
 }
 
 // Prepare unpacks into the store what a container needs that is created of the image with these
-// overrides, so that its creation need not. Of the overrides only UIDMappings and GIDMappings make a
-// difference. Nothing is done if that is there, or if the store was opened read-only.
+// overrides, so that its creation need not. Of the overrides only UIDMappings, GIDMappings and
+// NoOverlay make a difference. Nothing is done if that is there, if the container is to have no
+// overlay, or if the store was opened read-only.
 //
 // It has [WithProgress], and blocks until the image is unpacked; the end of ctx stops it.
 func (i *Image) Prepare(ctx context.Context, overrides ImageOverrides, opts ...ImageOption) error {

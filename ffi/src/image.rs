@@ -487,8 +487,8 @@ pub unsafe extern "C" fn locule_image_unpack(
 
 /// Unpacks into the image's store what a container of it needs, so that its creation need not.
 /// `overrides_json` is what locule_container_create will get as `image_overrides_json`, as layers
-/// are unpacked for each user namespace of their own; NULL: nothing. What is there already is left
-/// as it is. NULL for `opts` takes every default.
+/// are unpacked for each user namespace of their own, and without an overlay not at all; NULL:
+/// nothing. What is there already is left as it is. NULL for `opts` takes every default.
 ///
 /// Any thread. Blocks until it is unpacked. Fails like locule_image_save, with LOCULE_E_RESOURCE
 /// also beyond a limit, which the message names. Since 0.1.

@@ -302,7 +302,8 @@ class Image:
         arguments, so that its creation need not. Nothing happens if that is there.
 
         It has those arguments of `Runtime.create` that change what is in an image; of them only
-        `uidMappings` and `gidMappings` in `overrides` make a difference. `run` and `create` do the
+        `uidMappings` and `gidMappings` in `overrides` make a difference, and `overlay`, without
+        which there is nothing to do ahead. `run` and `create` do the
         same at their beginning. In a store that is opened read-only nothing is unpacked.
         """
         overrides = Choices(args, image=self, **options).overrides_json()

@@ -31,6 +31,7 @@ class OverrideOptions(TypedDict, total=False):
 class PrepareOptions(OverrideOptions, total=False):
     """See `locule.Image.prepare`."""
 
+    overlay: Optional[bool]
     tty: Optional[Tty]
 
 

@@ -230,7 +230,8 @@ def test_what_has_no_argument_is_given_by_its_name() -> None:
 @pytest.mark.parametrize("argument, value, member", [
     ("args", "ls", "args"), ("entrypoint", [], "entrypoint"), ("env", {"A": "b"}, "env"),
     ("cwd", "/", "cwd"), ("user", 0, "user"), ("hostname", "", "hostname"),
-    ("readonly", False, "readonly"), ("overlay", True, "overlay"), ("network", "none", "hostNetwork"), ("memory", 1, "memory"),
+    ("readonly", False, "readonly"), ("overlay", True, "overlay"),
+    ("network", "none", "hostNetwork"), ("memory", 1, "memory"),
     ("cpus", 1, "cpus"), ("pids", 1, "pids"), ("mounts", ["/a:/b"], "mounts"),
     ("tty", False, "terminal"), ("tty", True, "terminalSize"),
     ("annotations", {"x": "y"}, "annotations"),
@@ -341,5 +342,5 @@ def test_images_take_what_is_declared_for_checkers() -> None:
 
 def test_what_is_prepared_is_what_is_created() -> None:
     of_prepare = set(_options.PrepareOptions.__annotations__)
-    others = {"rootfs", "bundle", "spec", "overlay", "image", "lower", "changes"}
+    others = {"rootfs", "bundle", "spec", "image", "lower", "changes"}
     assert of_prepare == set(CreateOptions.__annotations__) - others

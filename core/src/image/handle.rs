@@ -561,7 +561,7 @@ impl Image {
     }
 
     /// Unpacks into the store what a container with these overrides needs, so that its creation need not. Nothing
-    /// is done if it is there.
+    /// is done if it is there, or if the container will have a copy instead of an overlay.
     ///
     /// # Errors
     /// `Spec` and `Resource` for what is wrong with a layer, naming it.
