@@ -609,12 +609,11 @@ fn clean(id: &str, cgroup: &Cgroup, resctrl: Option<&Group>, dir: &StateDir) -> 
 /// Has an image's layers kept for this container no longer. Those whose containers end in other ways are
 /// found by the store.
 fn release(usage: Option<&OsStr>) {
+    let Some(usage) = usage.map(Path::new) else { return };
     #[cfg(feature = "images")]
-    if let Some(usage) = usage {
-        crate::image::release(Path::new(usage));
-    }
+    crate::image::release(usage);
     #[cfg(not(feature = "images"))]
-    let _ = usage;
+    let _ = std::fs::remove_file(usage);
 }
 
 /// Cleans up what a crash has left under this id: a creation that its host did not live to
