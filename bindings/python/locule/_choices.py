@@ -39,10 +39,9 @@ CPU_PERIOD = 100_000  # microseconds, the kernel's default
 # Members of the overrides of an image, and the keyword argument that decides each.
 _DECIDED_BY = {
     "args": "args", "entrypoint": "entrypoint", "env": "env", "cwd": "cwd", "user": "user",
-    "hostname": "hostname", "readonly": "readonly", "overlay": "overlay",
-    "hostNetwork": "network", "memory": "memory",
-    "cpus": "cpus", "pids": "pids", "mounts": "mounts", "terminal": "tty", "terminalSize": "tty",
-    "annotations": "annotations", "stopSignal": "stop_signal",
+    "hostname": "hostname", "readonly": "readonly", "overlay": "overlay", "hostNetwork": "network",
+    "memory": "memory", "cpus": "cpus", "pids": "pids", "mounts": "mounts", "terminal": "tty",
+    "terminalSize": "tty", "annotations": "annotations", "stopSignal": "stop_signal",
 }
 
 

@@ -303,8 +303,8 @@ class Image:
 
         It has those arguments of `Runtime.create` that change what is in an image; of them only
         `uidMappings` and `gidMappings` in `overrides` make a difference, and `overlay`, without
-        which there is nothing to do ahead. `run` and `create` do the
-        same at their beginning. In a store that is opened read-only nothing is unpacked.
+        which there is nothing to do ahead. `run` and `create` do the same at their beginning. In a
+        store that is opened read-only nothing is unpacked.
         """
         overrides = Choices(args, image=self, **options).overrides_json()
         _prepare(self._handle, overrides, progress=progress, cancel=cancel, timeout=timeout)

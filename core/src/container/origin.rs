@@ -54,8 +54,8 @@ impl Origin {
     }
 
     /// The container is there, and keeps them.
-    pub(super) fn keep(&self) {
-        if let Some(usage) = &self.prepared.usage {
+    pub(super) fn keep(self) {
+        if let Some(usage) = self.prepared.usage {
             usage.keep();
         }
     }

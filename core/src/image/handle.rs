@@ -366,31 +366,24 @@ impl ImageStore {
         inside::report(error)
     }
 
-    /// Makes the missing layers of an image.
+    /// Makes the missing layers of an image, or the tree of this name for one container.
     #[doc(hidden)]
-    pub fn unpack_layers(&self, digest: &str, ids: &str) -> Result<(), String> {
+    pub fn unpack_inside(&self, digest: &str, ids: &str, tree: Option<&str>) -> Result<(), String> {
         let unpack = || {
             let guide = &mut Guide::new(Transfer::default());
             let _making = self.0.making(guide)?;
             let image = self.image(&[], digest)?;
+            let (store, parts) = (&self.0, &image.0.parts);
             let (named, here) = inside::whose(ids)?;
-            let limits = Limits::default();
-            layers::unpacked_as(&self.0, &image.0.parts, (&named, &here), &limits, guide)
+            match tree {
+                Some(name) => layers::own_tree(store, plain(name)?, parts, &here, guide).map(drop),
+                None => {
+                    let limits = Limits::default();
+                    layers::unpacked_as(store, parts, (&named, &here), &limits, guide).map(drop)
+                }
+            }
         };
-        unpack().map(drop).map_err(|error: Error| inside::report(&error))
-    }
-
-    /// The same for a tree of a container's own.
-    #[doc(hidden)]
-    pub fn unpack_tree(&self, digest: &str, ids: &str, name: &str) -> Result<(), String> {
-        let unpack = || {
-            let guide = &mut Guide::new(Transfer::default());
-            let _making = self.0.making(guide)?;
-            let image = self.image(&[], digest)?;
-            let (_, here) = inside::whose(ids)?;
-            layers::own_tree(&self.0, plain(name)?, &image.0.parts, &here, guide)
-        };
-        unpack().map(drop).map_err(|error: Error| inside::report(&error))
+        unpack().map_err(|error: Error| inside::report(&error))
     }
 
     /// The same for a container's changes that become a layer: what is made is printed, too.

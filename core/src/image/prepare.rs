@@ -1,6 +1,5 @@
 //! An image becomes what a container is created from: layers below each other, and a configuration.
 
-use std::cell::Cell;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -40,13 +39,13 @@ pub(crate) struct Prepared {
 #[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) path: PathBuf,
-    kept: Cell<bool>,
+    kept: bool,
 }
 
 impl Held {
     /// The container is there.
-    pub(crate) fn keep(&self) {
-        self.kept.set(true);
+    pub(crate) fn keep(mut self) {
+        self.kept = true;
     }
 
     fn name(&self) -> &str {
@@ -56,7 +55,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if !self.kept.get() {
+        if !self.kept {
             prune::release(&self.path);
         }
     }
@@ -257,7 +256,7 @@ fn empty(store: &Store) -> Result<Unpacked> {
 fn held(store: &Store) -> Held {
     let name = store.draft("use");
     let path = store.path.join("uses").join(name.file_name().unwrap_or_default());
-    Held { path, kept: Cell::new(false) }
+    Held { path, kept: false }
 }
 
 fn write(path: &Path, usage: &Usage) -> Result<()> {

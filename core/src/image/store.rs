@@ -534,6 +534,7 @@ fn default_path() -> Result<PathBuf> {
 pub(super) fn size_of(path: &Path) -> u64 {
     fs::symlink_metadata(path).map_or(0, |found| found.len())
 }
+
 /// The name of something right in a folder.
 pub(super) fn plain(name: &str) -> Result<&str> {
     if matches!(name, "" | "." | "..") || name.contains('/') {

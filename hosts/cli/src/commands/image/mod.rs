@@ -37,12 +37,10 @@ pub fn image(program: &str, global: &Global, own: &ArgMatches) -> Done {
         "save" => save(own),
         "push" => push(own),
         "unpack" => unpack(own),
-        "unpack-layers" => inside(own, |store| {
-            store.unpack_layers(word(own, "digest"), word(own, "ids")).map(|()| String::new())
-        }),
-        "unpack-tree" => inside(own, |store| {
+        "unpack-layers" | "unpack-tree" => inside(own, |store| {
+            let tree = (verb == "unpack-tree").then(|| word(own, "name"));
             let (digest, ids) = (word(own, "digest"), word(own, "ids"));
-            store.unpack_tree(digest, ids, word(own, "name")).map(|()| String::new())
+            store.unpack_inside(digest, ids, tree).map(|()| String::new())
         }),
         "pack-changes" => inside(own, |store| {
             let upper = Path::new(word(own, "upper"));
